@@ -1,0 +1,2 @@
+//! ultramotion command
+fn main() {}
