@@ -1,1 +1,2 @@
 //! ultramotion-engine
+pub mod cpu;
