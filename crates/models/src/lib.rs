@@ -2,4 +2,5 @@
 //!
 //! In: a checkpoint. Out: graphs for the engine with the checkpoint's weights in them, and the plain APIs on top.
 
+pub mod mobile_sam;
 pub mod parameters;
