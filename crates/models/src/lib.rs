@@ -1,1 +1,3 @@
 //! ultramotion-models
+
+pub mod checkpoint;
