@@ -2,4 +2,5 @@
 //!
 //! In: a checkpoint. Out: graphs for the engine with the checkpoint's weights in them, and the plain APIs on top.
 
+pub mod dfine;
 pub mod parameters;

@@ -81,6 +81,16 @@ impl<'s> Parameters<'s> {
         values.unwrap_or_else(|| vec![0.0; shape.iter().product()])
     }
 
+    /// As [`Parameters::values`], for a parameter that a checkpoint may leave out.
+    pub fn optional(&mut self, name: &str, shape: &[usize]) -> Option<Vec<f32>> {
+        let full = self.prefix.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join(".");
+        if self.source.is_some_and(|s| s.parameter(&full).is_some()) {
+            return Some(self.values(name, shape));
+        }
+        self.asked.push(ParameterSpec { name: full, shape: shape.to_vec() });
+        None
+    }
+
     /// The parameter as a constant of the graph.
     pub fn constant(&mut self, g: &mut Graph, name: &str, shape: &[usize]) -> Tensor {
         let values = self.values(name, shape);
