@@ -3,6 +3,8 @@
 //! In: a graph of a closed list of ops with static shapes. Out: a program that runs again and again without
 //! allocating and without asking the host anything. Every transfer is counted in one place.
 
+pub mod compile;
 pub mod graph;
+pub mod ledger;
 pub mod reference;
 pub mod tensor;
