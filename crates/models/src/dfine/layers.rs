@@ -1,6 +1,8 @@
 //! What the parts of D-FINE share: a builder that keeps the graph's scope and the parameters' prefix in step, and the
 //! layers that all parts use.
 
+use std::ops::Range;
+
 use ultramotion_engine::graph::{Graph, GraphError, Padding, Tensor, UnaryOp};
 use ultramotion_engine::tensor::HostTensor;
 
@@ -132,16 +134,21 @@ impl<'s> Builder<'_, 's> {
         // One matrix for queries, keys and values, one after another.
         let weight = self.p.values("in_proj_weight", &[3 * dim, dim]);
         let bias = self.p.values("in_proj_bias", &[3 * dim]);
-        let query_key = self.g.add(x, position)?;
-        let part = |b: &mut Self, input: Tensor, i: usize| -> Result<Tensor, GraphError> {
-            let weight = b.constant(&[dim, dim], weight[i * dim * dim..(i + 1) * dim * dim].to_vec());
-            let bias = b.constant(&[dim], bias[i * dim..(i + 1) * dim].to_vec());
-            let y = b.g.linear(input, weight, Some(bias))?;
-            b.g.reshape(y, [1, rows, dim])
+        let project = |b: &mut Self, input: Tensor, parts: Range<usize>| {
+            let (from, to) = (parts.start * dim, parts.end * dim);
+            let weight = b.constant(&[to - from, dim], weight[from * dim..to * dim].to_vec());
+            let bias = b.constant(&[to - from], bias[from..to].to_vec());
+            b.g.linear(input, weight, Some(bias))
         };
-        let q = part(self, query_key, 0)?;
-        let k = part(self, query_key, 1)?;
-        let v = part(self, x, 2)?;
+        let query_key = self.g.add(x, position)?;
+        let query_key = project(self, query_key, 0..2)?;
+        let part = |b: &mut Self, i: usize| {
+            let part = b.g.slice(query_key, 1, i * dim, dim)?;
+            b.g.reshape(part, [1, rows, dim])
+        };
+        let (q, k) = (part(self, 0)?, part(self, 1)?);
+        let v = project(self, x, 2..3)?;
+        let v = self.g.reshape(v, [1, rows, dim])?;
         let scale = 1.0 / ((dim / heads) as f32).sqrt();
         let attended = self.g.attention([q, k, v], None, heads, scale)?;
         let attended = self.g.reshape(attended, [rows, dim])?;
