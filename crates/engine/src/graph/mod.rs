@@ -203,7 +203,8 @@ impl Graph {
             return Err(self.error("set_state", reason));
         }
         if self.states.iter().any(|s| s.current == next && next != state) {
-            let reason = "the next value is another state as it stands; compute something from it first".into();
+            let reason =
+                "the next value is another state as it stands; compute something from it first".into();
             return Err(self.error("set_state", reason));
         }
         let Some(position) = self.states.iter().position(|s| s.current == state) else {
