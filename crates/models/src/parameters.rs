@@ -11,12 +11,23 @@ use thiserror::Error;
 use ultramotion_engine::graph::{Graph, Tensor};
 use ultramotion_engine::tensor::HostTensor;
 
+use crate::checkpoint::Weights;
+
 /// Named float tensors, e.g. a checkpoint.
 pub trait ParameterSource {
     /// Shape and row-major values of a parameter.
     fn parameter(&self, name: &str) -> Option<(Vec<usize>, Vec<f32>)>;
     /// Every name it holds.
     fn names(&self) -> Vec<String>;
+}
+
+impl ParameterSource for Weights {
+    fn parameter(&self, name: &str) -> Option<(Vec<usize>, Vec<f32>)> {
+        self.get(name).map(|tensor| (tensor.shape().to_vec(), tensor.to_f32()))
+    }
+    fn names(&self) -> Vec<String> {
+        self.iter().map(|(name, _)| name.to_owned()).collect()
+    }
 }
 
 /// Name and shape of a parameter, in the official layout.

@@ -5,6 +5,8 @@
 
 use thiserror::Error;
 
+use crate::checkpoint::Checkpoint;
+
 /// Attention heads of the encoder and of the decoder, in every size.
 pub const HEADS: usize = 8;
 
@@ -136,6 +138,14 @@ pub enum ConfigError {
     /// No such size.
     #[error("'{0}' is no D-FINE: use dfine_n, dfine_s, dfine_m, dfine_l or dfine_x")]
     UnknownName(String),
+    /// A checkpoint of something else.
+    #[error("{origin} is {found}, not a D-FINE; give a D-FINE checkpoint as the detector")]
+    NotDfine {
+        /// The checkpoint.
+        origin: String,
+        /// What it is.
+        found: String,
+    },
     /// Not a multiple of 32, or zero, or larger than the limit.
     #[error(
         "a D-FINE cannot take an input of {height} x {width}: both must be multiples of 32 from 32 to {limit}",
@@ -274,6 +284,22 @@ impl DfineConfig {
     pub fn named(name: &str) -> Result<Self, ConfigError> {
         let variant = Variant::ALL.into_iter().find(|v| v.name() == name);
         variant.map(Self::new).ok_or_else(|| ConfigError::UnknownName(name.to_owned()))
+    }
+
+    /// The network that a checkpoint is for: size and number of classes as its tensors tell, input as it says or its
+    /// anchors tell, else 640 x 640.
+    pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Self, ConfigError> {
+        let not_dfine = |found: &str| ConfigError::NotDfine {
+            origin: checkpoint.weights.origin().to_owned(),
+            found: found.to_owned(),
+        };
+        let architecture = checkpoint.architecture.ok_or_else(|| not_dfine("of a network not known here"))?;
+        let config = Self::named(architecture.name()).map_err(|_| not_dfine(architecture.name()))?;
+        let num_classes = checkpoint.num_classes().ok_or_else(|| not_dfine("without a score head"))?;
+        let input_hw = checkpoint.input_size.unwrap_or(config.input_hw);
+        let config = DfineConfig { num_classes, input_hw, ..config };
+        config.validate()?;
+        Ok(config)
     }
 
     /// Name of the size.

@@ -27,10 +27,12 @@ mod decoder;
 mod distribution;
 mod encoder;
 mod layers;
+mod postprocess;
 
 pub use config::{
     BackboneConfig, ConfigError, DecoderConfig, DfineConfig, EncoderConfig, HEADS, StageConfig, Variant,
 };
+pub use postprocess::{DetectionTensors, SelectionOptions, select_detections};
 
 use ultramotion_engine::graph::{Graph, GraphError, Tensor};
 

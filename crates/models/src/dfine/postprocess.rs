@@ -4,6 +4,7 @@
 //! added here is for a stream: one label per structure, no box beyond the image, none without an extent, and, where
 //! wanted, no two on the same place.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use ultramotion_engine::graph::{CpuCall, CustomOp, Graph, GraphError, Tensor, TensorType};
@@ -113,7 +114,10 @@ impl CustomOp for SelectDetections {
         let (logits, boxes) = (inputs[0].as_f64(), inputs[1].as_f64());
         let classes = inputs[0].shape.cols();
         let mut order: Vec<usize> = (0..logits.len()).filter(|&i| !logits[i].is_nan()).collect();
-        order.sort_by(|&i, &j| logits[j].total_cmp(&logits[i]).then(i.cmp(&j)));
+        order.sort_by(|&i, &j| {
+            let better = logits[j].partial_cmp(&logits[i]).unwrap_or(Ordering::Equal);
+            better.then(i.cmp(&j))
+        });
         let mut taken = vec![false; inputs[0].shape.rows()];
         let mut kept: Vec<[f64; 4]> = Vec::new();
         outputs[2].i32_mut().fill(NO_LABEL);
@@ -147,12 +151,7 @@ impl CustomOp for SelectDetections {
                 continue;
             }
             let row = kept.len();
-            outputs[0].f64_mut()[row * 4..][..4].copy_from_slice(&[
-                (x1 + x2) / 2.0,
-                (y1 + y2) / 2.0,
-                w,
-                h,
-            ]);
+            outputs[0].f64_mut()[row * 4..][..4].copy_from_slice(&[(x1 + x2) / 2.0, (y1 + y2) / 2.0, w, h]);
             outputs[1].f64_mut()[row] = score;
             outputs[2].i32_mut()[row] = (candidate % classes) as i32;
             kept.push([x1, y1, x2, y2]);
@@ -218,7 +217,9 @@ impl SelectDetections {
         }
         let found = &mut room[..len];
         let logit = |i: i32| logits[i as usize];
-        found.sort_unstable_by(|&i, &j| logit(j).total_cmp(&logit(i)).then(i.cmp(&j)));
+        found.sort_unstable_by(|&i, &j| {
+            logit(j).partial_cmp(&logit(i)).unwrap_or(Ordering::Equal).then(i.cmp(&j))
+        });
         found
     }
 }
