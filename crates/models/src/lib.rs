@@ -3,5 +3,6 @@
 //! In: a checkpoint. Out: graphs for the engine with the checkpoint's weights in them, and the plain APIs on top.
 
 pub mod checkpoint;
+pub mod dfine;
 pub mod mobile_sam;
 pub mod parameters;

@@ -11,12 +11,23 @@ use thiserror::Error;
 use ultramotion_engine::graph::{Graph, Tensor};
 use ultramotion_engine::tensor::HostTensor;
 
+use crate::checkpoint::Weights;
+
 /// Named float tensors, e.g. a checkpoint.
 pub trait ParameterSource {
     /// Shape and row-major values of a parameter.
     fn parameter(&self, name: &str) -> Option<(Vec<usize>, Vec<f32>)>;
     /// Every name it holds.
     fn names(&self) -> Vec<String>;
+}
+
+impl ParameterSource for Weights {
+    fn parameter(&self, name: &str) -> Option<(Vec<usize>, Vec<f32>)> {
+        self.get(name).map(|tensor| (tensor.shape().to_vec(), tensor.to_f32()))
+    }
+    fn names(&self) -> Vec<String> {
+        self.iter().map(|(name, _)| name.to_owned()).collect()
+    }
 }
 
 /// Name and shape of a parameter, in the official layout.
@@ -79,6 +90,16 @@ impl<'s> Parameters<'s> {
         };
         self.asked.push(ParameterSpec { name, shape: shape.to_vec() });
         values.unwrap_or_else(|| vec![0.0; shape.iter().product()])
+    }
+
+    /// As [`Parameters::values`], for a parameter that a checkpoint may leave out.
+    pub fn optional(&mut self, name: &str, shape: &[usize]) -> Option<Vec<f32>> {
+        let full = self.prefix.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join(".");
+        if self.source.is_some_and(|s| s.parameter(&full).is_some()) {
+            return Some(self.values(name, shape));
+        }
+        self.asked.push(ParameterSpec { name: full, shape: shape.to_vec() });
+        None
     }
 
     /// The parameter as a constant of the graph.
