@@ -405,14 +405,8 @@ mod tests {
         everywhere(|level, pool| {
             for _ in 0..150 {
                 let (r, c) = (rng.size(1, 200), rng.size(1, 150));
-                let f = rng.of(&[
-                    Binary::Add,
-                    Binary::Sub,
-                    Binary::Mul,
-                    Binary::Div,
-                    Binary::Max,
-                    Binary::Min,
-                ]);
+                let f =
+                    rng.of(&[Binary::Add, Binary::Sub, Binary::Mul, Binary::Div, Binary::Max, Binary::Min]);
                 let mut make = || {
                     let kind = rng.size(0, 3);
                     let m = match kind {

@@ -149,8 +149,7 @@ mod tests {
                     let image = r / m;
                     (0..k)
                         .map(|i| {
-                            let y =
-                                if transposed { b.at(image * n + c, i) } else { b.at(image * k + i, c) };
+                            let y = if transposed { b.at(image * n + c, i) } else { b.at(image * k + i, c) };
                             a.at(r, i) * y
                         })
                         .sum()

@@ -60,7 +60,15 @@ pub fn resize_bilinear(level: Level, pool: &Pool, plan: &ResizePlan, x: View, ou
         });
     } else {
         by_rows(pool, lines, plan.output.w * channels, 4096, |lines| {
-            level.dispatch(MapLines { plan, x: from.get(), x_pitch, out: to.get(), out_pitch, channels, lines });
+            level.dispatch(MapLines {
+                plan,
+                x: from.get(),
+                x_pitch,
+                out: to.get(),
+                out_pitch,
+                channels,
+                lines,
+            });
         });
     }
 }
@@ -169,7 +177,8 @@ mod tests {
                     let (image, oy, ox) =
                         (row / output.w / output.h, row / output.w % output.h, row % output.w);
                     let axis = |i: usize, from: usize, to: usize| {
-                        let at = ((i as f64 + 0.5) * from as f64 / to as f64 - 0.5).clamp(0.0, from as f64 - 1.0);
+                        let at =
+                            ((i as f64 + 0.5) * from as f64 / to as f64 - 0.5).clamp(0.0, from as f64 - 1.0);
                         (at.floor() as usize, (at.floor() as usize + 1).min(from - 1), at.fract())
                     };
                     let (y0, y1, wy) = axis(oy, input.h, output.h);
