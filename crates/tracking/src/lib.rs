@@ -1,1 +1,4 @@
 //! ultramotion-tracking
+pub mod assignment;
+mod error;
+pub use error::TrackingError;
