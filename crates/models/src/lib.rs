@@ -1,1 +1,5 @@
-//! ultramotion-models
+//! The networks as graphs: D-FINE finds structures, MobileSAM outlines them.
+//!
+//! In: a checkpoint. Out: graphs for the engine with the checkpoint's weights in them, and the plain APIs on top.
+
+pub mod parameters;
