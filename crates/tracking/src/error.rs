@@ -29,7 +29,9 @@ pub enum TrackingError {
         expected: String,
     },
     /// A target's label is not a class of the logits.
-    #[error("batch item {item}: target {target} has label {label}, but the logits have {num_classes} classes; labels start at 0")]
+    #[error(
+        "batch item {item}: target {target} has label {label}, but the logits have {num_classes} classes; labels start at 0"
+    )]
     Label {
         /// Index in the batch.
         item: usize,

@@ -244,8 +244,7 @@ impl<'a> Search<'a> {
     }
 
     fn two_cheapest(&self, i: usize) -> TwoCheapest {
-        let mut t =
-            TwoCheapest { first: f64::INFINITY, second: f64::INFINITY, first_col: 0, second_col: 0 };
+        let mut t = TwoCheapest { first: f64::INFINITY, second: f64::INFINITY, first_col: 0, second_col: 0 };
         for (j, (&c, &v)) in self.row(i).iter().zip(self.v.iter()).enumerate() {
             let reduced = f64::from(c).min(self.limit) - v;
             if reduced < t.second {

@@ -153,7 +153,8 @@ impl HungarianMatcher {
             let query_box = box_at(item.boxes_cxcywh, q);
             for (t, &label) in item.target_labels.iter().enumerate() {
                 let target_box = box_at(item.target_boxes_cxcywh, t);
-                let cost = bbox * l1_cxcywh(query_box, target_box) + class * logits.class_cost(label as usize)
+                let cost = bbox * l1_cxcywh(query_box, target_box)
+                    + class * logits.class_cost(label as usize)
                     - giou * overlap_cxcywh(query_box, target_box).giou;
                 costs.push(if cost.is_nan() {
                     NAN_COST
@@ -167,11 +168,7 @@ impl HungarianMatcher {
         costs
     }
 
-    fn assign_item(
-        &self,
-        item: &BatchItem<'_>,
-        shape: Shape,
-    ) -> Result<Vec<(usize, usize)>, TrackingError> {
+    fn assign_item(&self, item: &BatchItem<'_>, shape: Shape) -> Result<Vec<(usize, usize)>, TrackingError> {
         let Shape { queries, targets, .. } = shape;
         let mut costs = self.costs(item, shape);
         let mut workspace = Workspace::new(queries, targets);

@@ -135,11 +135,6 @@ impl Scratch<'_> {
     pub fn sizes(rows: usize, cols: usize) -> ScratchSizes {
         exact::scratch_sizes(rows, cols)
     }
-
-    /// The same memory for a shorter time.
-    pub fn reborrow(&mut self) -> Scratch<'_> {
-        Scratch { f32s: self.f32s, f64s: self.f64s, i32s: self.i32s }
-    }
 }
 
 /// Owned working memory for problems up to a given size: allocate once, then solve as often as you like.
@@ -153,7 +148,11 @@ pub struct Workspace {
 impl Workspace {
     /// Memory for problems up to `rows` by `cols`.
     pub fn new(rows: usize, cols: usize) -> Self {
-        let sizes = Scratch::sizes(rows, cols);
+        Self::with_sizes(Scratch::sizes(rows, cols))
+    }
+
+    /// Memory of the given sizes.
+    pub fn with_sizes(sizes: ScratchSizes) -> Self {
         Self { f32s: vec![0.0; sizes.f32s], f64s: vec![0.0; sizes.f64s], i32s: vec![0; sizes.i32s] }
     }
 
