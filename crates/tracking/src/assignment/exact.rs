@@ -24,7 +24,8 @@ use crate::error::{TrackingError, check_len};
 /// They satisfy, with `c'[i][j]` the cost of a pair but at most [`Solution::unmatched_cost`] (and that for a
 /// forbidden pair), up to rounding in f64:
 /// - feasibility: `rows[i] + cols[j] ≤ c'[i][j]` for all pairs, and the longer side's variables are at most 0;
-/// - complementary slackness: equality for the pairs that were made, and 0 for what the longer side has left over;
+/// - complementary slackness: equality for the pairs that were made and, if nothing of the shorter side is left over,
+///   0 for what is left over of the longer one;
 /// - strong duality: their sum is [`Solution::cost`] plus `unmatched_cost` times what the shorter side has left over.
 ///
 /// Any assignment that has such variables is optimal: they are a proof that can be checked without solving.
@@ -295,7 +296,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    const MAX_DISPLACEMENTS: usize = 8;
+    const MAX_DISPLACEMENTS: usize = 64;
 
     fn augment_rows(&mut self) {
         for k in 0..self.waiting_len {
