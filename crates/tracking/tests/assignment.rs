@@ -1,4 +1,5 @@
 //! The solvers against brute force, SciPy, and their own certificate.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

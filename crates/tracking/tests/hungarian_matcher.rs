@@ -1,4 +1,5 @@
 //! `HungarianMatcher` against PyTorch and SciPy, and in the corners.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

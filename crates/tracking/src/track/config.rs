@@ -32,8 +32,8 @@ pub struct TrackerConfig {
     /// Smallest GIoU of a detection and a predicted box, −1 to 1. −0.7 lets boxes be four widths apart, so that the
     /// distance decides for small structures.
     pub gate_giou: f32,
-    /// What a pair costs more for each second its track has not been seen, so that a fresh track is preferred to a
-    /// remembered one at the same place.
+    /// What a pair costs more for each second its track has not been seen, up to `relocalize_s`, so that a fresh track
+    /// is preferred to a remembered one at the same place.
     pub age_cost_per_s: f32,
 
     /// Lowest score that starts a track. Weaker detections can only continue one (Y. Zhang et al., "ByteTrack",

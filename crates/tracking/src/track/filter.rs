@@ -12,7 +12,7 @@
 //! - a new track starts at rest, not at the velocity of its first two detections, which would be jitter / T; its
 //!   first positions are averaged instead (α is at least 1 / (hits + 1));
 //! - the velocity of a track that is not seen fades with the time constant `coast_s`, so a prediction never runs
-//!   further than `velocity * coast_s`.
+//!   further than `velocity * coast_s`; its size stays as it is.
 
 use super::TrackerConfig;
 
@@ -52,15 +52,16 @@ pub fn predict(
     coasting: bool,
     config: &TrackerConfig,
 ) {
-    let fade = (-dt_s / config.coast_s).exp();
-    let faded_span_s = config.coast_s * (1.0 - fade);
     // In view, the velocity is trusted in full for a frame interval, but not for a long gap.
-    let span_s = if coasting || dt_s > config.coast_s { faded_span_s } else { dt_s };
-    for (x, v) in box_cxcywh.iter_mut().zip(velocity_per_s.iter_mut()) {
-        *x += *v * span_s;
-        if coasting || dt_s > config.coast_s {
-            *v *= fade;
+    let fading = coasting || dt_s > config.coast_s;
+    let fade = if fading { (-dt_s / config.coast_s).exp() } else { 1.0 };
+    let span_s = if fading { config.coast_s * (1.0 - fade) } else { dt_s };
+    for (i, (x, v)) in box_cxcywh.iter_mut().zip(velocity_per_s.iter_mut()).enumerate() {
+        if fading && i >= 2 {
+            *v = 0.0;
         }
+        *x += *v * span_s;
+        *v *= fade;
     }
     keep_in_range(box_cxcywh);
 }
@@ -152,7 +153,7 @@ mod tests {
             for dt in steps {
                 predict(&mut b, &mut velocity, dt, true, &CONFIG());
                 prop_assert!((b[0] - 0.5).abs() <= v.abs() * CONFIG().coast_s + 1e-4);
-                prop_assert!(b[2] >= MIN_SIZE && b[2] <= MAX_SIZE);
+                prop_assert_eq!(b[2], 0.1);
             }
         }
 

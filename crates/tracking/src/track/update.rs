@@ -207,8 +207,8 @@ impl Frame<'_, '_, '_> {
         let predicted = box_at(t.boxes_cxcywh, slot);
         let overlap = overlap_cxcywh(detected, predicted);
         let distance = (detected[0] - predicted[0]).hypot(detected[1] - predicted[1]);
-        let unseen_s = t.unseen_s[slot];
-        let gate = config.gate_distance + config.gate_growth_per_s * unseen_s.min(config.relocalize_s);
+        let unseen_s = t.unseen_s[slot].min(config.relocalize_s);
+        let gate = config.gate_distance + config.gate_growth_per_s * unseen_s;
         let inside = distance <= gate && overlap.giou >= config.gate_giou; // false for NaN
         if !inside {
             return f32::INFINITY;

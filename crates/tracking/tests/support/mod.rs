@@ -1,5 +1,5 @@
 //! The generator and the file shared with `reference.py`.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use serde_json::Value;
 
