@@ -158,6 +158,14 @@ impl HostTensor {
             DType::U8 => Self::u8(shape, vec![0; n]),
         }
     }
+    /// A tensor from the bytes a device would send. Panics as [`HostTensor::new`].
+    pub fn from_bytes(dtype: DType, shape: impl Into<Shape>, bytes: &[u8]) -> Self {
+        match dtype {
+            DType::F32 => Self::f32(shape, bytemuck::pod_collect_to_vec::<u8, f32>(bytes)),
+            DType::I32 => Self::i32(shape, bytemuck::pod_collect_to_vec::<u8, i32>(bytes)),
+            DType::U8 => Self::u8(shape, bytes),
+        }
+    }
     /// Extents.
     pub fn shape(&self) -> &Shape {
         &self.shape

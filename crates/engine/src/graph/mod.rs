@@ -202,6 +202,11 @@ impl Graph {
                 format!("the state is {} {}, its next value {} {}", a.dtype, a.shape, b.dtype, b.shape);
             return Err(self.error("set_state", reason));
         }
+        if self.states.iter().any(|s| s.current == next && next != state) {
+            let reason =
+                "the next value is another state as it stands; compute something from it first".into();
+            return Err(self.error("set_state", reason));
+        }
         let Some(position) = self.states.iter().position(|s| s.current == state) else {
             return Err(self.error("set_state", "the first argument is not a state of this graph".into()));
         };

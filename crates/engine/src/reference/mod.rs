@@ -20,8 +20,10 @@ mod arrange;
 mod attention;
 mod image;
 mod networks;
+mod program;
 
 pub use image::triangle_filter;
+pub(crate) use program::InterpretedProgram;
 
 use crate::graph::{BinaryOp, Epilogue, Graph, Node, Op, ReduceOp, Tensor, UnaryOp};
 use crate::tensor::{DType, HostData, HostTensor, Shape};

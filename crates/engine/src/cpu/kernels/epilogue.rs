@@ -1,0 +1,99 @@
+//! What a product does with its result before writing it.
+use crate::cpu::simd::{Simd, math};
+
+/// An activation function.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Act {
+    /// `x`
+    #[default]
+    None,
+    /// `max(x, 0)`
+    Relu,
+    /// `x · sigmoid(x)`
+    Silu,
+    /// `x Φ(x)`, the erf form
+    Gelu,
+    /// `1 / (1 + e^-x)`
+    Sigmoid,
+    /// Hyperbolic tangent
+    Tanh,
+}
+
+impl Act {
+    /// # Safety
+    /// The processor has the instructions of `S`.
+    #[inline(always)]
+    pub(crate) unsafe fn apply<S: Simd>(self, x: S::V) -> S::V {
+        // SAFETY: the caller's promise about the processor.
+        unsafe {
+            match self {
+                Act::None => x,
+                Act::Relu => S::max(S::zero(), x),
+                Act::Silu => S::mul(x, math::sigmoid::<S>(x)),
+                Act::Gelu => math::gelu::<S>(x),
+                Act::Sigmoid => math::sigmoid::<S>(x),
+                Act::Tanh => math::tanh::<S>(x),
+            }
+        }
+    }
+}
+
+/// `y = act2(scale · act1(x + bias) + shift + residual)`: bias per column, scale and shift scalars, and the
+/// residual, if any, given with the call.
+#[derive(Clone, Debug, Default)]
+pub struct Epilogue {
+    /// Added per output column (channel).
+    pub bias: Option<Vec<f32>>,
+    /// Applied after the bias.
+    pub act1: Act,
+    /// `(scale, shift)`, applied after `act1` (HGNetV2's learnable affine block).
+    pub scale_shift: Option<(f32, f32)>,
+    /// Applied last, after the residual.
+    pub act2: Act,
+}
+
+impl Epilogue {
+    /// A bias and an activation.
+    pub fn bias_act(bias: &[f32], act: Act) -> Self {
+        Epilogue { bias: Some(bias.to_vec()), act1: act, ..Default::default() }
+    }
+
+    pub(crate) fn post(&self) -> Post {
+        let (scale, shift) = self.scale_shift.unwrap_or((1.0, 0.0));
+        Post { act1: self.act1, affine: self.scale_shift.is_some(), scale, shift, act2: self.act2 }
+    }
+}
+
+/// The epilogue without its bias, which starts the sums.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Post {
+    pub act1: Act,
+    pub affine: bool,
+    pub scale: f32,
+    pub shift: f32,
+    pub act2: Act,
+}
+
+impl Post {
+    /// Nothing to do but perhaps a ReLU: the register tile does that itself.
+    pub fn is_simple(&self) -> bool {
+        matches!(self.act1, Act::None | Act::Relu) && !self.affine && self.act2 == Act::None
+    }
+
+    /// # Safety
+    /// The processor has the instructions of `S`.
+    #[inline(always)]
+    pub unsafe fn apply<S: Simd>(&self, x: S::V, residual: Option<S::V>) -> S::V {
+        // SAFETY: the caller's promise about the processor.
+        unsafe {
+            let mut y = self.act1.apply::<S>(x);
+            if self.affine {
+                y = S::fma(y, S::splat(self.scale), S::splat(self.shift));
+            }
+            if let Some(r) = residual {
+                y = S::add(y, r);
+            }
+            self.act2.apply::<S>(y)
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Linear layers and 1x1 convolutions: `out[M, N] = x[M, K] · Wᵀ`, with a fused epilogue.
+use super::epilogue::Epilogue;
+use super::tile::{MAX_MR, MAX_RUNS, Panels, Residual, Run, TileAt, TileSource, product};
+use super::view::{View, ViewMut};
+use crate::cpu::pool::Pool;
+use crate::cpu::simd::Level;
+use std::mem::MaybeUninit;
+
+/// The weights of a linear layer, packed for one SIMD level.
+pub struct PackedLinear {
+    panels: Panels,
+}
+
+impl PackedLinear {
+    /// `weight`: `[n, k]` as PyTorch's `nn.Linear` (and a 1x1 `nn.Conv2d`) stores it.
+    pub fn new(level: Level, weight: &[f32], n: usize, k: usize, epilogue: Epilogue) -> Self {
+        assert_eq!(weight.len(), n * k, "a weight of {} elements for [{n}, {k}]", weight.len());
+        PackedLinear { panels: Panels::new(level, n, k, &epilogue, |c, i| weight[c * k + i]) }
+    }
+
+    /// As [`PackedLinear::new`], from a weight stored `[k, n]`.
+    pub fn from_transposed(level: Level, weight: &[f32], n: usize, k: usize, epilogue: Epilogue) -> Self {
+        assert_eq!(weight.len(), n * k, "a weight of {} elements for [{k}, {n}]", weight.len());
+        PackedLinear { panels: Panels::new(level, n, k, &epilogue, |c, i| weight[i * n + c]) }
+    }
+
+    /// Output columns.
+    pub fn n(&self) -> usize {
+        self.panels.n
+    }
+    /// Input columns.
+    pub fn k(&self) -> usize {
+        self.panels.k
+    }
+    /// Memory that the packed weights take.
+    pub fn bytes(&self) -> usize {
+        self.panels.bytes()
+    }
+}
+
+/// The rows of a matrix, cut into tiles of nearly equal height.
+pub(crate) struct MatrixRows {
+    pub x: *const f32,
+    pub pitch: usize,
+    pub rows: usize,
+    pub k: usize,
+    pub tiles: usize,
+}
+// SAFETY: read only; stands for a shared borrow.
+unsafe impl Sync for MatrixRows {}
+
+impl MatrixRows {
+    pub fn new(x: View, level: Level) -> Self {
+        let tiles = x.rows().div_ceil(level.tile().0);
+        MatrixRows { x: x.ptr(), pitch: x.pitch(), rows: x.rows(), k: x.cols(), tiles }
+    }
+}
+
+impl TileSource for MatrixRows {
+    fn tiles(&self) -> usize {
+        self.tiles
+    }
+    #[inline(always)]
+    fn tile(&self, index: usize, runs: &mut [MaybeUninit<Run>; MAX_RUNS]) -> TileAt {
+        let row = index * self.rows / self.tiles;
+        let mr = (index + 1) * self.rows / self.tiles - row;
+        let first = self.x.wrapping_add(row * self.pitch);
+        let mut rows = [first; MAX_MR];
+        for (i, r) in rows.iter_mut().enumerate() {
+            *r = first.wrapping_add(i * self.pitch);
+        }
+        runs[0].write(Run { k: 0, rows });
+        TileAt { mr, runs: 1, len: self.k, row, row_step: 1 }
+    }
+    fn tile_bytes(&self) -> usize {
+        self.rows * self.k * 4 / self.tiles.max(1)
+    }
+}
+
+/// `out[M, N] = epilogue(x[M, K] · Wᵀ)`. The residual is `[M, N]` and may be the memory of `out`.
+pub fn linear(pool: &Pool, x: View, weight: &PackedLinear, residual: Option<View>, out: ViewMut) {
+    let p = &weight.panels;
+    assert_eq!(x.cols(), p.k, "the input has {} columns, the weight takes {}", x.cols(), p.k);
+    assert_eq!(out.cols(), p.n, "the output has {} columns, the weight gives {}", out.cols(), p.n);
+    assert_eq!(out.rows(), x.rows(), "output and input rows");
+    let residual = residual_of(residual, &out);
+    // SAFETY: the views are checked; tiles cut the rows without overlap.
+    unsafe { product(pool, &MatrixRows::new(x, p.level), p, residual, out.ptr(), out.pitch()) }
+}
+
+/// Checks a residual against the output it is added to.
+#[track_caller]
+pub(crate) fn residual_of(residual: Option<View>, out: &ViewMut) -> Option<Residual> {
+    residual.map(|r| {
+        assert_eq!((r.rows(), r.cols()), (out.rows(), out.cols()), "residual and output sizes");
+        Residual { ptr: r.ptr(), pitch: r.pitch() }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::kernels::testing::{Rng, epilogue64, everywhere};
+
+    #[test]
+    fn linear_agrees_with_naive_loops() {
+        let mut rng = Rng::seeded();
+        everywhere(|level, pool| {
+            for case in 0..60 {
+                let m = if case < 30 { rng.size(1, 40) } else { rng.size(1, 700) };
+                let (n, k) = (rng.size(1, 100), rng.size(1, 120));
+                let (x, w, e) = (rng.matrix(m, k), rng.vec(n * k), rng.epilogue(n));
+                let residual = rng.coin().then(|| rng.matrix(m, n));
+                let before = rng.matrix(m, n);
+                let mut out = before.clone();
+                let packed = PackedLinear::new(level, &w, n, k, e.clone());
+                linear(pool, x.view(), &packed, residual.as_ref().map(|r| r.view()), out.view_mut());
+                out.check(&before, 2e-6 * (k as f64).sqrt(), &format!("{level:?} {m}x{n}x{k}"), |r, c| {
+                    let sum: f64 = (0..k).map(|i| x.at(r, i) * w[c * k + i] as f64).sum();
+                    epilogue64(&e, sum, c, residual.as_ref().map(|m| m.at(r, c)))
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_residual_may_be_the_output_and_a_weight_may_be_transposed() {
+        let mut rng = Rng::seeded();
+        everywhere(|level, pool| {
+            let (m, n, k) = (rng.size(1, 200), rng.size(1, 70), rng.size(1, 50));
+            let (x, w, e) = (rng.matrix(m, k), rng.vec(n * k), rng.epilogue(n));
+            let before = rng.matrix(m, n);
+            let mut out = before.clone();
+            let packed = PackedLinear::from_transposed(level, &w, n, k, e.clone());
+            let mut view = out.view_mut();
+            let (ptr, rows, cols, pitch) = (view.ptr(), view.rows(), view.cols(), view.pitch());
+            // SAFETY: the kernel reads each element before it writes it.
+            let residual = unsafe { View::from_raw(ptr, rows, cols, pitch) };
+            linear(pool, x.view(), &packed, Some(residual), view.reborrow());
+            out.check(&before, 2e-5, &format!("{level:?} {m}x{n}x{k}"), |r, c| {
+                let sum: f64 = (0..k).map(|i| x.at(r, i) * w[i * n + c] as f64).sum();
+                epilogue64(&e, sum, c, Some(before.at(r, c)))
+            });
+        });
+    }
+}

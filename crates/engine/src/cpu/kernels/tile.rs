@@ -1,0 +1,354 @@
+//! The matrix product's inner loops, shared by linear layers and convolutions.
+//!
+//! A register tile computes `mr` rows by `NV` vectors of the output. Its operand rows come as pointers, in
+//! *runs*: a linear layer is one run over K; a convolution has one run for each kernel tap (or, where pixels
+//! lie densely, one for each kernel row). Pixels outside the image point to a row of zeros, or their run is
+//! left out. So nothing is copied, and the one micro-kernel serves all.
+use super::aligned::AlignedVec;
+use super::epilogue::{Act, Epilogue, Post};
+use super::view::Out;
+use crate::cpu::pool::Pool;
+use crate::cpu::simd::{Kernel, Level, Simd};
+use std::mem::MaybeUninit;
+
+/// Rows of the tallest register tile of any level.
+pub(crate) const MAX_MR: usize = 12;
+/// Kernel taps that a tile can gather from.
+pub(crate) const MAX_RUNS: usize = 64;
+
+/// A part of the sum over K: `len` consecutive weights and, for each row of the tile, `len` operands.
+#[derive(Clone, Copy)]
+pub(crate) struct Run {
+    /// First weight row.
+    pub k: usize,
+    /// Operands of each tile row.
+    pub rows: [*const f32; MAX_MR],
+}
+
+/// Where a tile's rows come from and go to.
+pub(crate) struct TileAt {
+    /// Rows of the tile, at most the level's `MR`.
+    pub mr: usize,
+    /// Runs filled in.
+    pub runs: usize,
+    /// Length of each run.
+    pub len: usize,
+    /// First output row.
+    pub row: usize,
+    /// Output rows from one tile row to the next.
+    pub row_step: usize,
+}
+
+/// Cuts an operation's output rows into tiles.
+pub(crate) trait TileSource: Sync {
+    /// Number of tiles.
+    fn tiles(&self) -> usize;
+    /// Describes a tile and fills in its runs.
+    fn tile(&self, index: usize, runs: &mut [MaybeUninit<Run>; MAX_RUNS]) -> TileAt;
+    /// Bytes of operands behind a tile, to size blocks by.
+    fn tile_bytes(&self) -> usize;
+}
+
+/// A weight matrix `[K, N]` cut into panels of `NV` vectors of columns, each stored K-major.
+pub(crate) struct Panels {
+    pub level: Level,
+    pub n: usize,
+    pub k: usize,
+    /// Columns of a whole panel.
+    width: usize,
+    data: AlignedVec,
+    /// Zero padded to whole panels.
+    bias: AlignedVec,
+    pub post: Post,
+}
+
+impl Panels {
+    /// `weight(column, k)` gives the element.
+    pub fn new(
+        level: Level,
+        n: usize,
+        k: usize,
+        epilogue: &Epilogue,
+        weight: impl Fn(usize, usize) -> f32,
+    ) -> Panels {
+        let width = level.tile().1 * level.lanes();
+        let mut bias = AlignedVec::zeros(n.next_multiple_of(width));
+        if let Some(b) = &epilogue.bias {
+            assert_eq!(b.len(), n, "a bias of {} for {n} output columns", b.len());
+            bias[..n].copy_from_slice(b);
+        }
+        let mut panels = Panels {
+            level,
+            n,
+            k,
+            width,
+            data: AlignedVec::zeros(n.next_multiple_of(level.lanes()) * k),
+            bias,
+            post: epilogue.post(),
+        };
+        for p in 0..panels.count() {
+            let (at, wide) = (panels.offset(p), panels.stored_width(p));
+            for row in 0..k {
+                for c in 0..wide.min(n - p * width) {
+                    panels.data[at + row * wide + c] = weight(p * width + c, row);
+                }
+            }
+        }
+        panels
+    }
+
+    pub fn count(&self) -> usize {
+        self.n.div_ceil(self.width)
+    }
+    fn offset(&self, panel: usize) -> usize {
+        panel * self.width * self.k
+    }
+    /// The last panel stores no more vectors than it needs.
+    fn stored_width(&self, panel: usize) -> usize {
+        let left = self.n - panel * self.width;
+        left.next_multiple_of(self.level.lanes()).min(self.width)
+    }
+    pub fn bytes(&self) -> usize {
+        4 * (self.data.len() + self.bias.len())
+    }
+}
+
+/// The operand added before the last activation.
+#[derive(Clone, Copy)]
+pub(crate) struct Residual {
+    pub ptr: *const f32,
+    pub pitch: usize,
+}
+// SAFETY: read only; stands for a shared borrow.
+unsafe impl Send for Residual {}
+// SAFETY: as above.
+unsafe impl Sync for Residual {}
+
+/// Runs all tiles of a product on the pool.
+///
+/// # Safety
+/// The runs of `source` are readable, the output rows it names hold `n` writable elements at `pitch`, tiles
+/// name disjoint rows, and the residual has the same rows.
+pub(crate) unsafe fn product<T: TileSource>(
+    pool: &Pool,
+    source: &T,
+    panels: &Panels,
+    residual: Option<Residual>,
+    out: *mut f32,
+    pitch: usize,
+) {
+    let tiles = source.tiles();
+    if tiles == 0 || panels.n == 0 {
+        return;
+    }
+    let (tile_blocks, panel_blocks) = split(pool.threads(), source, panels);
+    let out = Out(out);
+    pool.parallel_for(tile_blocks * panel_blocks, |chunk| {
+        let (pb, tb) = (chunk / tile_blocks, chunk % tile_blocks);
+        let part = |i: usize, n: usize, of: usize| i * of / n..(i + 1) * of / n;
+        let block = Block {
+            source,
+            panels,
+            tile_range: part(tb, tile_blocks, tiles),
+            panel_range: part(pb, panel_blocks, panels.count()),
+            residual,
+            out: out.get(),
+            pitch,
+        };
+        panels.level.dispatch(block);
+    });
+}
+
+/// Into how many blocks of tiles and of panels the work is cut.
+fn split<T: TileSource>(threads: usize, source: &T, panels: &Panels) -> (usize, usize) {
+    /// Operands of a block stay in the second-level cache while the panels pass.
+    const BLOCK_BYTES: usize = 320 * 1024;
+    /// Multiplications below which a chunk is not worth a dispatch of its own.
+    const LEAST_WORK: usize = 200_000;
+    let (tiles, count) = (source.tiles(), panels.count());
+    let by_cache = if count > 1 { (tiles * source.tile_bytes()).div_ceil(BLOCK_BYTES) } else { 1 };
+    let work = tiles * panels.level.tile().0 * panels.n * panels.k;
+    let wanted = if threads == 1 { 1 } else { (threads * 6).min(work / LEAST_WORK).max(1) };
+    let mut best = (usize::MAX, (1, 1));
+    let mut panel_blocks = 1;
+    while panel_blocks <= count {
+        let tile_blocks = wanted.div_ceil(panel_blocks).max(by_cache).min(tiles);
+        // Bytes moved: every tile block reads all weights, every panel block all operands.
+        let mut cost = tile_blocks * panels.k * panels.n * 4 + panel_blocks * tiles * source.tile_bytes();
+        if tile_blocks * panel_blocks < wanted {
+            // Idle threads cost more than any traffic.
+            cost = cost.saturating_mul(16);
+        }
+        if cost < best.0 {
+            best = (cost, (tile_blocks, panel_blocks));
+        }
+        panel_blocks *= 2;
+    }
+    best.1
+}
+
+struct Block<'a, T: TileSource> {
+    source: &'a T,
+    panels: &'a Panels,
+    tile_range: std::ops::Range<usize>,
+    panel_range: std::ops::Range<usize>,
+    residual: Option<Residual>,
+    out: *mut f32,
+    pitch: usize,
+}
+
+/// A tile's sums on their way to the epilogue.
+#[repr(align(64))]
+struct Sums([MaybeUninit<f32>; MAX_MR * 2 * 16]);
+
+impl<T: TileSource> Kernel for Block<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let mut runs = [const { MaybeUninit::<Run>::uninit() }; MAX_RUNS];
+        let mut sums = Sums([const { MaybeUninit::uninit() }; MAX_MR * 2 * 16]);
+        let sums = sums.0.as_mut_ptr().cast::<f32>();
+        let p = self.panels;
+        let post = p.post;
+        let direct = post.is_simple() && self.residual.is_none();
+        let relu = direct && post.act1 == Act::Relu;
+        for panel in self.panel_range {
+            let col = panel * p.width;
+            let cols = p.width.min(p.n - col);
+            let vectors = cols.div_ceil(S::LANES);
+            for index in self.tile_range.clone() {
+                let at = self.source.tile(index, &mut runs);
+                // SAFETY: the promise of `product`; the tile's rows and columns are inside the output.
+                unsafe {
+                    let out = self.out.add(at.row * self.pitch + col);
+                    let step = at.row_step * self.pitch;
+                    let micro = Micro {
+                        runs: runs.as_ptr().cast(),
+                        count: at.runs,
+                        len: at.len,
+                        weights: p.data.as_ptr().add(p.offset(panel)),
+                        bias: p.bias.as_ptr().add(col),
+                        out: if direct { out } else { sums },
+                        step: if direct { step } else { 2 * S::LANES },
+                        cols: if direct { cols } else { vectors * S::LANES },
+                        relu,
+                    };
+                    if vectors == 2 {
+                        micro.rows::<S, 2>(at.mr)
+                    } else {
+                        micro.rows::<S, 1>(at.mr)
+                    }
+                    if direct {
+                        continue;
+                    }
+                    for i in 0..at.mr {
+                        for v in 0..vectors {
+                            let n = S::LANES.min(cols - v * S::LANES);
+                            let x = S::load(sums.add((i * 2 + v) * S::LANES));
+                            let offset = i * at.row_step;
+                            let r = self.residual.map(|r| {
+                                let at = r.ptr.add((at.row + offset) * r.pitch + col + v * S::LANES);
+                                if n == S::LANES { S::load(at) } else { S::load_n(at, n) }
+                            });
+                            let y = post.apply::<S>(x, r);
+                            let to = out.add(offset * self.pitch + v * S::LANES);
+                            if n == S::LANES { S::store(to, y) } else { S::store_n(to, y, n) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One register tile.
+#[derive(Clone, Copy)]
+struct Micro {
+    runs: *const Run,
+    count: usize,
+    len: usize,
+    weights: *const f32,
+    bias: *const f32,
+    out: *mut f32,
+    step: usize,
+    cols: usize,
+    relu: bool,
+}
+
+impl Micro {
+    #[inline(always)]
+    unsafe fn rows<S: Simd, const NV: usize>(self, mr: usize) {
+        macro_rules! by_height {
+            ($($n:literal)*) => {
+                match mr {
+                    // SAFETY: the caller's promises; heights beyond the level's tile are never asked for.
+                    $($n if $n <= S::MR => unsafe { S::vectorize(Sized::<$n, NV>(self)) },)*
+                    _ => unreachable!("a register tile of {mr} rows"),
+                }
+            };
+        }
+        by_height!(1 2 3 4 5 6 7 8 9 10 11 12)
+    }
+}
+
+struct Sized<const MR: usize, const NV: usize>(Micro);
+
+impl<const MR: usize, const NV: usize> Kernel for Sized<MR, NV> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let t = self.0;
+        // SAFETY: the promises of `product`: `len` operands behind each row pointer, `NV` vectors of weights
+        // behind each k, `cols` writable elements in each output row.
+        unsafe {
+            let mut acc = [[S::zero(); NV]; MR];
+            for j in 0..NV {
+                let b = S::load(t.bias.add(j * S::LANES));
+                for row in &mut acc {
+                    row[j] = b;
+                }
+            }
+            for r in 0..t.count {
+                let run = &*t.runs.add(r);
+                let mut rows = [std::ptr::null::<f32>(); MR];
+                rows.copy_from_slice(&run.rows[..MR]);
+                let mut w = t.weights.add(run.k * NV * S::LANES);
+                for c in 0..t.len {
+                    let mut b = [S::zero(); NV];
+                    for j in 0..NV {
+                        b[j] = S::load(w.add(j * S::LANES));
+                    }
+                    w = w.add(NV * S::LANES);
+                    for i in 0..MR {
+                        let a = S::splat(*rows[i].add(c));
+                        for j in 0..NV {
+                            acc[i][j] = S::fma(a, b[j], acc[i][j]);
+                        }
+                    }
+                }
+            }
+            if t.relu {
+                for row in &mut acc {
+                    for v in row {
+                        *v = S::max(S::zero(), *v);
+                    }
+                }
+            }
+            if t.cols == NV * S::LANES {
+                for i in 0..MR {
+                    for j in 0..NV {
+                        S::store(t.out.add(i * t.step + j * S::LANES), acc[i][j]);
+                    }
+                }
+            } else {
+                let last = t.cols - (NV - 1) * S::LANES;
+                for i in 0..MR {
+                    for j in 0..NV - 1 {
+                        S::store(t.out.add(i * t.step + j * S::LANES), acc[i][j]);
+                    }
+                    S::store_n(t.out.add(i * t.step + (NV - 1) * S::LANES), acc[i][NV - 1], last);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! From a plan's steps to kernels bound to memory: weights are packed here, once.
+
+mod arrange;
+mod custom;
+mod networks;
+
+use super::Level;
+use super::memory::{Memory, Operand};
+use super::program::Call;
+use crate::compile::{Home, Plan, Step};
+use crate::graph::{Node, Op, Tensor};
+use crate::reference::{Values, evaluate};
+use crate::tensor::{DType, HostTensor, Shape};
+
+/// A kernel with everything but the call's own facts bound.
+pub(super) type Kernel = Box<dyn Fn(&Call<'_>) + Send>;
+
+/// A step, lowered.
+pub(super) struct Lowered {
+    pub kernel: Kernel,
+    /// Name for profiles.
+    pub name: String,
+    /// Multiply-adds count two; elementwise work is not counted.
+    pub flops: u64,
+    /// Memory that packed weights take.
+    pub packed_bytes: usize,
+}
+
+impl Lowered {
+    fn new(name: impl Into<String>, kernel: impl Fn(&Call<'_>) + Send + 'static) -> Self {
+        Lowered { kernel: Box::new(kernel), name: name.into(), flops: 0, packed_bytes: 0 }
+    }
+}
+
+/// What lowering a node looks at.
+struct Site<'p> {
+    plan: &'p Plan,
+    memory: &'p Memory,
+    level: Level,
+    node: &'p Node,
+    used: &'p mut [bool],
+}
+
+impl Site<'_> {
+    fn operand(&mut self, tensor: Tensor) -> Operand {
+        if let Home::Constant(node) = self.plan.site(tensor).home {
+            self.used[node] = true;
+        }
+        self.memory.operand(self.plan, tensor)
+    }
+    fn input(&mut self, argument: usize) -> Operand {
+        self.operand(self.node.inputs[argument])
+    }
+    fn output(&mut self) -> Operand {
+        self.operand(self.node.outputs[0])
+    }
+    fn input_shape(&self, argument: usize) -> &Shape {
+        self.plan.graph.shape(self.node.inputs[argument])
+    }
+    fn output_shape(&self) -> &Shape {
+        self.plan.graph.shape(self.node.outputs[0])
+    }
+    /// The value of a constant argument: weights to pack.
+    fn constant(&self, argument: usize) -> Option<&HostTensor> {
+        match self.plan.site(self.node.inputs[argument]).home {
+            Home::Constant(node) => match &self.plan.graph.nodes()[node].op {
+                Op::Constant(value) => Some(value),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+/// Binds a step. `used` marks the constants that its kernel reads as they are.
+pub(super) fn lower(plan: &Plan, memory: &Memory, level: Level, step: &Step, used: &mut [bool]) -> Lowered {
+    match step {
+        Step::Copy { from, to } => {
+            let ty = plan.graph.ty(*from);
+            let mark = plan.site(*from).home;
+            if let Home::Constant(node) = mark {
+                used[node] = true;
+            }
+            let source = memory.operand(plan, *from);
+            let target = memory.operand_at(*to, ty.dtype, ty.shape.rows(), ty.shape.cols());
+            Lowered::new("copy", move |_| target.copy_rows_from(&source))
+        }
+        Step::Node { index, copy_parts } => {
+            let node = &plan.graph.nodes()[*index];
+            lower_node(&mut Site { plan, memory, level, node, used }, copy_parts)
+        }
+    }
+}
+
+fn lower_node(site: &mut Site<'_>, copy_parts: &[usize]) -> Lowered {
+    match &site.node.op {
+        Op::Conv2d { .. } => networks::conv2d(site),
+        Op::Linear { .. } => networks::linear(site),
+        Op::Custom(op) => custom::custom(site, op.clone()),
+        Op::Concat { axis } => arrange::concat(site, *axis, copy_parts),
+        Op::Slice { axis, start, .. } => arrange::slice(site, *axis, *start),
+        Op::Reshape => arrange::reshape(site),
+        Op::Gather => arrange::gather(site),
+        _ => fallback(site),
+    }
+}
+
+fn fallback(site: &mut Site<'_>) -> Lowered {
+    let inputs: Vec<(Operand, Shape, DType)> = (0..site.node.inputs.len())
+        .map(|i| {
+            let ty = site.plan.graph.ty(site.node.inputs[i]).clone();
+            (site.input(i), ty.shape, ty.dtype)
+        })
+        .collect();
+    let outputs: Vec<Operand> = site.node.outputs.clone().into_iter().map(|t| site.operand(t)).collect();
+    let node = site.node.clone();
+    let graph = site.plan.graph.clone();
+    Lowered::new(node.op.name().to_owned(), move |_| {
+        let values: Vec<Values> = inputs
+            .iter()
+            .map(|(operand, shape, dtype)| match dtype {
+                DType::F32 => {
+                    let view = operand.view(None);
+                    let all = (0..view.rows()).flat_map(|r| view.row(r)).map(|&v| f64::from(v)).collect();
+                    Values::f64(shape.clone(), all)
+                }
+                DType::I32 => Values::i32(shape.clone(), operand.slice().i32().to_vec()),
+                DType::U8 => Values::u8(shape.clone(), operand.slice().u8().to_vec()),
+            })
+            .collect();
+        let arguments: Vec<&Values> = values.iter().collect();
+        for (result, operand) in evaluate(&graph, &node, &arguments).into_iter().zip(&outputs) {
+            let host = result.to_host();
+            match host.data() {
+                crate::tensor::HostData::F32(v) => {
+                    let mut view = operand.view_mut(None);
+                    for (r, row) in v.chunks_exact(operand.cols.max(1)).enumerate() {
+                        view.row_mut(r).copy_from_slice(row);
+                    }
+                }
+                crate::tensor::HostData::I32(v) => operand.slice_mut().i32().copy_from_slice(v),
+                crate::tensor::HostData::U8(v) => operand.slice_mut().u8().copy_from_slice(v),
+            }
+        }
+    })
+}

@@ -1,0 +1,211 @@
+//! Vector exp, tanh, sigmoid, GELU: polynomials fitted by weighted least squares towards the minimax.
+use super::Simd;
+
+/// `1 + r + r²·g(r)` with `|r| <= ln 2 / 2`: relative error 3e-9 before rounding.
+const EXP: [f32; 5] = [0.5, 0.166_665_18, 0.041_666_206, 0.008_368_954, 0.001_395_06];
+
+#[inline(always)]
+unsafe fn horner<S: Simd, const N: usize>(coefficients: &[f32; N], x: S::V) -> S::V {
+    // SAFETY: the caller's promise about the processor.
+    unsafe {
+        let mut p = S::splat(coefficients[N - 1]);
+        for i in (0..N - 1).rev() {
+            p = S::fma(p, x, S::splat(coefficients[i]));
+        }
+        p
+    }
+}
+
+/// `e^r` for `|r| <= ln 2 / 2`.
+#[inline(always)]
+unsafe fn exp_core<S: Simd>(r: S::V) -> S::V {
+    // SAFETY: the caller's promise about the processor.
+    unsafe {
+        let g = horner::<S, 5>(&EXP, r);
+        let r2 = S::mul(r, r);
+        S::add(S::fma(g, r2, r), S::splat(1.0))
+    }
+}
+
+/// `e^x`, to about 1 ulp; 0 below -87.3, at most 2.4e38.
+///
+/// # Safety
+/// The processor has the instructions of `S`.
+#[inline(always)]
+pub(crate) unsafe fn exp<S: Simd>(x: S::V) -> S::V {
+    // SAFETY: the caller's promise about the processor.
+    unsafe {
+        const LOWEST: f32 = -87.3;
+        // The bounds come first: max and min give their second operand, the data, when that is NaN.
+        let c = S::min(S::splat(88.37), S::max(S::splat(LOWEST), x));
+        let n = S::round(S::mul(c, S::splat(std::f32::consts::LOG2_E)));
+        // ln 2 in two parts, the first with few enough bits that n · LN2_HI is exact.
+        let r = S::nfma(n, S::splat(0.693_359_4), c);
+        let r = S::nfma(n, S::splat(-2.121_944_4e-4), r);
+        let y = S::mul(exp_core::<S>(r), S::pow2i(n));
+        S::select_lt(x, S::splat(LOWEST), S::zero(), y)
+    }
+}
+
+/// `1 / (1 + e^-x)`.
+///
+/// # Safety
+/// The processor has the instructions of `S`.
+#[inline(always)]
+pub(crate) unsafe fn sigmoid<S: Simd>(x: S::V) -> S::V {
+    // SAFETY: the caller's promise about the processor.
+    unsafe {
+        let one = S::splat(1.0);
+        S::div(one, S::add(one, exp::<S>(S::sub(S::zero(), x))))
+    }
+}
+
+/// Hyperbolic tangent, to a few ulp.
+///
+/// # Safety
+/// The processor has the instructions of `S`.
+#[inline(always)]
+pub(crate) unsafe fn tanh<S: Simd>(x: S::V) -> S::V {
+    // tanh x = x + x³·h(x²) for |x| < 0.625.
+    const SMALL: [f32; 5] = [-0.333_332_78, 0.133_313_28, -0.053_729_23, 0.020_602, -0.005_660_780_7];
+    // SAFETY: the caller's promise about the processor.
+    unsafe {
+        let one = S::splat(1.0);
+        let t = S::abs(x);
+        let big = S::sub(one, S::div(S::splat(2.0), S::add(exp::<S>(S::add(t, t)), one)));
+        let big = S::select_lt(x, S::zero(), S::sub(S::zero(), big), big);
+        let u = S::mul(x, x);
+        let small = S::fma(S::mul(horner::<S, 5>(&SMALL, u), u), x, x);
+        S::select_lt(t, S::splat(0.625), small, big)
+    }
+}
+
+/// `x Φ(x)`, Φ the normal distribution (the erf form of GELU); absolute error below 5e-7.
+///
+/// With t = |x|: `gelu(x) = max(x, 0) - t · Q(t)`, Q the upper tail, whose base-2 logarithm is a
+/// polynomial fitted with the weight `t · Q(t)`: no cancellation, one piece, one exponential.
+///
+/// # Safety
+/// The processor has the instructions of `S`.
+#[inline(always)]
+pub(crate) unsafe fn gelu<S: Simd>(x: S::V) -> S::V {
+    const LOG2_TAIL: [f32; 9] = [
+        -0.999_999_9,
+        -1.151_109_7,
+        -0.459_172_22,
+        -0.052_603_055,
+        0.007_216_394,
+        -2.534_397_6e-4,
+        -1.380_868_8e-4,
+        2.927_170_5e-5,
+        -1.991_872_8e-6,
+    ];
+    // SAFETY: the caller's promise about the processor.
+    unsafe {
+        let t = S::min(S::splat(12.0), S::abs(x));
+        let y = S::max(S::splat(-126.0), horner::<S, 9>(&LOG2_TAIL, t));
+        let n = S::round(y);
+        let tail = S::mul(exp_core::<S>(S::mul(S::sub(y, n), S::splat(std::f32::consts::LN_2))), S::pow2i(n));
+        S::nfma(t, tail, S::max(S::zero(), x))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::simd::{Kernel, Level};
+
+    #[derive(Clone, Copy)]
+    enum F {
+        Exp,
+        Sigmoid,
+        Tanh,
+        Gelu,
+    }
+    struct Map<'a>(F, &'a [f32], &'a mut [f32]);
+    impl Kernel for Map<'_> {
+        type Output = ();
+        #[inline(always)]
+        unsafe fn run<S: Simd>(self) {
+            for i in (0..self.1.len()).step_by(S::LANES) {
+                let n = S::LANES.min(self.1.len() - i);
+                // SAFETY: n elements from i are inside both slices.
+                unsafe {
+                    let x = S::load_n(self.1.as_ptr().add(i), n);
+                    let y = match self.0 {
+                        F::Exp => exp::<S>(x),
+                        F::Sigmoid => sigmoid::<S>(x),
+                        F::Tanh => tanh::<S>(x),
+                        F::Gelu => gelu::<S>(x),
+                    };
+                    S::store_n(self.2.as_mut_ptr().add(i), y, n);
+                }
+            }
+        }
+    }
+
+    /// erf by its series (small) or continued fraction (large), in f64.
+    fn erf(x: f64) -> f64 {
+        if x.abs() < 2.5 {
+            let (mut term, mut sum) = (x, x);
+            for n in 1..80 {
+                term *= -x * x / n as f64;
+                sum += term / (2 * n + 1) as f64;
+            }
+            sum * 2.0 / std::f64::consts::PI.sqrt()
+        } else {
+            let mut f = 0.0;
+            for k in (1..60).rev() {
+                f = k as f64 / 2.0 / (x.abs() + f);
+            }
+            x.signum() * (1.0 - (-x * x).exp() / std::f64::consts::PI.sqrt() / (x.abs() + f))
+        }
+    }
+
+    fn check(f: F, lo: f32, hi: f32, exact: impl Fn(f64) -> f64, absolute: f64, relative: f64) {
+        let n = 200_003;
+        let x: Vec<f32> = (0..n).map(|i| lo + (hi - lo) * i as f32 / n as f32).collect();
+        for level in Level::available() {
+            let mut y = vec![0f32; n];
+            level.dispatch(Map(f, &x, &mut y));
+            for (&x, &y) in x.iter().zip(&y) {
+                let want = exact(x as f64);
+                let error = (y as f64 - want).abs();
+                assert!(
+                    error <= absolute + relative * want.abs(),
+                    "{} f({x}) = {y}, not {want}",
+                    level.name()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn functions_agree_with_f64() {
+        check(F::Exp, -87.0, 88.0, f64::exp, 0.0, 2.5e-7);
+        check(F::Exp, -1.0, 1.0, f64::exp, 0.0, 1.2e-7);
+        check(F::Sigmoid, -30.0, 30.0, |x| 1.0 / (1.0 + (-x).exp()), 0.0, 3e-7);
+        check(F::Tanh, -12.0, 12.0, f64::tanh, 0.0, 3e-7);
+        let gelu = |x: f64| 0.5 * x * (1.0 + erf(x / 2f64.sqrt()));
+        check(F::Gelu, -12.0, 12.0, gelu, 5e-7, 1e-7);
+        check(F::Gelu, -1.0, 1.0, gelu, 0.0, 4e-7);
+    }
+
+    #[test]
+    fn extremes_stay_finite_and_nan_stays_nan() {
+        let x = [-1e30f32, 1e30, f32::NEG_INFINITY, 0.0, f32::NAN];
+        for level in Level::available() {
+            let mut y = [0f32; 5];
+            level.dispatch(Map(F::Exp, &x, &mut y));
+            assert_eq!((y[0], y[2], y[3]), (0.0, 0.0, 1.0));
+            assert!(y[1] > 1e38 && y[4].is_nan());
+            level.dispatch(Map(F::Sigmoid, &x, &mut y));
+            assert!(y[0] < 1e-37 && y[1] == 1.0 && y[3] == 0.5 && y[4].is_nan());
+            level.dispatch(Map(F::Tanh, &x, &mut y));
+            assert_eq!((y[0], y[1], y[2], y[3]), (-1.0, 1.0, -1.0, 0.0));
+            assert!(y[4].is_nan());
+            level.dispatch(Map(F::Gelu, &x, &mut y));
+            assert!(y[0].abs() < 1e-30 && y[1] == 1e30 && y[3] == 0.0 && y[4].is_nan());
+        }
+    }
+}
