@@ -78,10 +78,67 @@ impl<'a> QueryLogits<'a> {
             ClassCost::Focal { alpha, gamma } => {
                 const EPSILON: f32 = 1e-8; // keeps the logarithm finite
                 let p = 1.0 / (1.0 + (-logit).exp());
-                let negative = (1.0 - alpha) * p.powf(gamma) * -(1.0 - p + EPSILON).ln();
-                let positive = alpha * (1.0 - p).powf(gamma) * -(p + EPSILON).ln();
+                let q = 1.0 / (1.0 + logit.exp()); // 1 - p without the cancellation
+                let negative = (1.0 - alpha) * p.powf(gamma) * -(q + EPSILON).ln();
+                let positive = alpha * q.powf(gamma) * -(p + EPSILON).ln();
                 positive - negative
             }
+        }
+    }
+}
+
+/// What a pair costs whose cost is NaN.
+pub const NAN_COST: f32 = 1.0;
+
+/// What a pair costs that should be made only when there is no other: one that overflows f32, or whose query is
+/// already taken ([`return_topk`](super::HungarianMatcherBuilder::return_topk)).
+pub const TAKEN_COST: f32 = 1e6;
+
+/// Logits and boxes of queries, labels and boxes of targets: what the costs of one image follow from. Boxes are
+/// (cx, cy, w, h), normally as fractions of the image.
+#[derive(Clone, Copy, Debug)]
+pub struct QueriesAndTargets<'a> {
+    /// `[Q, C]`: class logits of the queries.
+    pub logits: &'a [f32],
+    /// C.
+    pub num_classes: usize,
+    /// `[Q, 4]`: boxes of the queries.
+    pub boxes_cxcywh: &'a [f32],
+    /// `[T]`: class of each target.
+    pub target_labels: &'a [i32],
+    /// `[T, 4]`: box of each target.
+    pub target_boxes_cxcywh: &'a [f32],
+}
+
+/// Fills `[Q, T]` with what each pair costs: `class` · class cost + `bbox` · L1 − `giou` · GIoU.
+///
+/// NaN becomes [`NAN_COST`] and ±∞ becomes ±[`TAKEN_COST`], so every pair can be made, but for targets whose label
+/// is no class: their pairs are +∞, forbidden. The slices must have the lengths that the shapes say.
+pub fn fill_costs(of: &QueriesAndTargets<'_>, kind: ClassCost, weights: CostWeights, costs: &mut [f32]) {
+    let targets = of.target_labels.len();
+    if targets == 0 {
+        return;
+    }
+    for (q, row) in costs.chunks_exact_mut(targets).enumerate() {
+        let logits = QueryLogits::new(&of.logits[q * of.num_classes..][..of.num_classes], kind);
+        let query_box = box_at(of.boxes_cxcywh, q);
+        for (t, to) in row.iter_mut().enumerate() {
+            let label = usize::try_from(of.target_labels[t]).unwrap_or(usize::MAX);
+            if label >= of.num_classes {
+                *to = f32::INFINITY;
+                continue;
+            }
+            let target_box = box_at(of.target_boxes_cxcywh, t);
+            let cost = weights.bbox * l1_cxcywh(query_box, target_box)
+                + weights.class * logits.class_cost(label)
+                - weights.giou * overlap_cxcywh(query_box, target_box).giou;
+            *to = if cost.is_nan() {
+                NAN_COST
+            } else if cost.is_infinite() {
+                TAKEN_COST.copysign(cost)
+            } else {
+                cost
+            };
         }
     }
 }

@@ -3,7 +3,7 @@
 //! cost = `class` · class cost + `bbox` · L1 on (cx, cy, w, h) − `giou` · GIoU, solved per batch item. In: logits,
 //! boxes and targets of a batch, each item with its own number of targets. Out: pairs of (query, target).
 
-use super::cost::{ClassCost, CostWeights, QueryLogits, box_at, l1_cxcywh, overlap_cxcywh};
+use super::cost::{ClassCost, CostWeights, QueriesAndTargets, TAKEN_COST, fill_costs};
 use super::{CostMatrix, MatcherMode, UNMATCHED, Workspace};
 use crate::error::TrackingError;
 
@@ -48,13 +48,6 @@ pub struct HungarianMatcherBuilder {
     mode: MatcherMode,
     rounds: usize,
 }
-
-/// What the pairs of a query that is already taken cost in the later rounds of
-/// [`return_topk`](HungarianMatcherBuilder::return_topk).
-pub const TAKEN_COST: f32 = 1e6;
-
-/// What a pair costs whose cost is NaN.
-pub const NAN_COST: f32 = 1.0;
 
 impl HungarianMatcherBuilder {
     /// Softmax probability or focal.
@@ -138,33 +131,36 @@ impl HungarianMatcher {
         batch.iter().zip(shapes).map(|(item, shape)| self.assign_item(item, shape)).collect()
     }
 
-    /// The cost matrix `[Q, T]` of one image, as `assign` solves it: NaN has become [`NAN_COST`], and what overflows
-    /// f32 has become plus or minus [`TAKEN_COST`], so every pair can be made.
+    /// The cost matrix `[Q, T]` of one image, as `assign` solves it: see [`fill_costs`].
     pub fn cost_matrix(&self, item: &BatchItem<'_>) -> Result<Vec<f32>, TrackingError> {
         Ok(self.costs(item, Shape::of(item, 0)?))
     }
 
+    /// How the class term is computed.
+    pub fn class_cost(&self) -> ClassCost {
+        self.settings.class_cost
+    }
+
+    /// How much each term counts.
+    pub fn weights(&self) -> CostWeights {
+        self.settings.weights
+    }
+
+    /// The solver.
+    pub fn mode(&self) -> MatcherMode {
+        self.settings.mode
+    }
+
     fn costs(&self, item: &BatchItem<'_>, shape: Shape) -> Vec<f32> {
-        let CostWeights { class, bbox, giou } = self.settings.weights;
-        let mut costs = Vec::with_capacity(shape.queries * shape.targets);
-        for q in 0..shape.queries {
-            let logits = &item.logits[q * shape.classes..][..shape.classes];
-            let logits = QueryLogits::new(logits, self.settings.class_cost);
-            let query_box = box_at(item.boxes_cxcywh, q);
-            for (t, &label) in item.target_labels.iter().enumerate() {
-                let target_box = box_at(item.target_boxes_cxcywh, t);
-                let cost = bbox * l1_cxcywh(query_box, target_box)
-                    + class * logits.class_cost(label as usize)
-                    - giou * overlap_cxcywh(query_box, target_box).giou;
-                costs.push(if cost.is_nan() {
-                    NAN_COST
-                } else if cost.is_infinite() {
-                    TAKEN_COST.copysign(cost)
-                } else {
-                    cost
-                });
-            }
-        }
+        let mut costs = vec![0.0; shape.queries * shape.targets];
+        let of = QueriesAndTargets {
+            logits: item.logits,
+            num_classes: shape.classes,
+            boxes_cxcywh: item.boxes_cxcywh,
+            target_labels: item.target_labels,
+            target_boxes_cxcywh: item.target_boxes_cxcywh,
+        };
+        fill_costs(&of, self.settings.class_cost, self.settings.weights, &mut costs);
         costs
     }
 
