@@ -44,7 +44,8 @@ fn main() -> Result<()> {
     }
     let truth_path = options.out.join("truth.jsonl");
     let mut truth = std::io::BufWriter::new(
-        std::fs::File::create(&truth_path).with_context(|| format!("cannot write {}", truth_path.display()))?,
+        std::fs::File::create(&truth_path)
+            .with_context(|| format!("cannot write {}", truth_path.display()))?,
     );
     let mut frame = PhantomFrame::default();
     let mut number = 0;

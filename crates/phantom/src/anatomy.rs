@@ -53,8 +53,16 @@ pub(crate) struct Outline {
 }
 
 impl Outline {
-    fn new(rng: &mut Rng, center_mm: [f32; 2], half_width_mm: f32, half_height_mm: f32, angle_rad: f32) -> Self {
-        let harmonics = std::array::from_fn(|k| (rng.range(0.0, 0.07) / (1.0 + k as f32 * 0.6), rng.phase()));
+    pub(crate) fn new(
+        rng: &mut Rng,
+        center_mm: [f32; 2],
+        half_width_mm: f32,
+        half_height_mm: f32,
+        angle_rad: f32,
+    ) -> Self {
+        let irregularity = rng.log_range(0.015, 0.11);
+        let harmonics =
+            std::array::from_fn(|k| (irregularity * rng.unit() / (1.0 + k as f32 * 0.5), rng.phase()));
         Self { center_mm, half_width_mm, half_height_mm, angle_rad, harmonics }
     }
 
@@ -65,8 +73,12 @@ impl Outline {
         let u = (dx * cos + dy * sin) / self.half_width_mm;
         let v = (-dx * sin + dy * cos) / self.half_height_mm;
         let theta = v.atan2(u);
-        let bulge: f32 =
-            self.harmonics.iter().zip(2..).map(|((height, phase), k)| height * (k as f32 * theta + phase).cos()).sum();
+        let bulge: f32 = self
+            .harmonics
+            .iter()
+            .zip(2..)
+            .map(|((height, phase), k)| height * (k as f32 * theta + phase).cos())
+            .sum();
         let (nu, nv) = (u / self.half_width_mm, v / self.half_height_mm);
         let (nx, ny) = (nu * cos - nv * sin, nu * sin + nv * cos);
         ((u * u + v * v).sqrt() / (1.0 + bulge), ny / (nx * nx + ny * ny).sqrt().max(1e-9))
@@ -94,6 +106,8 @@ pub(crate) struct Vessel {
     /// Gain of what lies behind, for each millimetre of blood on the way.
     pub(crate) enhancement_db_per_mm: f32,
     pub(crate) edge_shadow_db: f32,
+    /// How gradually the lumen begins: the slice is thick and cuts the vessel obliquely.
+    pub(crate) edge_softness_mm: f32,
     /// Relative change of radius at systole; 0 for a vein.
     pub(crate) pulse: f32,
     /// How much of its height is lost at full probe pressure; 0 for an artery.
@@ -216,12 +230,13 @@ impl Anatomy {
                 continue;
             }
             vessels.push(Vessel {
-                wall_mm: if vein { rng.range(0.15, 0.3) } else { rng.range(0.3, 0.6) },
+                wall_mm: if vein { rng.range(0.08, 0.18) } else { rng.range(0.12, 0.36) },
                 wall_echo_db: if vein { rng.range(-36.0, -22.0) } else { rng.range(-28.0, -13.0) },
-                lumen_echo_db: rng.range(-64.0, -51.0),
-                clutter_db: rng.range(2.0, 13.0),
+                lumen_echo_db: rng.range(-63.0, -47.0),
+                clutter_db: rng.range(2.0, 16.0),
                 enhancement_db_per_mm: rng.range(0.7, 2.4),
                 edge_shadow_db: rng.range(1.0, 6.0),
+                edge_softness_mm: rng.log_range(0.06, 0.5),
                 pulse: if vein { 0.0 } else { rng.range(0.03, 0.09) },
                 compressibility: if vein { rng.range(0.2, 0.8) } else { 0.0 },
                 outline,
@@ -266,10 +281,14 @@ impl Anatomy {
 fn overlaps(a: &Outline, b: &Outline, gap_mm: f32) -> bool {
     let reach = |o: &Outline| {
         let (sin, cos) = o.angle_rad.sin_cos();
-        [(o.half_width_mm * cos).hypot(o.half_height_mm * sin), (o.half_width_mm * sin).hypot(o.half_height_mm * cos)]
+        [
+            (o.half_width_mm * cos).hypot(o.half_height_mm * sin),
+            (o.half_width_mm * sin).hypot(o.half_height_mm * cos),
+        ]
     };
     let (ra, rb) = (reach(a), reach(b));
-    let d: [f32; 2] = std::array::from_fn(|i| (a.center_mm[i] - b.center_mm[i]) / (1.08 * (ra[i] + rb[i]) + gap_mm));
+    let d: [f32; 2] =
+        std::array::from_fn(|i| (a.center_mm[i] - b.center_mm[i]) / (1.08 * (ra[i] + rb[i]) + gap_mm));
     d[0] * d[0] + d[1] * d[1] < 1.0
 }
 

@@ -3,43 +3,53 @@
 use crate::anatomy::{Anatomy, Belly, Bone, Nerve, SIDE_MARGIN, Stroke, Vessel};
 use crate::random::{Rng, SmoothField, SmoothLine};
 
-/// A regular grid over the world; the pitch is that of the rendered frame.
+/// A regular grid over the world, finer in depth than the frame, because the echo of a pulse is short.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Grid {
     pub(crate) width: usize,
     pub(crate) height: usize,
-    pub(crate) pitch_mm: f32,
+    /// Across and in depth.
+    pub(crate) pitch_mm: [f32; 2],
     /// World position of the centre of the first cell.
     pub(crate) origin_mm: [f32; 2],
 }
 
+/// Rows of the grid for each row of the frame.
+pub(crate) const AXIAL_OVERSAMPLING: f32 = 1.5;
+
 impl Grid {
-    pub(crate) fn covering(view_mm: [f32; 2], pitch_mm: f32) -> Self {
+    /// A grid over the world around a view, for frames with square pixels of `spacing_mm`.
+    pub(crate) fn covering(view_mm: [f32; 2], spacing_mm: f32) -> Self {
+        let pitch_mm = [spacing_mm, spacing_mm / AXIAL_OVERSAMPLING];
         let [width_mm, depth_mm] = view_mm;
         let top_mm = -1.5;
         Self {
-            width: ((1.0 + 2.0 * SIDE_MARGIN) * width_mm / pitch_mm).ceil() as usize + 8,
-            height: ((1.08 * depth_mm - top_mm) / pitch_mm).ceil() as usize + 8,
+            width: ((1.0 + 2.0 * SIDE_MARGIN) * width_mm / pitch_mm[0]).ceil() as usize + 8,
+            height: ((1.08 * depth_mm - top_mm) / pitch_mm[1]).ceil() as usize + 8,
             pitch_mm,
             origin_mm: [-SIDE_MARGIN * width_mm, top_mm],
         }
     }
 
     fn x_mm(&self, column: usize) -> f32 {
-        self.origin_mm[0] + column as f32 * self.pitch_mm
+        self.origin_mm[0] + column as f32 * self.pitch_mm[0]
     }
 
     pub(crate) fn y_mm(&self, row: usize) -> f32 {
-        self.origin_mm[1] + row as f32 * self.pitch_mm
+        self.origin_mm[1] + row as f32 * self.pitch_mm[1]
     }
 
     fn columns(&self, from_mm: f32, to_mm: f32) -> std::ops::Range<usize> {
-        let index = |x: f32| ((x - self.origin_mm[0]) / self.pitch_mm).ceil().clamp(0.0, self.width as f32) as usize;
+        let index = |x: f32| {
+            ((x - self.origin_mm[0]) / self.pitch_mm[0]).ceil().clamp(0.0, self.width as f32) as usize
+        };
         index(from_mm)..index(to_mm)
     }
 
     fn rows(&self, from_mm: f32, to_mm: f32) -> std::ops::Range<usize> {
-        let index = |y: f32| ((y - self.origin_mm[1]) / self.pitch_mm).ceil().clamp(0.0, self.height as f32) as usize;
+        let index = |y: f32| {
+            ((y - self.origin_mm[1]) / self.pitch_mm[1]).ceil().clamp(0.0, self.height as f32) as usize
+        };
         index(from_mm)..index(to_mm)
     }
 }
@@ -98,7 +108,8 @@ impl EchoMap {
             map.paint_belly(belly, &mut rng);
         }
         let haloes = SmoothField::new(&mut rng, 1.5, 0.8);
-        let outlines = anatomy.vessels.iter().map(|v| &v.outline).chain(anatomy.nerves.iter().map(|n| &n.outline));
+        let outlines =
+            anatomy.vessels.iter().map(|v| &v.outline).chain(anatomy.nerves.iter().map(|n| &n.outline));
         for outline in outlines {
             // Bundles lie in bright connective tissue.
             let (echo_db, weight) = (rng.range(-41.0, -32.0), rng.range(0.45, 0.95));
@@ -125,7 +136,12 @@ impl EchoMap {
         map
     }
 
-    fn each_near(&mut self, center_mm: [f32; 2], reach_mm: f32, mut visit: impl FnMut(&mut Self, usize, f32, f32)) {
+    fn each_near(
+        &mut self,
+        center_mm: [f32; 2],
+        reach_mm: f32,
+        mut visit: impl FnMut(&mut Self, usize, f32, f32),
+    ) {
         let grid = self.grid;
         for row in grid.rows(center_mm[1] - reach_mm, center_mm[1] + reach_mm) {
             for column in grid.columns(center_mm[0] - reach_mm, center_mm[0] + reach_mm) {
@@ -153,10 +169,9 @@ impl EchoMap {
                 // Fibres follow the interface below them.
                 let along = y - layer.relief_mm.at(x);
                 let texture = 0.7 * streaks.at(x, along) + 0.5 * fine_streaks.at(x, along);
-                self.diffuse_db[row * grid.width + column] =
-                    layer.echo_db
-                        + layer.streak_db * texture
-                        + layer.lump_db * (lumps.at(x, along) + 0.5 * patches.at(x, along));
+                self.diffuse_db[row * grid.width + column] = layer.echo_db
+                    + layer.streak_db * texture
+                    + layer.lump_db * (lumps.at(x, along) + 0.5 * patches.at(x, along));
             }
         }
     }
@@ -168,7 +183,8 @@ impl EchoMap {
         let spread = stroke.thickness_mm;
         let depth_at = |x: f32| {
             let dx = x - middle;
-            let relief = stroke.follows.map_or(0.0, |(layer, weight)| weight * anatomy.layers[layer].relief_mm.at(x));
+            let relief =
+                stroke.follows.map_or(0.0, |(layer, weight)| weight * anatomy.layers[layer].relief_mm.at(x));
             let bowed = stroke.tilt * dx + stroke.bow_per_mm * dx * dx;
             stroke.depth_mm + relief + bowed + stroke.wobble_mm.at(x)
         };
@@ -209,6 +225,7 @@ impl EchoMap {
         let outline = &vessel.outline;
         let scale = outline.scale_mm();
         let wall = vessel.wall_mm / scale;
+        let soft = vessel.edge_softness_mm / scale;
         let clutter = SmoothField::new(rng, 2.0, 0.7);
         // Angle to the beam decides how much of the wall shows; some walls show all around.
         let directivity = rng.count(2, 6) as i32;
@@ -217,10 +234,11 @@ impl EchoMap {
             if rho < 1.0 + 0.5 * wall {
                 map.labels[cell] = id;
             }
-            let lumen = 1.0 - smoothstep(1.0 - 0.06 / scale, 1.0 + 0.06 / scale, rho);
+            let lumen = 1.0 - smoothstep(1.0 - soft, 1.0 + soft, rho);
             if lumen > 0.0 {
                 // Reverberations of the near wall fill the top of the lumen with haze.
-                let below_wall_mm = ((y - outline.center_mm[1]) / outline.half_height_mm + 1.0).max(0.0) * scale;
+                let below_wall_mm =
+                    ((y - outline.center_mm[1]) / outline.half_height_mm + 1.0).max(0.0) * scale;
                 let haze = vessel.clutter_db * (-below_wall_mm / 1.6).exp() + 1.8 * clutter.at(x, y);
                 let blood = vessel.lumen_echo_db + haze;
                 map.diffuse_db[cell] += lumen * (blood - map.diffuse_db[cell]);
@@ -230,7 +248,8 @@ impl EchoMap {
             let facing = normal_y.abs().powi(directivity);
             let echo = amplitude(vessel.wall_echo_db) * ring * facing;
             map.specular[cell] = map.specular[cell].max(echo);
-            let diffuse = vessel.wall_echo_db - 7.0 + 20.0 * (ring * (0.04 + 0.96 * facing)).max(1e-4).log10();
+            let diffuse =
+                vessel.wall_echo_db - 7.0 + 20.0 * (ring * (0.04 + 0.96 * facing)).max(1e-4).log10();
             map.diffuse_db[cell] = map.diffuse_db[cell].max(diffuse);
         });
         self.shade_below(vessel, id);
@@ -251,7 +270,7 @@ impl EchoMap {
             for row in grid.rows(cy - reach, f32::INFINITY) {
                 let cell = row * grid.width + column;
                 if self.labels[cell] == id {
-                    enhancement_db += vessel.enhancement_db_per_mm * grid.pitch_mm;
+                    enhancement_db += vessel.enhancement_db_per_mm * grid.pitch_mm[1];
                     continue;
                 }
                 let behind_mm = grid.y_mm(row) - cy;
@@ -280,11 +299,15 @@ impl EchoMap {
             let ragged = 0.12 * grain.at(x + 17.0, y);
             let fascicle = nerve.fascicles.iter().fold(0f32, |most, (center, radius)| {
                 let (fu, fv) = (center[0] * outline.half_width_mm, center[1] * outline.half_height_mm);
-                most.max(1.0 - smoothstep(radius - 0.15, radius + 0.15, (u_mm - fu).hypot(v_mm - fv) + ragged))
+                most.max(
+                    1.0 - smoothstep(radius - 0.15, radius + 0.15, (u_mm - fu).hypot(v_mm - fv) + ragged),
+                )
             });
             let echo = nerve.epineurium_echo_db + 2.5 * grain.at(x, y) - nerve.fascicle_drop_db * fascicle;
             map.diffuse_db[cell] += inside * (echo - map.diffuse_db[cell]);
-            let rim = amplitude(nerve.rim_echo_db) * bell((rho - 0.97) * scale, 0.14) * (0.3 + 0.7 * normal_y.abs());
+            let rim = amplitude(nerve.rim_echo_db)
+                * bell((rho - 0.97) * scale, 0.14)
+                * (0.3 + 0.7 * normal_y.abs());
             map.specular[cell] = (map.specular[cell] * (1.0 - inside)).max(rim);
         });
     }
@@ -294,7 +317,9 @@ impl EchoMap {
         let roughness = SmoothLine::new(rng, 2.5, 0.6, 5.0);
         let ripple_mm = rng.range(0.9, 2.0);
         let thickness_mm = rng.range(0.09, 0.2);
-        for column in grid.columns(bone.center_x_mm - bone.half_width_mm, bone.center_x_mm + bone.half_width_mm) {
+        for column in
+            grid.columns(bone.center_x_mm - bone.half_width_mm, bone.center_x_mm + bone.half_width_mm)
+        {
             let x = grid.x_mm(column);
             let surface = bone.surface_at(x);
             let slope = (bone.surface_at(x + 0.15) - bone.surface_at(x - 0.15)) / 0.3;

@@ -5,7 +5,7 @@
 //! outline of every visible structure. A frame depends on nothing but the configuration and its index (the same
 //! bytes each time on one platform), so frames can be made in any order.
 //!
-//! How it works, in the order of the files: [`anatomy`] draws the scene, `echo` paints it on a grid in tissue
+//! How it works, in the order of the files: `anatomy` draws the scene, `echo` paints it on a grid in tissue
 //! coordinates, `speckle` turns that into the detected envelope (all once, in [`Phantom::new`]); `motion` says
 //! where probe and tissue are at a time, `render` samples the envelope there and adds gain, noise and
 //! compression.
@@ -28,6 +28,8 @@ mod motion;
 mod random;
 mod render;
 mod speckle;
+#[cfg(test)]
+mod tests;
 
 use anatomy::Anatomy;
 use echo::{EchoMap, Grid};
@@ -199,10 +201,10 @@ impl Phantom {
         let mut classes = vec![Class::Vessel; anatomy.vessels.len()];
         classes.extend(anatomy.nerves.iter().map(|_| Class::Nerve));
         classes.extend(anatomy.bone.iter().map(|_| Class::Bone));
-        let mut areas_px = vec![0; classes.len()];
+        let mut cells = vec![0u32; classes.len()];
         for label in &map.labels {
             if let Some(object) = ((label & !echo::HIDDEN) as usize).checked_sub(1) {
-                areas_px[object] += 1;
+                cells[object] += 1;
             }
         }
         Self {
@@ -214,7 +216,7 @@ impl Phantom {
             spacing_mm,
             grid,
             classes,
-            areas_px,
+            areas_px: cells.iter().map(|&cells| (cells as f32 / echo::AXIAL_OVERSAMPLING) as u32).collect(),
         }
     }
 
@@ -279,7 +281,12 @@ impl Phantom {
                 && lit as f32 >= LEAST_SHARE_LIT * in_view;
             if seen {
                 let nothing = [f32::INFINITY, f32::INFINITY, 0.0, 0.0];
-                frame.objects.push(TruthObject { id: object as u8 + 1, class, box_xyxy: nothing, area_px: lit });
+                frame.objects.push(TruthObject {
+                    id: object as u8 + 1,
+                    class,
+                    box_xyxy: nothing,
+                    area_px: lit,
+                });
             } else {
                 dropped[object + 1] = lit > 0;
             }

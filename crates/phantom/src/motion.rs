@@ -181,3 +181,14 @@ fn random_pose(rng: &mut Rng) -> [[f64; 4]; 4] {
         [0.0, 0.0, 0.0, 1.0],
     ]
 }
+
+#[cfg(test)]
+impl Motion {
+    /// Takes away all movement, for measurements at known places.
+    pub(crate) fn hold_still(&mut self) {
+        (self.drift_mm, self.tremor_mm, self.roll_rad) = (0.0, 0.0, 0.0);
+        for vessel in &mut self.vessels {
+            (vessel.pulse, vessel.compressibility, vessel.section) = (0.0, 0.0, 0.0);
+        }
+    }
+}

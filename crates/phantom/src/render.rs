@@ -42,7 +42,8 @@ impl Scanner {
     pub(crate) fn new(imaging: &Imaging, width: usize, height: usize, pitch_mm: f32, seed: u64) -> Self {
         let power = |db: f32| amplitude(db).powi(2);
         let depth_mm = |row: usize| (row as f32 + 0.5) * pitch_mm;
-        let loss_db = |row: usize| imaging.residual_loss_db_per_mm * (depth_mm(row) - imaging.tgc_knee_mm).max(0.0);
+        let loss_db =
+            |row: usize| imaging.residual_loss_db_per_mm * (depth_mm(row) - imaging.tgc_knee_mm).max(0.0);
         let edge = |share: f32, side: usize| {
             let inward = (1.0 - share / imaging.edge_reach[side]).max(0.0);
             -imaging.edge_loss_db[side] * inward * inward
@@ -75,7 +76,11 @@ impl Scanner {
                 })
                 .collect(),
             row_noise: (0..height)
-                .map(|row| power(imaging.gain_db + imaging.noise_floor_db + 0.25 * depth_mm(row) - 0.5 * loss_db(row)))
+                .map(|row| {
+                    power(
+                        imaging.gain_db + imaging.noise_floor_db + 0.25 * depth_mm(row) - 0.5 * loss_db(row),
+                    )
+                })
                 .collect(),
             row_clutter: (0..height)
                 .map(|row| {
@@ -180,7 +185,7 @@ impl Scanner {
                 let y = moment.axial_mm + sin * x_mm + cos * y_mm;
                 let rest = world.motion.rest_position(moment, x, y);
                 nodes.push(std::array::from_fn(|axis| {
-                    ((rest[axis] - grid.origin_mm[axis]) / grid.pitch_mm).clamp(0.0, limit[axis])
+                    ((rest[axis] - grid.origin_mm[axis]) / grid.pitch_mm[axis]).clamp(0.0, limit[axis])
                 }));
             }
         }

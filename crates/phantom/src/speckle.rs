@@ -19,7 +19,7 @@ fn gaussian_kernel(sigma: f32, unit_energy: bool) -> Vec<f32> {
 }
 
 /// A narrower spread would not survive sampling between pixels.
-const FINEST_SIGMA_PX: f32 = 0.9;
+const FINEST_SIGMA_PX: f32 = 1.0;
 
 /// The point spread function over a grid: lateral width grows away from the focus.
 struct PointSpread {
@@ -30,14 +30,18 @@ struct PointSpread {
 
 impl PointSpread {
     fn new(map: &EchoMap, imaging: &Imaging, unit_energy: bool) -> Self {
-        let pitch = map.grid.pitch_mm;
+        let [pitch_x, pitch_y] = map.grid.pitch_mm;
         let lateral_sigma = (0..map.grid.height)
             .map(|row| {
                 let defocus = (map.grid.y_mm(row) - imaging.focus_mm) / imaging.depth_of_field_mm;
-                (imaging.lateral_sigma_mm * (1.0 + defocus * defocus).sqrt() / pitch).max(FINEST_SIGMA_PX)
+                (imaging.lateral_sigma_mm * (1.0 + defocus * defocus).sqrt() / pitch_x).max(FINEST_SIGMA_PX)
             })
             .collect();
-        Self { axial_sigma: (imaging.axial_sigma_mm / pitch).max(FINEST_SIGMA_PX), lateral_sigma, unit_energy }
+        Self {
+            axial_sigma: (imaging.axial_sigma_mm / pitch_y).max(FINEST_SIGMA_PX),
+            lateral_sigma,
+            unit_energy,
+        }
     }
 
     /// Filters a plane of `width` columns, along rows and then along columns.
@@ -64,7 +68,9 @@ impl PointSpread {
         plane.fill(0.0);
         for (y, row) in plane.chunks_exact_mut(width).enumerate() {
             for (shift, tap) in kernel.iter().enumerate() {
-                let Some(from) = (y + shift).checked_sub(radius).filter(|&from| from < height) else { continue };
+                let Some(from) = (y + shift).checked_sub(radius).filter(|&from| from < height) else {
+                    continue;
+                };
                 for (out, value) in row.iter_mut().zip(&source[from * width..]) {
                     *out += tap * value;
                 }
@@ -78,13 +84,14 @@ pub(crate) fn envelope(map: &EchoMap, imaging: &Imaging, seed: u64) -> Vec<f32> 
     let width = map.grid.width;
     let mut gain_db = map.gain_db.clone();
     let soft_edges = PointSpread {
-        axial_sigma: 0.15 / map.grid.pitch_mm,
-        lateral_sigma: vec![0.3 / map.grid.pitch_mm; map.grid.height],
+        axial_sigma: 0.15 / map.grid.pitch_mm[1],
+        lateral_sigma: vec![0.3 / map.grid.pitch_mm[0]; map.grid.height],
         unit_energy: false,
     };
     soft_edges.apply(&mut gain_db, width);
 
-    let mut coherent: Vec<f32> = map.specular.iter().zip(&gain_db).map(|(s, &db)| s * amplitude(db)).collect();
+    let mut coherent: Vec<f32> =
+        map.specular.iter().zip(&gain_db).map(|(s, &db)| s * amplitude(db)).collect();
     PointSpread::new(map, imaging, false).apply(&mut coherent, width);
 
     let spread = PointSpread::new(map, imaging, true);
