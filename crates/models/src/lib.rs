@@ -5,3 +5,4 @@
 pub mod checkpoint;
 pub mod dfine;
 pub mod parameters;
+pub mod parity;
