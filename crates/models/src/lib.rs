@@ -4,5 +4,6 @@
 
 pub mod checkpoint;
 pub mod dfine;
+pub mod mobile_sam;
 pub mod parameters;
 pub mod parity;

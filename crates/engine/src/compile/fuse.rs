@@ -2,6 +2,7 @@
 
 use super::rewrite::{Links, rebuild, replace};
 use crate::graph::{BinaryOp, Epilogue, Graph, Op, Tensor, UnaryOp};
+use crate::tensor::Shape;
 
 fn epilogue_mut(op: &mut Op) -> Option<&mut Epilogue> {
     match op {
@@ -17,6 +18,12 @@ fn is_activation(op: UnaryOp) -> bool {
     matches!(op, UnaryOp::Relu | UnaryOp::Silu | UnaryOp::Gelu | UnaryOp::Sigmoid | UnaryOp::Tanh)
 }
 
+/// Whether a tensor can be added by a layer's epilogue: it has the result's shape, or is one entry of it that every
+/// entry of the leading dimension gets.
+fn is_residual(shape: &Shape, output: &Shape) -> bool {
+    shape == output || (shape.rank() == output.rank() && shape[0] == 1 && shape.dims()[1..] == output.dims()[1..])
+}
+
 /// Fuses until nothing changes, in one walk: each fused node takes the place of what it swallowed, so the next
 /// elementwise node sees it as its producer.
 pub(super) fn fuse_epilogues(graph: &mut Graph) {
@@ -28,8 +35,10 @@ pub(super) fn fuse_epilogues(graph: &mut Graph) {
         // Candidates: (layer's output, other operand of a sum).
         let candidates: Vec<(Tensor, Option<Tensor>)> = match node.op {
             Op::Unary(_) => vec![(node.inputs[0], None)],
-            Op::Binary(BinaryOp::Add) if graph.shape(node.inputs[0]) == graph.shape(node.inputs[1]) => {
-                vec![(node.inputs[0], Some(node.inputs[1])), (node.inputs[1], Some(node.inputs[0]))]
+            Op::Binary(BinaryOp::Add) => {
+                let pairs = [(node.inputs[0], node.inputs[1]), (node.inputs[1], node.inputs[0])];
+                let fits = |other: &Tensor| is_residual(graph.shape(*other), graph.shape(output));
+                pairs.into_iter().filter(|(_, other)| fits(other)).map(|(sums, other)| (sums, Some(other))).collect()
             }
             _ => continue,
         };

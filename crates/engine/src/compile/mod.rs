@@ -33,8 +33,11 @@ use arena::Lifetime;
 use crate::graph::{Graph, Op, Tensor};
 use crate::tensor::DType;
 
+/// A rewrite with its name.
+type Rewrite = (&'static str, fn(&mut Graph));
+
 /// The rewrites, in the order in which they run.
-const REWRITES: &[(&str, fn(&mut Graph))] = &[
+const REWRITES: &[Rewrite] = &[
     ("fold batch norms", fold::fold_batch_norms),
     ("re-parameterise", fold::reparameterise),
     ("fold constants", fold::fold_constants),

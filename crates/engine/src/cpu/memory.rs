@@ -193,6 +193,32 @@ impl Operand {
         }
     }
 
+    /// The same rows without a row count: all of them.
+    pub(super) fn all_rows(&self) -> Operand {
+        Operand { rows_per_entry: None, ..*self }
+    }
+
+    /// The rows `start..start + rows` as an operand of their own, never row-counted.
+    pub(super) fn row_range(&self, start: usize, rows: usize) -> Operand {
+        assert!(start + rows <= self.rows, "rows {start}+{rows} of {}", self.rows);
+        let ptr = self.ptr.wrapping_add(start * self.pitch * self.dtype.size());
+        Operand { ptr, rows, rows_per_entry: None, ..*self }
+    }
+
+    /// The columns `start..start + cols` of every row.
+    pub(super) fn columns(&self, start: usize, cols: usize) -> Operand {
+        assert!(start + cols <= self.cols, "columns {start}+{cols} of {}", self.cols);
+        Operand { ptr: self.ptr.wrapping_add(start * self.dtype.size()), cols, ..*self }
+    }
+
+    /// The same elements as rows of another length. Only for contiguous operands.
+    pub(super) fn with_cols(&self, cols: usize) -> Operand {
+        assert!(self.is_contiguous(), "only contiguous operands change their row length");
+        let rows = (self.rows * self.cols).checked_div(cols).unwrap_or(0);
+        assert_eq!(rows * cols, self.rows * self.cols, "whole rows");
+        Operand { rows, cols, pitch: cols, rows_per_entry: None, ..*self }
+    }
+
     /// Copies the rows of another operand of the same type and row length, whatever the gaps.
     pub(super) fn copy_rows_from(&self, from: &Operand) {
         assert_eq!(

@@ -92,7 +92,8 @@ pub struct Epilogue {
     pub activation: Option<UnaryOp>,
     /// `(scale, shift)` of the learnable affine block, applied after the activation.
     pub affine: Option<(f32, f32)>,
-    /// Whether the last input is a tensor of the output's shape, added after the affine step.
+    /// Whether the last input is added after the affine step: a tensor of the output's shape, or of one entry of its
+    /// leading dimension, which every entry then gets.
     pub residual: bool,
     /// Applied last.
     pub activation_after_residual: Option<UnaryOp>,

@@ -289,7 +289,7 @@ fn finish(mut sums: Values, extra: &[&Values], bias: bool, epilogue: &Epilogue) 
             y = f64::from(scale) * y + f64::from(shift);
         }
         if let Some(residual) = residual {
-            y += residual[i];
+            y += residual[i % residual.len()];
         }
         *v = epilogue.activation_after_residual.map_or(y, |op| unary(op, y));
     }

@@ -26,7 +26,10 @@ fn decorate(c: &mut Case, r: &mut Random, x: Tensor) -> Tensor {
         y = g.affine(y, r.real(), r.real()).expect("same shape");
     }
     if r.flag() {
-        let shape = c.graph.shape(y).clone();
+        let mut shape = c.graph.shape(y).dims().to_vec();
+        if r.size(0, 3) == 0 {
+            shape[0] = 1;
+        }
         let residual = c.input(r.values(shape));
         y = if r.flag() { c.graph.add(y, residual) } else { c.graph.add(residual, y) }.expect("same shape");
         if r.flag() {

@@ -138,29 +138,34 @@ impl Checkpoint {
 /// or asks for code to be run.
 pub fn load(path: impl AsRef<Path>) -> Result<Checkpoint, CheckpointError> {
     let path = path.as_ref();
-    let file = Arc::new(content(path)?);
-    match sniffed(path, &file)? {
+    let mut checkpoint = load_bytes(path, content(path)?)?;
+    if checkpoint.format == Format::HuggingFace {
+        // The neighbour of a file that was moved may describe another model.
+        let classes = neighbour_classes(path).filter(|c| checkpoint.num_classes() == Some(c.len()));
+        checkpoint.classes = classes;
+        checkpoint.input_size = checkpoint.input_size.or_else(|| neighbour_input_size(path));
+    }
+    Ok(checkpoint)
+}
+
+/// Reads a checkpoint from memory, such as one built into the program; `name` stands for the path in errors.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_bytes(name: impl AsRef<Path>, bytes: Vec<u8>) -> Result<Checkpoint, CheckpointError> {
+    let (name, file) = (name.as_ref(), Arc::new(bytes));
+    match sniffed(name, &file)? {
         Container::Zip => {
-            let read = torch::read(path, file)?;
-            let checkpoint = Checkpoint::new(read.weights);
-            Ok(Checkpoint {
-                format: Format::Torch,
-                classes: read.classes,
-                metadata: read.metadata,
-                ..checkpoint
-            })
+            let torch::TorchFile { weights, classes, metadata } = torch::read(name, file)?;
+            Ok(Checkpoint { format: Format::Torch, classes, metadata, ..Checkpoint::new(weights) })
         }
         Container::Safetensors => {
-            let (weights, metadata) = safetensors_file::read(path, file)?;
+            let (weights, metadata) = safetensors_file::read(name, file)?;
             if metadata.get("format").is_some_and(|f| f == "ultramotion") {
-                ultramotion(path, weights, metadata)
+                ultramotion(name, weights, metadata)
             } else if huggingface::is_huggingface(weights.iter().map(|(name, _)| name)) {
-                let mut checkpoint = Checkpoint::new(huggingface::to_official(&weights));
-                let (classes, input_size) = (neighbour_classes(path), neighbour_input_size(path));
-                // The neighbour of a file that was moved may describe another model.
-                checkpoint.classes = classes.filter(|c| checkpoint.num_classes() == Some(c.len()));
-                checkpoint.input_size = checkpoint.input_size.or(input_size);
-                Ok(Checkpoint { format: Format::HuggingFace, metadata, ..checkpoint })
+                let official = huggingface::to_official(&weights);
+                Ok(Checkpoint { format: Format::HuggingFace, metadata, ..Checkpoint::new(official) })
             } else {
                 Ok(Checkpoint { format: Format::Safetensors, metadata, ..Checkpoint::new(weights) })
             }

@@ -1,5 +1,7 @@
 //! From a plan's steps to kernels bound to memory: weights are packed here, once.
 
+mod arrange;
+mod custom;
 mod networks;
 
 use super::Level;
@@ -94,11 +96,16 @@ fn lower_node(site: &mut Site<'_>, copy_parts: &[usize]) -> Lowered {
     match &site.node.op {
         Op::Conv2d { .. } => networks::conv2d(site),
         Op::Linear { .. } => networks::linear(site),
-        _ => fallback(site, copy_parts),
+        Op::Custom(op) => custom::custom(site, op.clone()),
+        Op::Concat { axis } => arrange::concat(site, *axis, copy_parts),
+        Op::Slice { axis, start, .. } => arrange::slice(site, *axis, *start),
+        Op::Reshape => arrange::reshape(site),
+        Op::Gather => arrange::gather(site),
+        _ => fallback(site),
     }
 }
 
-fn fallback(site: &mut Site<'_>, _copy_parts: &[usize]) -> Lowered {
+fn fallback(site: &mut Site<'_>) -> Lowered {
     let inputs: Vec<(Operand, Shape, DType)> = (0..site.node.inputs.len())
         .map(|i| {
             let ty = site.plan.graph.ty(site.node.inputs[i]).clone();

@@ -1,7 +1,10 @@
 //! Convolutions and linear layers.
 
+use std::ops::Range;
+
 use super::{Lowered, Site};
-use crate::cpu::kernels::{self, Act, ConvShape, Map, PackedConv, PackedLinear};
+use crate::cpu::kernels::{self, Act, ConvShape, Map, PackedConv, PackedLinear, View, ViewMut};
+use crate::cpu::memory::Operand;
 use crate::graph::{Epilogue, Op, UnaryOp};
 
 fn act(op: Option<UnaryOp>) -> Act {
@@ -47,6 +50,22 @@ fn suffix(epilogue: &Epilogue) -> String {
     name
 }
 
+/// Runs `body` for all rows at once, or, when the residual covers only one entry of the leading dimension, for as many
+/// rows at a time.
+fn each_residual(
+    residual: Option<&Operand>,
+    call: &super::Call<'_>,
+    mut out: ViewMut<'_>,
+    body: impl Fn(Range<usize>, Option<View<'_>>, ViewMut<'_>),
+) {
+    let rows = out.rows();
+    let residual = residual.map(|r| r.view(call.entries));
+    let at_once = residual.map_or(rows, |r| r.rows()).max(1);
+    for start in (0..rows).step_by(at_once) {
+        body(start..start + at_once, residual, out.reborrow().row_range(start, at_once));
+    }
+}
+
 pub(super) fn conv2d(site: &mut Site<'_>) -> Lowered {
     let Op::Conv2d { stride, padding, groups, bias, epilogue: fused } = site.node.op.clone() else {
         unreachable!("dispatched on the op")
@@ -61,16 +80,20 @@ pub(super) fn conv2d(site: &mut Site<'_>) -> Lowered {
     };
     let packed = PackedConv::new(site.level, values(site, 1), c_out, c_group * groups, groups, shape, own);
     let (h, w) = (site.input_shape(0)[1], site.input_shape(0)[2]);
+    let (out_h, out_w) = (site.output_shape()[1], site.output_shape()[2]);
     let (x, out) = (site.input(0), site.output());
     let residual = fused.residual.then(|| site.input(2 + usize::from(bias)));
     let flops = 2 * (out.rows * c_out * c_group * kh * kw) as u64;
     let packed_bytes = packed.bytes();
     let name = format!("{}_{kh}x{kw}{}", site.node.op.name(), suffix(&fused));
     let kernel = Box::new(move |call: &super::Call<'_>| {
-        let x = x.view(call.entries);
-        let input = Map::new(x.rows() / (h * w), h, w);
-        let residual = residual.as_ref().map(|r| r.view(call.entries));
-        kernels::conv2d(call.pool, x, input, &packed, residual, out.view_mut(call.entries));
+        let (x, out) = (x.view(call.entries), out.view_mut(call.entries));
+        each_residual(residual.as_ref(), call, out, |rows, residual, out| {
+            let first = rows.start / (out_h * out_w);
+            let images = rows.len() / (out_h * out_w);
+            let x = x.row_range(first * h * w, images * h * w);
+            kernels::conv2d(call.pool, x, Map::new(images, h, w), &packed, residual, out);
+        });
     });
     Lowered { kernel, name, flops, packed_bytes }
 }
@@ -89,8 +112,10 @@ pub(super) fn linear(site: &mut Site<'_>) -> Lowered {
     let packed_bytes = packed.bytes();
     let name = format!("linear{}", suffix(&fused));
     let kernel = Box::new(move |call: &super::Call<'_>| {
-        let residual = residual.as_ref().map(|r| r.view(call.entries));
-        kernels::linear(call.pool, x.view(call.entries), &packed, residual, out.view_mut(call.entries));
+        let (x, out) = (x.view(call.entries), out.view_mut(call.entries));
+        each_residual(residual.as_ref(), call, out, |rows, residual, out| {
+            kernels::linear(call.pool, x.row_range(rows.start, rows.len()), &packed, residual, out);
+        });
     });
     Lowered { kernel, name, flops, packed_bytes }
 }

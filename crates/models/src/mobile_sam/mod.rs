@@ -1,0 +1,34 @@
+//! MobileSAM (Zhang et al. 2023): SAM's promptable segmenter (Kirillov et al. 2023) with a TinyViT image encoder.
+//!
+//! In: a normalised image and prompts. Out: mask logits and their estimated IoU. The image is encoded once
+//! ([`build_encoder`]); any number of prompts is decoded against it ([`encode_prompts`], [`build_decoder`]).
+//!
+//! ```
+//! use ultramotion_engine::graph::Graph;
+//! use ultramotion_engine::tensor::DType;
+//! use ultramotion_models::mobile_sam::{self, MaskOutput, MobileSamConfig};
+//! use ultramotion_models::parameters::Parameters;
+//!
+//! let config = MobileSamConfig::new(64)?;
+//! let mut parameters = Parameters::describe();
+//! let mut g = Graph::new("segment");
+//! let image = g.input("image", DType::F32, [1, 64, 64, 3])?;
+//! let embedding = mobile_sam::build_encoder(&mut g, image, &mut parameters, &config)?;
+//! let prompts = mobile_sam::box_input(&mut g, "boxes", 2)?;
+//! let prompts = mobile_sam::encode_prompts(&mut g, &prompts, &mut parameters, &config)?;
+//! let masks =
+//!     mobile_sam::build_decoder(&mut g, embedding, &prompts, &mut parameters, &config, MaskOutput::One)?;
+//! assert_eq!(g.shape(masks.low_res_masks).dims(), [2, 1, 16, 16]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod config;
+mod image_encoder;
+mod layers;
+mod mask_decoder;
+mod prompt_encoder;
+
+pub use config::{BadInputSize, EMBED_DIM, EMBEDDING_STRIDE, MobileSamConfig, PIXEL_MEAN, PIXEL_STD};
+pub use image_encoder::build_encoder;
+pub use mask_decoder::{DecodedMasks, MaskOutput, build_decoder};
+pub use prompt_encoder::{EncodedPrompts, PointKind, Prompts, box_input, encode_prompts};
