@@ -7,7 +7,6 @@ use ultramotion_engine::graph::{Graph, GraphError, Padding, Tensor, UnaryOp};
 use ultramotion_engine::tensor::{DType, HostTensor};
 
 use super::config::{EMBED_DIM, MobileSamConfig};
-use super::layers::layer_norm;
 use crate::parameters::Parameters;
 
 /// What a point means, as the graph wants it: the value to put in [`Prompts::points`]' kinds.

@@ -11,16 +11,34 @@
 #![allow(unsafe_code)]
 
 mod aligned;
+mod attention;
 mod conv2d;
+mod conv_transpose;
+mod depthwise;
+mod elementwise;
 mod epilogue;
 mod gemm;
+mod matmul;
+mod pooling;
+mod resize;
+mod rows;
 #[cfg(test)]
 mod testing;
 mod tile;
+mod transpose;
 mod view;
 
 pub use aligned::AlignedVec;
+pub use attention::{AttentionShape, Heads, attention};
+pub use conv_transpose::{PackedConvTranspose, conv_transpose2x2};
 pub use conv2d::{ConvShape, PackedConv, conv2d};
+pub use depthwise::{PackedDepthwise, depthwise};
+pub use elementwise::{Binary, Operand, Unary, binary, copy, unary};
 pub use epilogue::{Act, Epilogue};
 pub use gemm::{PackedLinear, linear};
+pub use matmul::matmul;
+pub use pooling::{max_pool, upsample_nearest2};
+pub use resize::{ResizePlan, resize_bilinear};
+pub use rows::{LayerNorm, Reduce, layer_norm, reduce, softmax};
+pub use transpose::transpose;
 pub use view::{Map, View, ViewMut};
