@@ -12,8 +12,8 @@ use crate::options::{MOST_OBJECTS, Modes, PipelineOptions, Residency};
 use crate::outcome::{FrameFormat, Outcome};
 use crate::packet::{DetectedObject, LatencyMs, ResultPacket};
 use crate::resident::{ResidentProgram, ms};
-use crate::stages::track_capacity;
 use crate::staged::StagedPrograms;
+use crate::stages::track_capacity;
 
 /// Programs for this many frame formats are kept: a folder of stills may mix a few sizes.
 const KEPT_FORMATS: usize = 4;
@@ -186,7 +186,13 @@ impl Orchestrator {
             )?)),
         };
         let FrameFormat { height, width, channels } = format;
-        tracing::info!(width, height, channels, build_ms = ms(start.elapsed()), "compiled for a frame format");
+        tracing::info!(
+            width,
+            height,
+            channels,
+            build_ms = ms(start.elapsed()),
+            "compiled for a frame format"
+        );
         if self.programs.len() == KEPT_FORMATS {
             self.programs.remove(0);
         }

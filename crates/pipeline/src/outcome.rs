@@ -47,7 +47,8 @@ impl Outcome {
         for floats in [&mut self.scores, &mut self.mask_scores] {
             floats.resize(k, 0.0);
         }
-        for integers in [&mut self.classes, &mut self.mask_areas_px, &mut self.track_ids, &mut self.confirmed] {
+        for integers in [&mut self.classes, &mut self.mask_areas_px, &mut self.track_ids, &mut self.confirmed]
+        {
             integers.resize(k, 0);
         }
         self.mask_bits.resize(k * format.mask_bytes(), 0);

@@ -99,7 +99,12 @@ pub struct ResultPacket {
 }
 
 impl ResultPacket {
-    pub(crate) fn new(options: &PipelineOptions, labels: &[String], device: &'static str, modes: Modes) -> Self {
+    pub(crate) fn new(
+        options: &PipelineOptions,
+        labels: &[String],
+        device: &'static str,
+        modes: Modes,
+    ) -> Self {
         ResultPacket {
             frame_id: 0,
             timestamp_s: 0.0,

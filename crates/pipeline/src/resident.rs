@@ -69,7 +69,9 @@ impl ResidentProgram {
         let computed = Instant::now();
         self.program.download(&mut self.output)?;
         let downloaded = Instant::now();
-        Budget::RESIDENT_FRAME.check(ledger.counts() - before).map_err(ultramotion_engine::DeviceError::from)?;
+        Budget::RESIDENT_FRAME
+            .check(ledger.counts() - before)
+            .map_err(ultramotion_engine::DeviceError::from)?;
 
         let mut latency = LatencyMs {
             total: 0.0,

@@ -101,7 +101,9 @@ impl StagedPrograms {
         let start = Instant::now();
         let found = self.detect.run(&[&pixels])?;
         latency.detect = ms(start.elapsed());
-        let [boxes, scores, classes, count] = &found[..] else { unreachable!("the detect program has four outputs") };
+        let [boxes, scores, classes, count] = &found[..] else {
+            unreachable!("the detect program has four outputs")
+        };
         copy_f32(boxes, &mut outcome.boxes_cxcywh);
         copy_f32(scores, &mut outcome.scores);
         copy_i32(classes, &mut outcome.classes);

@@ -132,7 +132,7 @@ impl Graph {
     }
 
     /// The `k` largest entries of the last dimension, best first, the lower index first among equals; NaN counts as
-    /// smallest. `[..., L]` → values `[..., k]` f32 and indices `[..., k]` i32.
+    /// largest (as in PyTorch). `[..., L]` → values `[..., k]` f32 and indices `[..., k]` i32.
     pub fn top_k(&mut self, x: Tensor, k: usize) -> Result<(Tensor, Tensor), GraphError> {
         self.expect_f32("top_k", &[x])?;
         let ty = self.ty(x).clone();

@@ -108,7 +108,8 @@ pub(super) fn top_k(x: &Values, k: usize, out: Shape) -> Vec<Values> {
     let (mut values, mut indices) = (Vec::new(), Vec::new());
     for row in x.as_f64().chunks_exact(x.shape.cols()) {
         let mut order: Vec<usize> = (0..row.len()).collect();
-        let key = |i: usize| if row[i].is_nan() { f64::NEG_INFINITY } else { row[i] };
+        // `total_cmp` on absolute NaNs: not a number comes first, as in PyTorch.
+        let key = |i: usize| if row[i].is_nan() { f64::NAN } else { row[i] + 0.0 };
         order.sort_by(|&i, &j| key(j).total_cmp(&key(i)).then(i.cmp(&j)));
         values.extend(order[..k].iter().map(|&i| row[i]));
         indices.extend(order[..k].iter().map(|&i| i as i32));

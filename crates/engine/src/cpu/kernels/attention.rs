@@ -197,7 +197,7 @@ impl Kernel for Head {
                     }
                 }
                 let (mut values, mut values_step) = (self.v.add(k0 * self.v_pitch), self.v_pitch);
-                if s.dv % S::LANES != 0 {
+                if !s.dv.is_multiple_of(S::LANES) {
                     let padded = self.scratch.add(AT_VALUES);
                     let step = dv_vectors * S::LANES;
                     for r in 0..n {

@@ -110,11 +110,11 @@ impl<K: Kernel<Output = ()>, F: Fn(usize) -> K> Kernel for ForRows<F> {
 
 /// Rows that lie densely are one long row, cut evenly.
 fn flatten(rows: usize, cols: usize, dense: bool) -> (usize, usize) {
-    if dense && cols % 16 != 0 || dense && cols < 64 {
+    if dense && (cols < 64 || !cols.is_multiple_of(16)) {
         let total = rows * cols;
         // Pieces of at least a few vectors that divide the whole.
         for piece in [1024, 512, 256, 128, 64] {
-            if total % piece == 0 {
+            if total.is_multiple_of(piece) {
                 return (total / piece, piece);
             }
         }

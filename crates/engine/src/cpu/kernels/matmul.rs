@@ -8,7 +8,10 @@ use crate::cpu::simd::{Kernel, Level, Simd};
 /// `out[M, N] = a[M, K] · b` for each of `batch` matrices that lie one below the other, where `b` is
 /// `[K, N]`, or `[N, K]` if `transposed`. K is at most 4096.
 pub fn matmul(level: Level, pool: &Pool, batch: usize, a: View, b: View, transposed: bool, out: ViewMut) {
-    assert!(batch > 0 && a.rows() % batch == 0 && b.rows() % batch == 0, "rows of {batch} matrices");
+    assert!(
+        batch > 0 && a.rows().is_multiple_of(batch) && b.rows().is_multiple_of(batch),
+        "rows of {batch} matrices"
+    );
     let (m, k) = (a.rows() / batch, a.cols());
     let (b_rows, b_cols) = (b.rows() / batch, b.cols());
     let (n, b_k) = if transposed { (b_rows, b_cols) } else { (b_cols, b_rows) };

@@ -7,7 +7,7 @@ use crate::cpu::simd::{Kernel, Level, Simd};
 /// `out[c, r] = x[r, c]` for each of `batch` matrices that lie one below the other: `x` is
 /// `[batch · R, C]`, `out` is `[batch · C, R]`. NHWC to NCHW is `R = H · W`; back is `C = H · W`.
 pub fn transpose(level: Level, pool: &Pool, x: View, batch: usize, out: ViewMut) {
-    assert!(batch > 0 && x.rows() % batch == 0, "{} rows of {batch} matrices", x.rows());
+    assert!(batch > 0 && x.rows().is_multiple_of(batch), "{} rows of {batch} matrices", x.rows());
     let (rows, cols) = (x.rows() / batch, x.cols());
     assert_eq!((out.rows(), out.cols()), (batch * cols, rows), "the output of a transposition");
     let (from, to) = (Out(x.ptr().cast_mut()), Out(out.ptr()));

@@ -68,13 +68,22 @@ pub(super) fn gather(site: &mut Site<'_>) -> Lowered {
     let entries = site.input_shape(0).dims()[0];
     let width = table.rows * table.cols / entries;
     let (table, out) = (table.all_rows().with_cols(width), out.all_rows().with_cols(width));
-    Lowered::new("gather", move |_| {
-        for (row, &index) in indices.slice().i32().iter().enumerate() {
-            let from = usize::try_from(index).unwrap_or(0).min(entries - 1);
-            out.row_range(row, 1).copy_rows_from(&table.row_range(from, 1));
-        }
+    Lowered::new("gather", move |call| {
+        let indices = indices.slice();
+        let indices = indices.i32();
+        let rows_at_once = (GATHERED_AT_ONCE / width.max(1)).max(1);
+        call.pool.parallel_for(indices.len().div_ceil(rows_at_once), |chunk| {
+            let first = chunk * rows_at_once;
+            for (row, &index) in indices.iter().enumerate().skip(first).take(rows_at_once) {
+                let from = usize::try_from(index).unwrap_or(0).min(entries - 1);
+                out.row_range(row, 1).copy_rows_from(&table.row_range(from, 1));
+            }
+        });
     })
 }
+
+/// Elements that one thread gathers before it asks for more.
+const GATHERED_AT_ONCE: usize = 1 << 14;
 
 pub(super) fn pad(site: &mut Site<'_>, padding: Padding) -> Lowered {
     let (from_dims, to_dims) = (site.input_shape(0).dims().to_vec(), site.output_shape().dims().to_vec());

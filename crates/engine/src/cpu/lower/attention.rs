@@ -1,7 +1,7 @@
-//! Attention.
+//! Attention over keys, and over sampled points.
 
 use super::{Lowered, Site};
-use crate::cpu::kernels::{self, AttentionShape, Heads};
+use crate::cpu::kernels::{self, AttentionShape, Heads, SampledLevel};
 use crate::graph::Op;
 
 pub(super) fn attention(site: &mut Site<'_>) -> Lowered {
@@ -34,4 +34,20 @@ pub(super) fn attention(site: &mut Site<'_>) -> Lowered {
         }
     });
     Lowered { kernel, name: "attention".into(), flops, packed_bytes: 0 }
+}
+
+pub(super) fn deformable(site: &mut Site<'_>) -> Lowered {
+    let Op::DeformableAttention { heads, levels_hw, points_per_level } = site.node.op.clone() else {
+        unreachable!("dispatched on the op")
+    };
+    let levels: Vec<SampledLevel> = (levels_hw.iter().zip(&points_per_level))
+        .map(|(&[h, w], &points)| SampledLevel { h, w, points })
+        .collect();
+    let (value, locations, weights, out) = (site.input(0), site.input(1), site.input(2), site.output());
+    let level = site.level;
+    Lowered::new("deformable_attention", move |call| {
+        let (locations, weights) = (locations.view(call.entries), weights.view(call.entries));
+        let out = out.view_mut(call.entries);
+        kernels::deformable(level, call.pool, 1, heads, &levels, value.view(None), locations, weights, out);
+    })
 }

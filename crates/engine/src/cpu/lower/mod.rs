@@ -3,6 +3,7 @@
 mod arrange;
 mod attention;
 mod custom;
+mod image;
 mod networks;
 mod rows;
 
@@ -11,8 +12,7 @@ use super::memory::{Memory, Operand};
 use super::program::Call;
 use crate::compile::{Home, Plan, Step};
 use crate::graph::{Node, Op, Tensor};
-use crate::reference::{Values, evaluate};
-use crate::tensor::{DType, HostTensor, Shape};
+use crate::tensor::{HostTensor, Shape};
 
 /// A kernel with everything but the call's own facts bound.
 pub(super) type Kernel = Box<dyn Fn(&Call<'_>) + Send>;
@@ -114,46 +114,11 @@ fn lower_node(site: &mut Site<'_>, copy_parts: &[usize]) -> Lowered {
         Op::Slice { axis, start, .. } => arrange::slice(site, *axis, *start),
         Op::Reshape => arrange::reshape(site),
         Op::Gather => arrange::gather(site),
-        _ => fallback(site),
-    }
-}
-
-fn fallback(site: &mut Site<'_>) -> Lowered {
-    let inputs: Vec<(Operand, Shape, DType)> = (0..site.node.inputs.len())
-        .map(|i| {
-            let ty = site.plan.graph.ty(site.node.inputs[i]).clone();
-            (site.input(i), ty.shape, ty.dtype)
-        })
-        .collect();
-    let outputs: Vec<Operand> = site.node.outputs.clone().into_iter().map(|t| site.operand(t)).collect();
-    let node = site.node.clone();
-    let graph = site.plan.graph.clone();
-    Lowered::new(node.op.name().to_owned(), move |_| {
-        let values: Vec<Values> = inputs
-            .iter()
-            .map(|(operand, shape, dtype)| match dtype {
-                DType::F32 => {
-                    let view = operand.view(None);
-                    let all = (0..view.rows()).flat_map(|r| view.row(r)).map(|&v| f64::from(v)).collect();
-                    Values::f64(shape.clone(), all)
-                }
-                DType::I32 => Values::i32(shape.clone(), operand.slice().i32().to_vec()),
-                DType::U8 => Values::u8(shape.clone(), operand.slice().u8().to_vec()),
-            })
-            .collect();
-        let arguments: Vec<&Values> = values.iter().collect();
-        for (result, operand) in evaluate(&graph, &node, &arguments).into_iter().zip(&outputs) {
-            let host = result.to_host();
-            match host.data() {
-                crate::tensor::HostData::F32(v) => {
-                    let mut view = operand.view_mut(None);
-                    for (r, row) in v.chunks_exact(operand.cols.max(1)).enumerate() {
-                        view.row_mut(r).copy_from_slice(row);
-                    }
-                }
-                crate::tensor::HostData::I32(v) => operand.slice_mut().i32().copy_from_slice(v),
-                crate::tensor::HostData::U8(v) => operand.slice_mut().u8().copy_from_slice(v),
-            }
+        Op::TopK { k } => rows::top_k(site, *k),
+        Op::DeformableAttention { .. } => attention::deformable(site),
+        Op::ImageToTensor(transform) => image::image_to_tensor(site, transform),
+        Op::Constant(_) | Op::BatchNorm { .. } | Op::LimitRows => {
+            unreachable!("{} takes no step: rewrites and placement see to it", site.node.op.name())
         }
-    })
+    }
 }

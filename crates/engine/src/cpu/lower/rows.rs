@@ -173,3 +173,16 @@ pub(super) fn binary(site: &mut Site<'_>, op: BinaryOp) -> Lowered {
         }
     })
 }
+
+pub(super) fn top_k(site: &mut Site<'_>, k: usize) -> Lowered {
+    let (x, values) = (site.input(0), site.output());
+    let indices = site.operand(site.node.outputs[1]);
+    Lowered::new("top_k", move |call| {
+        let (x, values) = (x.view(call.entries), values.view_mut(call.entries));
+        let rows = x.rows();
+        let mut indices = indices.slice_mut();
+        // An index below the number of columns is the same bits with and without a sign.
+        let indices: &mut [u32] = bytemuck::cast_slice_mut(&mut indices.i32()[..rows * k]);
+        kernels::top_k(call.pool, x, k, values, indices);
+    })
+}

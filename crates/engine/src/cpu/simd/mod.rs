@@ -4,6 +4,8 @@
 //! [`Level::dispatch`] calls it inside a function compiled for the instruction set, into which everything
 //! marked `#[inline(always)]` folds.
 #![allow(unsafe_code)]
+// Lanes are indexed in several arrays at once.
+#![allow(clippy::needless_range_loop)]
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
