@@ -6,3 +6,4 @@ pub mod checkpoint;
 pub mod dfine;
 pub mod mobile_sam;
 pub mod parameters;
+pub mod parity;
