@@ -122,6 +122,10 @@ impl Program {
     pub fn name(&self) -> &str {
         &self.name
     }
+    /// Counter of the device that this program runs on.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
     /// Values in the input block.
     pub fn inputs(&self) -> &[BlockEntry] {
         &self.inputs

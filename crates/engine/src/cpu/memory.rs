@@ -136,6 +136,8 @@ pub(super) struct Operand {
 
 // SAFETY: as for `Memory`.
 unsafe impl Send for Operand {}
+// SAFETY: an operand is an address and sizes; what is behind it is shared as the plan allows.
+unsafe impl Sync for Operand {}
 
 impl Operand {
     /// Rows to compute when `entries` of the leading dimension are valid.

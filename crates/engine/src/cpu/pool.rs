@@ -235,7 +235,7 @@ impl Shared {
                 spins += 1;
                 std::hint::spin_loop();
                 // The clock is looked at now and then: it costs more than a spin.
-                if spins % 64 == 0 && begin.get_or_insert_with(Instant::now).elapsed() > SPIN {
+                if spins.is_multiple_of(64) && begin.get_or_insert_with(Instant::now).elapsed() > SPIN {
                     sleeping.store(true, Ordering::SeqCst);
                     state = self.state.0.load(Ordering::SeqCst);
                     if (state & OPEN == 0 || state / LOOP == seen) && !self.shutdown.load(Ordering::SeqCst) {

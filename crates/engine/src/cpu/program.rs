@@ -7,6 +7,7 @@ use super::lower::{Kernel, lower};
 use super::memory::{Memory, Operand};
 use super::{Level, Pool};
 use crate::compile::{Plan, Step};
+use crate::graph::Op;
 use crate::program::{Executable, KernelTime, StageTime};
 use crate::state_store::StateStore;
 
@@ -22,6 +23,8 @@ struct BoundStep {
     kernel: Kernel,
     /// The device-resident count, the rows that one counted item occupies, and the bound.
     count: Option<(Operand, usize, usize)>,
+    /// Custom ops decide themselves what no valid rows mean.
+    runs_on_nothing: bool,
     stage: usize,
     report: KernelTime,
 }
@@ -60,6 +63,8 @@ impl CpuProgram {
             .map(|step| {
                 let lowered = lower(&plan, &memory, level, step, &mut used);
                 weight_bytes += lowered.packed_bytes;
+                let runs_on_nothing =
+                    matches!(step, Step::Node { index, .. } if matches!(plan.graph.nodes()[*index].op, Op::Custom(_)));
                 let (scope, stage, shape, count) = match step {
                     Step::Node { index, .. } => {
                         let node = &plan.graph.nodes()[*index];
@@ -83,7 +88,7 @@ impl CpuProgram {
                     flops: lowered.flops,
                     time: Duration::ZERO,
                 };
-                BoundStep { kernel: lowered.kernel, count, stage: stage_index, report }
+                BoundStep { kernel: lowered.kernel, count, runs_on_nothing, stage: stage_index, report }
             })
             .collect();
         memory.keep_constants(&used);
@@ -114,6 +119,9 @@ impl Executable for CpuProgram {
                 let items = usize::try_from(count.slice().i32()[0]).unwrap_or(0);
                 items.saturating_mul(rows_per_item).min(bound)
             });
+            if entries == Some(0) && !step.runs_on_nothing {
+                continue;
+            }
             let start = self.profile.then(Instant::now);
             (step.kernel)(&Call { pool: &self.pool, entries });
             if let Some(start) = start {

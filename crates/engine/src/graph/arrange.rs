@@ -75,23 +75,6 @@ impl Graph {
         Ok(self.push(Op::Reshape, &[x], TensorType { dtype: ty.dtype, shape, rows }))
     }
 
-    /// Reorders dimensions: `result.shape[i] = x.shape[permutation[i]]`.
-    pub fn transpose(&mut self, x: Tensor, permutation: &[usize]) -> Result<Tensor, GraphError> {
-        let ty = self.ty(x).clone();
-        let mut seen = vec![false; ty.shape.rank()];
-        let valid = permutation.len() == seen.len()
-            && permutation.iter().all(|&p| p < seen.len() && !std::mem::replace(&mut seen[p], true));
-        if !valid {
-            return Err(self.error("transpose", format!("{permutation:?} does not permute {}", ty.shape)));
-        }
-        if ty.rows.is_some() && permutation[0] != 0 {
-            return Err(self.error("transpose", "would mix the rows of a row-counted tensor".into()));
-        }
-        let dims: Vec<usize> = permutation.iter().map(|&p| ty.shape[p]).collect();
-        let op = Op::Transpose { permutation: permutation.to_vec() };
-        Ok(self.push(op, &[x], TensorType { shape: dims.into(), ..ty }))
-    }
-
     /// `len` entries of dimension `axis` from `start` on.
     pub fn slice(&mut self, x: Tensor, axis: usize, start: usize, len: usize) -> Result<Tensor, GraphError> {
         let ty = self.ty(x).clone();
@@ -149,7 +132,7 @@ impl Graph {
     }
 
     /// The `k` largest entries of the last dimension, best first, the lower index first among equals; NaN counts as
-    /// smallest. `[..., L]` → values `[..., k]` f32 and indices `[..., k]` i32.
+    /// largest (as in PyTorch). `[..., L]` → values `[..., k]` f32 and indices `[..., k]` i32.
     pub fn top_k(&mut self, x: Tensor, k: usize) -> Result<(Tensor, Tensor), GraphError> {
         self.expect_f32("top_k", &[x])?;
         let ty = self.ty(x).clone();

@@ -43,14 +43,6 @@ pub(super) fn reduce(x: &Values, out: Shape, f: impl Fn(&[f64]) -> f64) -> Value
     Values::f64(out, x.as_f64().chunks_exact(x.shape.cols()).map(f).collect())
 }
 
-pub(super) fn transpose(x: &Values, permutation: &[usize], out: Shape) -> Values {
-    let from = strides(&x.shape);
-    let shape = out.clone();
-    let indices = (0..shape.numel())
-        .map(|flat| Some(position(&shape, flat).iter().zip(permutation).map(|(i, &p)| i * from[p]).sum()));
-    x.rearranged(out, indices)
-}
-
 pub(super) fn slice(x: &Values, axis: usize, start: usize, out: Shape) -> Values {
     let from = strides(&x.shape);
     let shape = out.clone();
@@ -116,7 +108,8 @@ pub(super) fn top_k(x: &Values, k: usize, out: Shape) -> Vec<Values> {
     let (mut values, mut indices) = (Vec::new(), Vec::new());
     for row in x.as_f64().chunks_exact(x.shape.cols()) {
         let mut order: Vec<usize> = (0..row.len()).collect();
-        let key = |i: usize| if row[i].is_nan() { f64::NEG_INFINITY } else { row[i] };
+        // `total_cmp` on absolute NaNs: not a number comes first, as in PyTorch.
+        let key = |i: usize| if row[i].is_nan() { f64::NAN } else { row[i] + 0.0 };
         order.sort_by(|&i, &j| key(j).total_cmp(&key(i)).then(i.cmp(&j)));
         values.extend(order[..k].iter().map(|&i| row[i]));
         indices.extend(order[..k].iter().map(|&i| i as i32));

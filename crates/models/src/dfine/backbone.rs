@@ -139,3 +139,34 @@ impl Hgnet {
         Ok(b.scoped("conv2", |b| self.activated(b, x, conv))?.map)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ultramotion_engine::graph::{Graph, Op};
+    use ultramotion_engine::tensor::DType;
+
+    use super::*;
+    use crate::checkpoint::{WeightTensor, Weights};
+    use crate::parameters::Parameters;
+
+    /// Whether the stem pads the map that it pools.
+    fn pads(affine: bool, shift: f32) -> bool {
+        let mut weights = Weights::new("a test");
+        for (name, value) in [("stem1.lab.scale", 1.0), ("stem1.lab.bias", shift)] {
+            weights.insert(name, WeightTensor::from_f32(name, &[1], &[value]).expect("one value"));
+        }
+        let mut parameters = Parameters::new(&weights);
+        let mut g = Graph::new("stem");
+        let image = g.input("image", DType::F32, [1, 32, 32, 3]).expect("a new name");
+        let mut b = Builder { g: &mut g, p: &mut parameters };
+        let out = Hgnet { affine }.stem(&mut b, image, [16, 24]).expect("a sound graph");
+        assert_eq!(g.shape(out).dims(), [1, 8, 8, 24]);
+        g.nodes().iter().any(|n| matches!(n.op, Op::Pad { .. }))
+    }
+
+    #[test]
+    fn zeros_beyond_the_border_are_pooled_where_they_could_win() {
+        assert!(pads(true, -0.1));
+        assert!(!pads(true, 0.1) && !pads(false, 0.0));
+    }
+}

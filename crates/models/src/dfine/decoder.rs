@@ -1,11 +1,11 @@
 //! D-FINE's decoder: the best tokens of the encoder become queries, and each layer refines their boxes.
 
-use ultramotion_engine::graph::{Graph, GraphError, Tensor, UnaryOp};
+use ultramotion_engine::graph::{Graph, GraphError, ReduceOp, Tensor, UnaryOp};
 
 use super::anchors::Anchors;
 use super::config::{DecoderConfig, DfineConfig, HEADS};
 use super::distribution::{EdgeScale, quality};
-use super::layers::{Builder, Conv};
+use super::layers::{Builder, Conv, Position};
 
 /// `inverse_sigmoid` of the official code keeps its argument from 0 and 1 by this much.
 const INVERSE_SIGMOID_EPSILON: f32 = 1e-5;
@@ -67,11 +67,7 @@ fn select(b: &mut Builder<'_, '_>, memory: Tensor, config: &DfineConfig) -> Resu
     })?;
     let chosen = b.scoped("enc_score_head", |b| {
         let logits = b.linear(content, dim, config.num_classes)?;
-        let best = if config.num_classes == 1 {
-            logits
-        } else {
-            b.g.reduce(ultramotion_engine::graph::ReduceOp::Max, logits)?
-        };
+        let best = if config.num_classes == 1 { logits } else { b.g.reduce(ReduceOp::Max, logits)? };
         let best = b.g.reshape(best, [anchors.len()])?;
         Ok(b.g.top_k(best, config.queries())?.1)
     })?;
@@ -197,7 +193,7 @@ fn layer(
     config: &DfineConfig,
 ) -> Result<Tensor, GraphError> {
     let DecoderConfig { dim, feed_forward, .. } = config.decoder;
-    let x = b.scoped("self_attn", |b| b.self_attention(x, position, dim, HEADS))?;
+    let x = b.scoped("self_attn", |b| b.self_attention(x, Position::Computed(position), dim, HEADS))?;
     let x = b.scoped("norm1", |b| b.layer_norm(x, dim))?;
     let sampled = b.scoped("cross_attn", |b| {
         let query = b.g.add(x, position)?;

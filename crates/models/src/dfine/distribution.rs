@@ -1,7 +1,7 @@
 //! Fine-grained distribution refinement (D-FINE, section 4.1): each edge of a box is a distribution over offsets
 //! from an initial box, and each decoder layer adds to the distributions' logits.
 
-use ultramotion_engine::graph::{GraphError, Tensor};
+use ultramotion_engine::graph::{GraphError, Tensor, UnaryOp};
 
 use super::config::DecoderConfig;
 use super::layers::Builder;
@@ -70,7 +70,7 @@ pub(super) fn quality(b: &mut Builder<'_, '_>, probabilities: Tensor) -> Result<
     let weight = b.constant(&[QUALITY_HIDDEN, 4 * TOP], weight);
     let bias = b.p.constant(b.g, "reg_conf.layers.0.bias", &[QUALITY_HIDDEN]);
     let hidden = b.g.linear(top, weight, Some(bias))?;
-    let hidden = b.g.unary(ultramotion_engine::graph::UnaryOp::Relu, hidden)?;
+    let hidden = b.g.unary(UnaryOp::Relu, hidden)?;
     b.scoped("reg_conf.layers.1", |b| b.linear(hidden, QUALITY_HIDDEN, 1))
 }
 

@@ -4,7 +4,7 @@
 use ultramotion_engine::graph::{GraphError, Tensor, UnaryOp};
 
 use super::config::{EncoderConfig, HEADS};
-use super::layers::{Builder, Conv};
+use super::layers::{Builder, Conv, Position};
 
 /// Base of the position embedding's wavelengths.
 const TEMPERATURE: f64 = 10_000.0;
@@ -32,7 +32,7 @@ pub(super) fn encoder(
         high = b.scoped(format!("lateral_convs.{i}"), |b| b.conv_norm(high, conv, "norm"))?;
         laterals.push(high);
         high = b.scoped(format!("fpn_blocks.{i}"), |b| {
-            let enlarged = b.g.upsample_nearest(high, 2)?;
+            let enlarged = b.g.upsample_nearest_2x(high)?;
             fuse(b, [enlarged, low], config)
         })?;
     }
@@ -55,7 +55,7 @@ fn attend_within(b: &mut Builder<'_, '_>, map: Tensor, config: &EncoderConfig) -
     let shape = b.g.shape(map).clone();
     let (h, w, dim) = (shape[1], shape[2], config.dim);
     let x = b.g.reshape(map, [h * w, dim])?;
-    let position = b.constant(&[h * w, dim], sincos_position(h, w, dim));
+    let position = Position::Known(sincos_position(h, w, dim));
     let x = b.scoped("self_attn", |b| b.self_attention(x, position, dim, HEADS))?;
     let x = b.scoped("norm1", |b| b.layer_norm(x, dim))?;
     let y = b.scoped("linear1", |b| b.linear(x, dim, config.feed_forward))?;

@@ -1,8 +1,6 @@
 //! What the parts of D-FINE share: a builder that keeps the graph's scope and the parameters' prefix in step, and the
 //! layers that all parts use.
 
-use std::ops::Range;
-
 use ultramotion_engine::graph::{Graph, GraphError, Padding, Tensor, UnaryOp};
 use ultramotion_engine::tensor::HostTensor;
 
@@ -121,12 +119,11 @@ impl<'s> Builder<'_, 's> {
         Mlp { layers: layers.collect() }
     }
 
-    /// `x` plus multi-head self-attention whose queries and keys, but not values, see a position:
-    /// x and position `[L, dim]` → `[L, dim]`.
+    /// `x` plus multi-head self-attention whose queries and keys, but not values, see a position: `[L, dim]`.
     pub fn self_attention(
         &mut self,
         x: Tensor,
-        position: Tensor,
+        position: Position,
         dim: usize,
         heads: usize,
     ) -> Result<Tensor, GraphError> {
@@ -134,25 +131,67 @@ impl<'s> Builder<'_, 's> {
         // One matrix for queries, keys and values, one after another.
         let weight = self.p.values("in_proj_weight", &[3 * dim, dim]);
         let bias = self.p.values("in_proj_bias", &[3 * dim]);
-        let project = |b: &mut Self, input: Tensor, parts: Range<usize>| {
-            let (from, to) = (parts.start * dim, parts.end * dim);
-            let weight = b.constant(&[to - from, dim], weight[from * dim..to * dim].to_vec());
-            let bias = b.constant(&[to - from], bias[from..to].to_vec());
-            b.g.linear(input, weight, Some(bias))
+        let [q, k, v] = match position {
+            Position::Known(position) => {
+                // W (x + p) + b = W x + (W p + b), and the second part is known.
+                let known = projected_positions(&position, &weight, &bias, rows, dim);
+                let known = self.constant(&[rows, 3 * dim], known);
+                let weight = self.constant(&[3 * dim, dim], weight);
+                let projected = self.g.linear(x, weight, None)?;
+                let projected = self.g.add(projected, known)?;
+                self.split(projected, dim)?
+            }
+            Position::Computed(position) => {
+                let (of_query_key, of_value) = weight.split_at(2 * dim * dim);
+                let query_key = self.g.add(x, position)?;
+                let weight = self.constant(&[2 * dim, dim], of_query_key.to_vec());
+                let known = self.constant(&[2 * dim], bias[..2 * dim].to_vec());
+                let query_key = self.g.linear(query_key, weight, Some(known))?;
+                let [q, k] = self.split(query_key, dim)?;
+                let weight = self.constant(&[dim, dim], of_value.to_vec());
+                let known = self.constant(&[dim], bias[2 * dim..].to_vec());
+                [q, k, self.g.linear(x, weight, Some(known))?]
+            }
         };
-        let query_key = self.g.add(x, position)?;
-        let query_key = project(self, query_key, 0..2)?;
-        let part = |b: &mut Self, i: usize| {
-            let part = b.g.slice(query_key, 1, i * dim, dim)?;
-            b.g.reshape(part, [1, rows, dim])
-        };
-        let (q, k) = (part(self, 0)?, part(self, 1)?);
-        let v = project(self, x, 2..3)?;
-        let v = self.g.reshape(v, [1, rows, dim])?;
+        let mut batched = [q, k, v];
+        for part in &mut batched {
+            *part = self.g.reshape(*part, [1, rows, dim])?;
+        }
         let scale = 1.0 / ((dim / heads) as f32).sqrt();
-        let attended = self.g.attention([q, k, v], None, heads, scale)?;
+        let attended = self.g.attention(batched, None, heads, scale)?;
         let attended = self.g.reshape(attended, [rows, dim])?;
         let attended = self.scoped("out_proj", |b| b.linear(attended, dim, dim))?;
         self.g.add(x, attended)
     }
+
+    /// Parts of `dim` columns each.
+    fn split<const N: usize>(&mut self, x: Tensor, dim: usize) -> Result<[Tensor; N], GraphError> {
+        let mut parts = [x; N];
+        for (i, part) in parts.iter_mut().enumerate() {
+            *part = self.g.slice(x, 1, i * dim, dim)?;
+        }
+        Ok(parts)
+    }
+}
+
+/// Position embedding that self-attention adds to queries and keys.
+pub(super) enum Position {
+    /// `[L, dim]`, the same for every image.
+    Known(Vec<f32>),
+    /// `[L, dim]`
+    Computed(Tensor),
+}
+
+/// What a position adds to queries and keys, and the biases of all three: `[L, 3 · dim]`.
+fn projected_positions(position: &[f32], weight: &[f32], bias: &[f32], rows: usize, dim: usize) -> Vec<f32> {
+    let mut known = Vec::with_capacity(rows * 3 * dim);
+    for token in position.chunks_exact(dim) {
+        for (column, &b) in bias.iter().enumerate() {
+            let row = &weight[column * dim..][..dim];
+            let dot = || row.iter().zip(token).map(|(w, p)| f64::from(*w) * f64::from(*p)).sum::<f64>();
+            let of_position = if column < 2 * dim { dot() } else { 0.0 };
+            known.push((f64::from(b) + of_position) as f32);
+        }
+    }
+    known
 }

@@ -252,3 +252,136 @@ fn iou_exceeds(a: &[f32; 4], b: &[f32; 4], limit: f32) -> bool {
     let intersection = along(0) * along(1);
     intersection > limit * (a[2] * a[3] + b[2] * b[3] - intersection)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use ultramotion_engine::tensor::HostTensor;
+    use ultramotion_engine::{CompileOptions, Device, Program};
+
+    use super::*;
+
+    struct Selected {
+        boxes: Vec<[f32; 4]>,
+        scores: Vec<f32>,
+        labels: Vec<i32>,
+        count: usize,
+    }
+
+    fn select(
+        device: &Device,
+        classes: usize,
+        logits: &[f32],
+        boxes: &[[f32; 4]],
+        options: SelectionOptions,
+    ) -> Selected {
+        let queries = boxes.len();
+        let mut g = Graph::new("select");
+        let l = g.input("logits", DType::F32, [queries, classes]).expect("a new name");
+        let b = g.input("boxes", DType::F32, [queries, 4]).expect("a new name");
+        let d = select_detections(&mut g, l, b, options).expect("shapes fit");
+        for (name, t) in [("b", d.boxes_cxcywh), ("s", d.scores), ("l", d.labels), ("c", d.count)] {
+            g.output(name, t).expect("a new name");
+        }
+        let mut program = Program::compile(g, device, &CompileOptions::default()).expect("compiles");
+        let inputs = [
+            HostTensor::f32([queries, classes], logits),
+            HostTensor::f32([queries, 4], boxes.as_flattened()),
+        ];
+        let out = program.run(&[&inputs[0], &inputs[1]]).expect("runs");
+        Selected {
+            boxes: out[0].as_f32().expect("floats").as_chunks::<4>().0.to_vec(),
+            scores: out[1].as_f32().expect("floats").to_vec(),
+            labels: out[2].as_i32().expect("integers").to_vec(),
+            count: out[3].as_i32().expect("integers")[0] as usize,
+        }
+    }
+
+    const ALL: SelectionOptions = SelectionOptions {
+        max_detections: 4,
+        score_threshold: 0.5,
+        one_label_per_query: false,
+        max_overlap_iou: 1.0,
+    };
+    const A: [f32; 4] = [0.25, 0.25, 0.25, 0.25];
+    const B: [f32; 4] = [0.75, 0.75, 0.25, 0.25];
+
+    #[test]
+    fn the_best_scores_over_queries_and_classes_come_first() {
+        let logits = [1.0, 3.0, 2.0, -1.0, f32::NAN, f32::NAN];
+        for device in [Device::reference(), Device::cpu(1)] {
+            let all = select(&device, 2, &logits, &[A, B, A], ALL);
+            assert_eq!((all.count, &all.labels[..]), (3, &[1, 0, 0, NO_LABEL][..]), "{device:?}");
+            assert_eq!((all.boxes[1], all.boxes[3]), (B, [0.0; 4]));
+            assert!((all.scores[0] - 0.952_574).abs() < 1e-6 && all.scores[3] == 0.0);
+            let one = SelectionOptions { one_label_per_query: true, ..ALL };
+            let one = select(&device, 2, &logits, &[A, B, A], one);
+            assert_eq!((one.count, &one.labels[..2]), (2, &[1, 0][..]), "{device:?}");
+            let few = SelectionOptions { max_detections: 1, ..ALL };
+            assert_eq!(select(&device, 2, &logits, &[A, B, A], few).count, 1);
+        }
+    }
+
+    #[test]
+    fn boxes_end_at_the_image_and_what_is_outside_is_dropped() {
+        let boxes = [
+            [0.0, 0.5, 0.5, 0.5],
+            [1.5, 0.5, 0.5, 0.5],
+            [0.5, 0.5, -0.1, 0.1],
+            [f32::NAN, 0.5, 0.1, 0.1],
+            [0.5, 0.5, f32::INFINITY, 0.1],
+        ];
+        for device in [Device::reference(), Device::cpu(1)] {
+            let out = select(&device, 1, &[1.0; 5], &boxes, ALL);
+            assert_eq!((out.count, out.boxes[0]), (1, [0.125, 0.5, 0.25, 0.5]), "{device:?}");
+        }
+    }
+
+    #[test]
+    fn overlapping_boxes_give_way_to_better_ones() {
+        let moved = [0.25, 0.28125, 0.25, 0.25];
+        let options = SelectionOptions { max_overlap_iou: 0.75, ..ALL };
+        for device in [Device::reference(), Device::cpu(1)] {
+            let out = select(&device, 1, &[1.0, 3.0, 2.0], &[A, moved, B], options);
+            assert_eq!((out.count, &out.boxes[..2]), (2, &[moved, B][..]), "{device:?}");
+        }
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_refused() {
+        let mut g = Graph::new("select");
+        let logits = g.input("logits", DType::F32, [5, 2]).expect("a new name");
+        let boxes = g.input("boxes", DType::F32, [6, 4]).expect("a new name");
+        assert!(select_detections(&mut g, logits, boxes, ALL).is_err());
+        let none = SelectionOptions { max_detections: 0, ..ALL };
+        assert!(select_detections(&mut g, logits, logits, none).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn the_processor_selects_what_the_reference_selects(
+            classes in 1usize..4,
+            // Coarse values, so that equal scores and equal boxes come up.
+            seeds in prop::collection::vec((prop::array::uniform3(-8i8..9), prop::array::uniform4(-4i8..9)), 1..30),
+            threshold in 0.01f32..0.9,
+            one_label_per_query: bool,
+            max_overlap_iou in prop_oneof![Just(1.0f32), 0.11f32..0.9],
+            max_detections in 1usize..12,
+        ) {
+            let logit = |v: i8| if v == -8 { f32::NAN } else { f32::from(v) / 2.0 };
+            let logits: Vec<f32> =
+                seeds.iter().flat_map(|(l, _)| l[..classes].iter().map(|&v| logit(v))).collect();
+            let boxes: Vec<[f32; 4]> = seeds.iter().map(|(_, b)| b.map(|v| f32::from(v) / 8.0)).collect();
+            let options =
+                SelectionOptions { max_detections, score_threshold: threshold, one_label_per_query, max_overlap_iou };
+            let expected = select(&Device::reference(), classes, &logits, &boxes, options);
+            let got = select(&Device::cpu(1), classes, &logits, &boxes, options);
+            prop_assert_eq!(got.count, expected.count);
+            prop_assert_eq!(&got.labels, &expected.labels);
+            prop_assert_eq!(&got.boxes, &expected.boxes);
+            let close = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-6;
+            prop_assert!(got.scores.iter().zip(&expected.scores).all(close));
+            prop_assert!(got.scores.windows(2).all(|s| s[0] >= s[1]));
+        }
+    }
+}

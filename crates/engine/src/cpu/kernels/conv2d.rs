@@ -64,7 +64,10 @@ impl PackedConv {
         let [kh, kw] = shape.kernel;
         let taps = kh * kw;
         assert!((1..=MAX_RUNS).contains(&taps), "a kernel of {kh}x{kw}: at most {MAX_RUNS} taps");
-        assert!(groups > 0 && cin % groups == 0 && cout % groups == 0, "{cin} to {cout} in {groups} groups");
+        assert!(
+            groups > 0 && cin.is_multiple_of(groups) && cout.is_multiple_of(groups),
+            "{cin} to {cout} in {groups} groups"
+        );
         let (gi, go) = (cin / groups, cout / groups);
         assert_eq!(weight.len(), cout * gi * taps, "weight elements for [{cout}, {gi}, {kh}, {kw}]");
         let groups = (0..groups)

@@ -9,18 +9,46 @@
 //! - Sizes are checked at the door: a wrong one is a bug of the caller and panics with a message. Kernels
 //!   allocate nothing.
 #![allow(unsafe_code)]
+// Register tiles are indexed by row and vector, in several arrays at once.
+#![allow(clippy::needless_range_loop)]
 
 mod aligned;
+mod attention;
 mod conv2d;
+mod conv_transpose;
+mod deformable;
+mod depthwise;
+mod elementwise;
 mod epilogue;
 mod gemm;
+mod image;
+mod matmul;
+mod pooling;
+mod resize;
+mod rows;
 #[cfg(test)]
 mod testing;
 mod tile;
+mod top_k;
+mod transpose;
 mod view;
+mod windows;
 
 pub use aligned::AlignedVec;
+pub use attention::{AttentionShape, Heads, attention};
+pub use conv_transpose::{PackedConvTranspose, conv_transpose2x2};
 pub use conv2d::{ConvShape, PackedConv, conv2d};
+pub use deformable::{SampledLevel, deformable};
+pub use depthwise::{PackedDepthwise, depthwise};
+pub use elementwise::{Binary, Operand, Unary, binary, copy, unary};
 pub use epilogue::{Act, Epilogue};
 pub use gemm::{PackedLinear, linear};
+pub use image::{ImageError, ImagePlacement, ImagePlan, image};
+pub use matmul::matmul;
+pub use pooling::{max_pool, upsample_nearest2};
+pub use resize::{ResizePlan, resize_bilinear};
+pub use rows::{LayerNorm, Reduce, layer_norm, reduce, softmax};
+pub use top_k::{gather_rows, top_k};
+pub use transpose::transpose;
 pub use view::{Map, View, ViewMut};
+pub use windows::{window_merge, window_partition, window_rows};

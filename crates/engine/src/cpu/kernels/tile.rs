@@ -6,6 +6,7 @@
 //! left out. So nothing is copied, and the one micro-kernel serves all.
 use super::aligned::AlignedVec;
 use super::epilogue::{Act, Epilogue, Post};
+use super::rows::{load, store};
 use super::view::Out;
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::{Kernel, Level, Simd};
@@ -119,6 +120,14 @@ pub(crate) struct Residual {
     pub ptr: *const f32,
     pub pitch: usize,
 }
+impl Residual {
+    /// The residual of a tile: from row `row`, each `row_step`-th, and column `col`.
+    #[inline(always)]
+    pub fn at(self, row: usize, row_step: usize, col: usize) -> Residual {
+        Residual { ptr: self.ptr.wrapping_add(row * self.pitch + col), pitch: row_step * self.pitch }
+    }
+}
+
 // SAFETY: read only; stands for a shared borrow.
 unsafe impl Send for Residual {}
 // SAFETY: as above.
@@ -199,15 +208,26 @@ struct Block<'a, T: TileSource> {
 
 /// A tile's sums on their way to the epilogue.
 #[repr(align(64))]
-struct Sums([MaybeUninit<f32>; MAX_MR * 2 * 16]);
+pub(crate) struct Sums([MaybeUninit<f32>; MAX_MR * 2 * 16]);
+
+impl Sums {
+    #[inline(always)]
+    pub fn new() -> Self {
+        Sums([const { MaybeUninit::uninit() }; MAX_MR * 2 * 16])
+    }
+    #[inline(always)]
+    pub fn get(&mut self) -> *mut f32 {
+        self.0.as_mut_ptr().cast()
+    }
+}
 
 impl<T: TileSource> Kernel for Block<'_, T> {
     type Output = ();
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let mut runs = [const { MaybeUninit::<Run>::uninit() }; MAX_RUNS];
-        let mut sums = Sums([const { MaybeUninit::uninit() }; MAX_MR * 2 * 16]);
-        let sums = sums.0.as_mut_ptr().cast::<f32>();
+        let mut sums = Sums::new();
+        let sums = sums.get();
         let p = self.panels;
         let post = p.post;
         let direct = post.is_simple() && self.residual.is_none();
@@ -227,6 +247,7 @@ impl<T: TileSource> Kernel for Block<'_, T> {
                         count: at.runs,
                         len: at.len,
                         weights: p.data.as_ptr().add(p.offset(panel)),
+                        weights_step: vectors * S::LANES,
                         bias: p.bias.as_ptr().add(col),
                         out: if direct { out } else { sums },
                         step: if direct { step } else { 2 * S::LANES },
@@ -241,48 +262,90 @@ impl<T: TileSource> Kernel for Block<'_, T> {
                     if direct {
                         continue;
                     }
-                    for i in 0..at.mr {
-                        for v in 0..vectors {
-                            let n = S::LANES.min(cols - v * S::LANES);
-                            let x = S::load(sums.add((i * 2 + v) * S::LANES));
-                            let offset = i * at.row_step;
-                            let r = self.residual.map(|r| {
-                                let at = r.ptr.add((at.row + offset) * r.pitch + col + v * S::LANES);
-                                if n == S::LANES { S::load(at) } else { S::load_n(at, n) }
-                            });
-                            let y = post.apply::<S>(x, r);
-                            let to = out.add(offset * self.pitch + v * S::LANES);
-                            if n == S::LANES { S::store(to, y) } else { S::store_n(to, y, n) }
-                        }
-                    }
+                    S::vectorize(Finish {
+                        sums,
+                        sums_pitch: 2 * S::LANES,
+                        rows: at.mr,
+                        cols,
+                        post,
+                        residual: self.residual.map(|r| r.at(at.row, at.row_step, col)),
+                        out,
+                        step,
+                    });
                 }
             }
         }
     }
 }
 
-/// One register tile.
+/// Takes the sums of a tile through the epilogue, in a loop rather than unrolled: it may be long code.
+pub(crate) struct Finish {
+    pub sums: *const f32,
+    pub sums_pitch: usize,
+    pub rows: usize,
+    pub cols: usize,
+    pub post: Post,
+    pub residual: Option<Residual>,
+    pub out: *mut f32,
+    /// Elements from an output row to the next.
+    pub step: usize,
+}
+
+impl Kernel for Finish {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        for i in 0..self.rows {
+            let mut c = 0;
+            while c < self.cols {
+                let n = S::LANES.min(self.cols - c);
+                // SAFETY: the caller's promise: whole vectors of sums, and `cols` elements in each row of
+                // the residual and of the output.
+                unsafe {
+                    let x = S::load(self.sums.add(i * self.sums_pitch + c));
+                    let residual = self.residual.map(|r| load::<S>(r.ptr.add(i * r.pitch + c), n));
+                    store::<S>(self.out.add(i * self.step + c), self.post.apply::<S>(x, residual), n);
+                }
+                c += S::LANES;
+            }
+        }
+    }
+}
+
+/// One register tile: `mr` rows by `NV` vectors, the sum of its runs.
 #[derive(Clone, Copy)]
-struct Micro {
-    runs: *const Run,
-    count: usize,
-    len: usize,
-    weights: *const f32,
-    bias: *const f32,
-    out: *mut f32,
-    step: usize,
-    cols: usize,
-    relu: bool,
+pub(crate) struct Micro {
+    pub runs: *const Run,
+    pub count: usize,
+    /// Length of each run.
+    pub len: usize,
+    /// Row 0 of the weights: `NV` vectors behind each row.
+    pub weights: *const f32,
+    /// Elements from a weight row to the next.
+    pub weights_step: usize,
+    /// `NV` vectors that start the sums, or null.
+    pub bias: *const f32,
+    pub out: *mut f32,
+    /// Elements from an output row to the next.
+    pub step: usize,
+    /// Columns to write; all but the last vector are full.
+    pub cols: usize,
+    pub relu: bool,
 }
 
 impl Micro {
+    /// Runs with a height of `mr`.
+    ///
+    /// # Safety
+    /// `len` operands behind each of the `mr` row pointers of each run, weights and bias as described,
+    /// `cols` writable elements in each output row.
     #[inline(always)]
-    unsafe fn rows<S: Simd, const NV: usize>(self, mr: usize) {
+    pub unsafe fn rows<S: Simd, const NV: usize>(self, mr: usize) {
         macro_rules! by_height {
             ($($n:literal)*) => {
                 match mr {
                     // SAFETY: the caller's promises; heights beyond the level's tile are never asked for.
-                    $($n if $n <= S::MR => unsafe { S::vectorize(Sized::<$n, NV>(self)) },)*
+                    $($n if const { $n <= S::MR && NV <= S::NV } => unsafe { S::vectorize(Sized::<$n, NV>(self)) },)*
                     _ => unreachable!("a register tile of {mr} rows"),
                 }
             };
@@ -302,23 +365,25 @@ impl<const MR: usize, const NV: usize> Kernel for Sized<MR, NV> {
         // behind each k, `cols` writable elements in each output row.
         unsafe {
             let mut acc = [[S::zero(); NV]; MR];
-            for j in 0..NV {
-                let b = S::load(t.bias.add(j * S::LANES));
-                for row in &mut acc {
-                    row[j] = b;
+            if !t.bias.is_null() {
+                for j in 0..NV {
+                    let b = S::load(t.bias.add(j * S::LANES));
+                    for row in &mut acc {
+                        row[j] = b;
+                    }
                 }
             }
             for r in 0..t.count {
                 let run = &*t.runs.add(r);
                 let mut rows = [std::ptr::null::<f32>(); MR];
                 rows.copy_from_slice(&run.rows[..MR]);
-                let mut w = t.weights.add(run.k * NV * S::LANES);
+                let mut w = t.weights.add(run.k * t.weights_step);
                 for c in 0..t.len {
                     let mut b = [S::zero(); NV];
                     for j in 0..NV {
                         b[j] = S::load(w.add(j * S::LANES));
                     }
-                    w = w.add(NV * S::LANES);
+                    w = w.add(t.weights_step);
                     for i in 0..MR {
                         let a = S::splat(*rows[i].add(c));
                         for j in 0..NV {

@@ -2,6 +2,7 @@
 
 use super::{Lowered, Site};
 use crate::cpu::memory::Operand;
+use crate::graph::Padding;
 
 /// Row blocks of a concatenation or slice along `axis`: how many, and rows of each in a tensor of this shape.
 fn blocks(dims: &[usize], axis: usize) -> (usize, usize) {
@@ -67,10 +68,33 @@ pub(super) fn gather(site: &mut Site<'_>) -> Lowered {
     let entries = site.input_shape(0).dims()[0];
     let width = table.rows * table.cols / entries;
     let (table, out) = (table.all_rows().with_cols(width), out.all_rows().with_cols(width));
-    Lowered::new("gather", move |_| {
-        for (row, &index) in indices.slice().i32().iter().enumerate() {
-            let from = usize::try_from(index).unwrap_or(0).min(entries - 1);
-            out.row_range(row, 1).copy_rows_from(&table.row_range(from, 1));
+    Lowered::new("gather", move |call| {
+        let indices = indices.slice();
+        let indices = indices.i32();
+        let rows_at_once = (GATHERED_AT_ONCE / width.max(1)).max(1);
+        call.pool.parallel_for(indices.len().div_ceil(rows_at_once), |chunk| {
+            let first = chunk * rows_at_once;
+            for (row, &index) in indices.iter().enumerate().skip(first).take(rows_at_once) {
+                let from = usize::try_from(index).unwrap_or(0).min(entries - 1);
+                out.row_range(row, 1).copy_rows_from(&table.row_range(from, 1));
+            }
+        });
+    })
+}
+
+/// Elements that one thread gathers before it asks for more.
+const GATHERED_AT_ONCE: usize = 1 << 14;
+
+pub(super) fn pad(site: &mut Site<'_>, padding: Padding) -> Lowered {
+    let (from_dims, to_dims) = (site.input_shape(0).dims().to_vec(), site.output_shape().dims().to_vec());
+    let (from, to) = (site.input(0).all_rows(), site.output().all_rows());
+    let (h, w, padded_h, padded_w) = (from_dims[1], from_dims[2], to_dims[1], to_dims[2]);
+    Lowered::new("pad", move |_| {
+        to.slice_mut().f32().fill(0.0);
+        for line in 0..from.rows / w {
+            let (n, y) = (line / h, line % h);
+            let first = (n * padded_h + y + padding.top) * padded_w + padding.left;
+            to.row_range(first, w).copy_rows_from(&from.row_range(line * w, w));
         }
     })
 }

@@ -1,16 +1,18 @@
 //! From a plan's steps to kernels bound to memory: weights are packed here, once.
 
 mod arrange;
+mod attention;
 mod custom;
+mod image;
 mod networks;
+mod rows;
 
 use super::Level;
 use super::memory::{Memory, Operand};
 use super::program::Call;
 use crate::compile::{Home, Plan, Step};
 use crate::graph::{Node, Op, Tensor};
-use crate::reference::{Values, evaluate};
-use crate::tensor::{DType, HostTensor, Shape};
+use crate::tensor::{HostTensor, Shape};
 
 /// A kernel with everything but the call's own facts bound.
 pub(super) type Kernel = Box<dyn Fn(&Call<'_>) + Send>;
@@ -96,51 +98,27 @@ fn lower_node(site: &mut Site<'_>, copy_parts: &[usize]) -> Lowered {
     match &site.node.op {
         Op::Conv2d { .. } => networks::conv2d(site),
         Op::Linear { .. } => networks::linear(site),
+        Op::ConvTranspose2d { .. } => networks::conv_transpose2d(site),
+        Op::MatMul { transpose_b } => networks::matmul(site, *transpose_b),
+        Op::MaxPool2d { .. } => networks::max_pool2d(site),
+        Op::UpsampleNearest2x => networks::upsample_nearest_2x(site),
+        Op::Attention { .. } => attention::attention(site),
+        Op::Unary(op) => rows::unary(site, *op),
+        Op::Binary(op) => rows::binary(site, *op),
+        Op::Reduce(op) => rows::reduce(site, *op),
+        Op::Softmax => rows::softmax(site),
+        Op::LayerNorm { .. } => rows::layer_norm(site),
+        Op::Pad { padding } => arrange::pad(site, *padding),
         Op::Custom(op) => custom::custom(site, op.clone()),
         Op::Concat { axis } => arrange::concat(site, *axis, copy_parts),
         Op::Slice { axis, start, .. } => arrange::slice(site, *axis, *start),
         Op::Reshape => arrange::reshape(site),
         Op::Gather => arrange::gather(site),
-        _ => fallback(site),
-    }
-}
-
-fn fallback(site: &mut Site<'_>) -> Lowered {
-    let inputs: Vec<(Operand, Shape, DType)> = (0..site.node.inputs.len())
-        .map(|i| {
-            let ty = site.plan.graph.ty(site.node.inputs[i]).clone();
-            (site.input(i), ty.shape, ty.dtype)
-        })
-        .collect();
-    let outputs: Vec<Operand> = site.node.outputs.clone().into_iter().map(|t| site.operand(t)).collect();
-    let node = site.node.clone();
-    let graph = site.plan.graph.clone();
-    Lowered::new(node.op.name().to_owned(), move |_| {
-        let values: Vec<Values> = inputs
-            .iter()
-            .map(|(operand, shape, dtype)| match dtype {
-                DType::F32 => {
-                    let view = operand.view(None);
-                    let all = (0..view.rows()).flat_map(|r| view.row(r)).map(|&v| f64::from(v)).collect();
-                    Values::f64(shape.clone(), all)
-                }
-                DType::I32 => Values::i32(shape.clone(), operand.slice().i32().to_vec()),
-                DType::U8 => Values::u8(shape.clone(), operand.slice().u8().to_vec()),
-            })
-            .collect();
-        let arguments: Vec<&Values> = values.iter().collect();
-        for (result, operand) in evaluate(&graph, &node, &arguments).into_iter().zip(&outputs) {
-            let host = result.to_host();
-            match host.data() {
-                crate::tensor::HostData::F32(v) => {
-                    let mut view = operand.view_mut(None);
-                    for (r, row) in v.chunks_exact(operand.cols.max(1)).enumerate() {
-                        view.row_mut(r).copy_from_slice(row);
-                    }
-                }
-                crate::tensor::HostData::I32(v) => operand.slice_mut().i32().copy_from_slice(v),
-                crate::tensor::HostData::U8(v) => operand.slice_mut().u8().copy_from_slice(v),
-            }
+        Op::TopK { k } => rows::top_k(site, *k),
+        Op::DeformableAttention { .. } => attention::deformable(site),
+        Op::ImageToTensor(transform) => image::image_to_tensor(site, transform),
+        Op::Constant(_) | Op::BatchNorm { .. } | Op::LimitRows => {
+            unreachable!("{} takes no step: rewrites and placement see to it", site.node.op.name())
         }
-    })
+    }
 }

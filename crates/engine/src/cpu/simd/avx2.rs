@@ -115,4 +115,27 @@ impl Simd for Avx2 {
             _mm_cvtss_f32(_mm_max_ss(h, _mm_movehdup_ps(h)))
         }
     }
+    #[inline(always)]
+    unsafe fn transpose(src: *const f32, src_pitch: usize, dst: *mut f32, dst_pitch: usize) {
+        unsafe {
+            let mut u = [_mm256_setzero_ps(); 8];
+            for g in 0..2 {
+                // Four rows: u[4g + j] holds, in each half L, their elements of column 4L + j.
+                let row = |i: usize| _mm256_loadu_ps(src.add((4 * g + i) * src_pitch));
+                let (r0, r1, r2, r3) = (row(0), row(1), row(2), row(3));
+                let low = |a, b| _mm256_castps_pd(_mm256_unpacklo_ps(a, b));
+                let high = |a, b| _mm256_castps_pd(_mm256_unpackhi_ps(a, b));
+                let (t0, t1, t2, t3) = (low(r0, r1), high(r0, r1), low(r2, r3), high(r2, r3));
+                u[4 * g] = _mm256_castpd_ps(_mm256_unpacklo_pd(t0, t2));
+                u[4 * g + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(t0, t2));
+                u[4 * g + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(t1, t3));
+                u[4 * g + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(t1, t3));
+            }
+            for j in 0..4 {
+                let (a, b) = (u[j], u[4 + j]);
+                _mm256_storeu_ps(dst.add(j * dst_pitch), _mm256_permute2f128_ps::<0x20>(a, b));
+                _mm256_storeu_ps(dst.add((4 + j) * dst_pitch), _mm256_permute2f128_ps::<0x31>(a, b));
+            }
+        }
+    }
 }

@@ -104,4 +104,35 @@ impl Simd for Avx512 {
     unsafe fn reduce_max(a: __m512) -> f32 {
         unsafe { _mm512_reduce_max_ps(a) }
     }
+    #[inline(always)]
+    unsafe fn transpose(src: *const f32, src_pitch: usize, dst: *mut f32, dst_pitch: usize) {
+        unsafe {
+            let mut u = [_mm512_setzero_ps(); 16];
+            for g in 0..4 {
+                // Four rows: u[4g + j] holds, in each quarter L, their elements of column 4L + j.
+                let row = |i: usize| _mm512_loadu_ps(src.add((4 * g + i) * src_pitch));
+                let (r0, r1, r2, r3) = (row(0), row(1), row(2), row(3));
+                let low = |a, b| _mm512_castps_pd(_mm512_unpacklo_ps(a, b));
+                let high = |a, b| _mm512_castps_pd(_mm512_unpackhi_ps(a, b));
+                let (t0, t1, t2, t3) = (low(r0, r1), high(r0, r1), low(r2, r3), high(r2, r3));
+                u[4 * g] = _mm512_castpd_ps(_mm512_unpacklo_pd(t0, t2));
+                u[4 * g + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(t0, t2));
+                u[4 * g + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(t1, t3));
+                u[4 * g + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(t1, t3));
+            }
+            for j in 0..4 {
+                // Quarters of four vectors, transposed.
+                let (a, b, c, d) = (u[j], u[4 + j], u[8 + j], u[12 + j]);
+                let ab = _mm512_shuffle_f32x4::<0x44>(a, b);
+                let cd = _mm512_shuffle_f32x4::<0x44>(c, d);
+                let ab_high = _mm512_shuffle_f32x4::<0xee>(a, b);
+                let cd_high = _mm512_shuffle_f32x4::<0xee>(c, d);
+                let to = |column: usize| dst.add(column * dst_pitch);
+                _mm512_storeu_ps(to(j), _mm512_shuffle_f32x4::<0x88>(ab, cd));
+                _mm512_storeu_ps(to(4 + j), _mm512_shuffle_f32x4::<0xdd>(ab, cd));
+                _mm512_storeu_ps(to(8 + j), _mm512_shuffle_f32x4::<0x88>(ab_high, cd_high));
+                _mm512_storeu_ps(to(12 + j), _mm512_shuffle_f32x4::<0xdd>(ab_high, cd_high));
+            }
+        }
+    }
 }

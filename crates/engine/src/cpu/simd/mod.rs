@@ -4,6 +4,8 @@
 //! [`Level::dispatch`] calls it inside a function compiled for the instruction set, into which everything
 //! marked `#[inline(always)]` folds.
 #![allow(unsafe_code)]
+// Lanes are indexed in several arrays at once.
+#![allow(clippy::needless_range_loop)]
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -186,6 +188,17 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn reduce_add(a: Self::V) -> f32;
     unsafe fn reduce_max(a: Self::V) -> f32;
 
+    /// Transposes a block of `LANES` by `LANES` elements; pitches are from row to row.
+    #[inline(always)]
+    unsafe fn transpose(src: *const f32, src_pitch: usize, dst: *mut f32, dst_pitch: usize) {
+        for r in 0..Self::LANES {
+            for c in 0..Self::LANES {
+                // SAFETY: the caller's promise: a block behind each pointer.
+                unsafe { *dst.add(c * dst_pitch + r) = *src.add(r * src_pitch + c) };
+            }
+        }
+    }
+
     #[inline(always)]
     unsafe fn zero() -> Self::V {
         // SAFETY: the caller's promise about the processor.
@@ -266,6 +279,16 @@ mod tests {
                     S::store_n(got.as_mut_ptr(), va, n);
                     assert_eq!(got[..n], a[..n]);
                     assert!(got[n..].iter().all(|&x| x == 7.0));
+                }
+                let (n, pitch) = (S::LANES, S::LANES + 3);
+                let src: Vec<f32> = (0..n * pitch).map(|i| i as f32).collect();
+                let mut dst = vec![-1f32; n * (n + 1)];
+                S::transpose(src.as_ptr(), pitch, dst.as_mut_ptr(), n + 1);
+                for r in 0..n {
+                    for c in 0..n {
+                        assert_eq!(dst[c * (n + 1) + r], src[r * pitch + c]);
+                    }
+                    assert_eq!(dst[r * (n + 1) + n], -1.0);
                 }
                 let nan = S::splat(f32::NAN);
                 assert!(out(S::max(S::zero(), nan)).iter().all(|x| x.is_nan()));

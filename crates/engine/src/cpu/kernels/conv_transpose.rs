@@ -1,0 +1,131 @@
+//! Transposed 2x2 convolution with stride 2: four linear layers, each writing every other pixel of every
+//! other line.
+use super::epilogue::Epilogue;
+use super::gemm::residual_of;
+use super::tile::{MAX_MR, MAX_RUNS, Panels, Run, TileAt, TileSource, product};
+use super::view::{Map, View, ViewMut};
+use crate::cpu::pool::Pool;
+use crate::cpu::simd::Level;
+use std::mem::MaybeUninit;
+
+/// The weights of a transposed 2x2 convolution with stride 2, packed for one SIMD level.
+pub struct PackedConvTranspose {
+    cin: usize,
+    cout: usize,
+    /// For each output pixel of the two by two, row by row.
+    taps: [Panels; 4],
+}
+
+impl PackedConvTranspose {
+    /// `weight`: `[cin, cout, 2, 2]` as PyTorch's `nn.ConvTranspose2d` stores it.
+    pub fn new(level: Level, weight: &[f32], cin: usize, cout: usize, epilogue: Epilogue) -> Self {
+        assert_eq!(weight.len(), cin * cout * 4, "weight elements for [{cin}, {cout}, 2, 2]");
+        let taps = [0, 1, 2, 3]
+            .map(|tap| Panels::new(level, cout, cin, &epilogue, |c, k| weight[(k * cout + c) * 4 + tap]));
+        PackedConvTranspose { cin, cout, taps }
+    }
+
+    /// Memory that the packed weights take.
+    pub fn bytes(&self) -> usize {
+        self.taps.iter().map(Panels::bytes).sum()
+    }
+}
+
+struct EveryOther {
+    x: *const f32,
+    pitch: usize,
+    lines: usize,
+    width: usize,
+    k: usize,
+    tap: usize,
+    tiles_per_line: usize,
+}
+// SAFETY: read only; stands for a shared borrow.
+unsafe impl Sync for EveryOther {}
+
+impl TileSource for EveryOther {
+    fn tiles(&self) -> usize {
+        self.lines * self.tiles_per_line
+    }
+    #[inline(always)]
+    fn tile(&self, index: usize, runs: &mut [MaybeUninit<Run>; MAX_RUNS]) -> TileAt {
+        let (line, part) = (index / self.tiles_per_line, index % self.tiles_per_line);
+        let x = part * self.width / self.tiles_per_line;
+        let mr = (part + 1) * self.width / self.tiles_per_line - x;
+        let first = self.x.wrapping_add((line * self.width + x) * self.pitch);
+        let mut rows = [first; MAX_MR];
+        for (i, r) in rows.iter_mut().enumerate() {
+            *r = first.wrapping_add(i * self.pitch);
+        }
+        runs[0].write(Run { k: 0, rows });
+        let row = (2 * line + self.tap / 2) * 2 * self.width + 2 * x + self.tap % 2;
+        TileAt { mr, runs: 1, len: self.k, row, row_step: 2 }
+    }
+    fn tile_bytes(&self) -> usize {
+        self.width * self.k * 4 / self.tiles_per_line.max(1)
+    }
+}
+
+/// `out[N, 2H, 2W, Cout] = epilogue(conv_transpose(x[N, H, W, Cin]))`. The residual has the output's size
+/// and may be its memory.
+pub fn conv_transpose2x2(
+    pool: &Pool,
+    x: View,
+    input: Map,
+    weight: &PackedConvTranspose,
+    residual: Option<View>,
+    out: ViewMut,
+) {
+    input.check(x.rows(), "the input");
+    Map::new(input.n, input.h * 2, input.w * 2).check(out.rows(), "the output");
+    assert_eq!(x.cols(), weight.cin, "input channels");
+    assert_eq!(out.cols(), weight.cout, "output channels");
+    let residual = residual_of(residual, &out);
+    for (tap, panels) in weight.taps.iter().enumerate() {
+        let source = EveryOther {
+            x: x.ptr(),
+            pitch: x.pitch(),
+            lines: input.n * input.h,
+            width: input.w,
+            k: weight.cin,
+            tap,
+            tiles_per_line: input.w.div_ceil(panels.level.tile().0),
+        };
+        // SAFETY: the views are checked; tiles name each output pixel of this tap once.
+        unsafe { product(pool, &source, panels, residual, out.ptr(), out.pitch()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::kernels::testing::{Rng, epilogue64, everywhere};
+
+    #[test]
+    fn conv_transpose_agrees_with_naive_loops() {
+        let mut rng = Rng::seeded();
+        everywhere(|level, pool| {
+            for _ in 0..20 {
+                let input = Map::new(rng.size(1, 2), rng.size(1, 12), rng.size(1, 30));
+                let output = Map::new(input.n, input.h * 2, input.w * 2);
+                let (cin, cout) = (rng.size(1, 40), rng.size(1, 40));
+                let (x, w, e) =
+                    (rng.matrix(input.pixels(), cin), rng.vec(cin * cout * 4), rng.epilogue(cout));
+                let residual = rng.coin().then(|| rng.matrix(output.pixels(), cout));
+                let before = rng.matrix(output.pixels(), cout);
+                let mut out = before.clone();
+                let packed = PackedConvTranspose::new(level, &w, cin, cout, e.clone());
+                let r = residual.as_ref().map(|r| r.view());
+                conv_transpose2x2(pool, x.view(), input, &packed, r, out.view_mut());
+                out.check(&before, 2e-5, &format!("{level:?} {input:?} {cin}->{cout}"), |row, c| {
+                    let (line, ox) = (row / output.w, row % output.w);
+                    let (image, oy) = (line / output.h, line % output.h);
+                    let from = (image * input.h + oy / 2) * input.w + ox / 2;
+                    let tap = oy % 2 * 2 + ox % 2;
+                    let sum = (0..cin).map(|k| x.at(from, k) * w[(k * cout + c) * 4 + tap] as f64).sum();
+                    epilogue64(&e, sum, c, residual.as_ref().map(|m| m.at(row, c)))
+                });
+            }
+        });
+    }
+}

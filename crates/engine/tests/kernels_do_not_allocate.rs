@@ -1,0 +1,115 @@
+//! No kernel allocates: counted, over a call of each on two threads.
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use ultramotion_engine::cpu::kernels::*;
+use ultramotion_engine::cpu::{Level, Pool};
+
+struct Counting;
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: passes everything on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.dealloc(p, layout) }
+    }
+    unsafe fn realloc(&self, p: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.realloc(p, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn kernels_do_not_allocate() {
+    let pool = Pool::new(2);
+    for level in Level::available() {
+        let c = 32;
+        let map = Map::new(1, 24, 24);
+        let double = Map::new(1, 48, 48);
+        let rows = map.pixels();
+        let x = vec![0.25f32; rows * 3 * c];
+        let view = || View::new(&x, rows, c, c);
+        let mut out = vec![0f32; double.pixels() * c];
+        let weight = vec![0.125f32; c * c * 9];
+        let bias = vec![0.5f32; c];
+        let epilogue = || Epilogue::bias_act(&bias, Act::Silu);
+        let linear_weight = PackedLinear::new(level, &weight[..c * c], c, c, epilogue());
+        let shape = ConvShape::square(3, 1, 1);
+        let conv_weight = PackedConv::new(level, &weight, c, c, 1, shape, epilogue());
+        let depthwise_weight = PackedDepthwise::new(level, &weight[..c * 9], c, shape, epilogue());
+        let up_weight = PackedConvTranspose::new(level, &weight[..c * c * 4], c, c, epilogue());
+        let plan = ResizePlan::new(map, double);
+        let placement = ImagePlacement {
+            size: [20, 24],
+            corner: [0, 0],
+            input: [24, 24],
+            scale: [1.0; 3],
+            shift: [0.0; 3],
+        };
+        let image_plan = ImagePlan::new(50, 60, 1, placement).unwrap();
+        let frame = vec![7u8; 3000];
+        let mut indices = vec![0u32; rows];
+        let levels = [SampledLevel { h: 24, w: 24, points: 4 }];
+        let attended = AttentionShape { batch: 1, heads: 2, lq: rows, lk: rows, d: 16, dv: 16, scale: 0.25 };
+
+        let mut all = || {
+            let mut to = |rows: usize, cols: usize| {
+                let p = out.as_mut_ptr();
+                assert!(rows * cols <= out.len());
+                // SAFETY: one output at a time, inside the buffer.
+                unsafe { ViewMut::from_raw(p, rows, cols, cols) }
+            };
+            linear(&pool, view(), &linear_weight, Some(view()), to(rows, c));
+            conv2d(&pool, view(), map, &conv_weight, Some(view()), to(rows, c));
+            depthwise(&pool, view(), map, &depthwise_weight, None, to(rows, c));
+            conv_transpose2x2(&pool, view(), map, &up_weight, None, to(rows * 4, c));
+            max_pool(level, &pool, view(), map, shape, f32::NEG_INFINITY, to(rows, c));
+            upsample_nearest2(level, &pool, view(), map, to(rows * 4, c));
+            resize_bilinear(level, &pool, &plan, view(), to(rows * 4, c));
+            transpose(level, &pool, view(), 1, to(c, rows));
+            copy(level, &pool, view(), to(rows, c));
+            unary(level, &pool, Unary::Exp, view(), to(rows, c));
+            binary(
+                level,
+                &pool,
+                Binary::Add,
+                Operand::Full(view()),
+                Operand::Row(&bias),
+                Act::Relu,
+                to(rows, c),
+            );
+            softmax(level, &pool, view(), to(rows, c));
+            let norm = LayerNorm { gamma: &bias, beta: &bias, eps: 1e-5, act: Act::None };
+            layer_norm(level, &pool, view(), Some(view()), norm, None, to(rows, c));
+            reduce(level, &pool, Reduce::Mean, view(), to(rows, 1));
+            let heads = Heads::adjacent(view(), 16);
+            attention(level, &pool, attended, heads, heads, heads, None, to(rows, c));
+            matmul(level, &pool, 1, view(), View::new(&x, c, c, c), true, to(rows, c));
+            window_partition(level, &pool, view(), map, 7, to(window_rows(map, 7), c));
+            window_merge(level, &pool, View::new(&x, window_rows(map, 7), c, c), map, 7, None, to(rows, c));
+            let (at, w) = (View::new(&x, 9, 16, 16), View::new(&x, 9, 8, 8));
+            deformable(level, &pool, 1, 2, &levels, view(), at, w, to(9, c));
+            image(level, &pool, &image_plan, &frame, to(rows, 3));
+            top_k(&pool, View::new(&x, 1, 3000, 3000), 100, to(1, 100), &mut indices[..100]);
+            gather_rows(&pool, view(), &indices[..100], to(100, c));
+        };
+        // The first call lets the threads and the standard library set themselves up.
+        all();
+        let before = ALLOCATIONS.load(Ordering::SeqCst);
+        for _ in 0..3 {
+            all();
+        }
+        assert_eq!(ALLOCATIONS.load(Ordering::SeqCst) - before, 0, "{} allocated", level.name());
+    }
+}
