@@ -1,7 +1,8 @@
 //! MobileSAM (Zhang et al. 2023): SAM's promptable segmenter (Kirillov et al. 2023) with a TinyViT image encoder.
 //!
 //! In: a normalised image and prompts. Out: mask logits and their estimated IoU. The image is encoded once
-//! ([`build_encoder`]); any number of prompts is decoded against it ([`encode_prompts`], [`build_decoder`]).
+//! ([`build_encoder`]); any number of prompts is decoded against it ([`encode_prompts`], [`build_decoder`]), and the
+//! masks are brought to the frame's size ([`masks_to_source`]).
 //!
 //! ```
 //! use ultramotion_engine::graph::Graph;
@@ -26,11 +27,14 @@ mod config;
 mod image_encoder;
 mod layers;
 mod mask_decoder;
+mod mask_filter;
+mod postprocess;
 mod prompt_encoder;
 
 pub use config::{BadInputSize, EMBED_DIM, EMBEDDING_STRIDE, MobileSamConfig, PIXEL_MEAN, PIXEL_STD};
 pub use image_encoder::build_encoder;
 pub use mask_decoder::{DecodedMasks, MaskOutput, build_decoder};
+pub use postprocess::{BoxRestriction, MaskGeometry, SourceMasks, logits_to_source, masks_to_source};
 pub use prompt_encoder::{EncodedPrompts, PointKind, Prompts, box_input, encode_prompts};
 
 /// Whether the network leaves this name of an official checkpoint unread: counters, the classifier that TinyViT was
