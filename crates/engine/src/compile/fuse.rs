@@ -21,7 +21,8 @@ fn is_activation(op: UnaryOp) -> bool {
 /// Whether a tensor can be added by a layer's epilogue: it has the result's shape, or is one entry of it that every
 /// entry of the leading dimension gets.
 fn is_residual(shape: &Shape, output: &Shape) -> bool {
-    shape == output || (shape.rank() == output.rank() && shape[0] == 1 && shape.dims()[1..] == output.dims()[1..])
+    shape == output
+        || (shape.rank() == output.rank() && shape[0] == 1 && shape.dims()[1..] == output.dims()[1..])
 }
 
 /// Fuses until nothing changes, in one walk: each fused node takes the place of what it swallowed, so the next
@@ -38,7 +39,11 @@ pub(super) fn fuse_epilogues(graph: &mut Graph) {
             Op::Binary(BinaryOp::Add) => {
                 let pairs = [(node.inputs[0], node.inputs[1]), (node.inputs[1], node.inputs[0])];
                 let fits = |other: &Tensor| is_residual(graph.shape(*other), graph.shape(output));
-                pairs.into_iter().filter(|(_, other)| fits(other)).map(|(sums, other)| (sums, Some(other))).collect()
+                pairs
+                    .into_iter()
+                    .filter(|(_, other)| fits(other))
+                    .map(|(sums, other)| (sums, Some(other)))
+                    .collect()
             }
             _ => continue,
         };

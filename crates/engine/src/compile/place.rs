@@ -178,7 +178,7 @@ fn reads_pitch(op: &Op, argument: usize, shape: &Shape, output: &Shape) -> bool 
         Op::Attention { .. } => argument < 3,
         Op::Unary(_)
         | Op::MaxPool2d { .. }
-        | Op::UpsampleNearest { .. }
+        | Op::UpsampleNearest2x
         | Op::Softmax
         | Op::Reduce(_)
         | Op::DeformableAttention { .. }
@@ -198,7 +198,7 @@ fn writes_pitch(op: &Op) -> bool {
             | Op::Unary(_)
             | Op::Binary(_)
             | Op::MaxPool2d { .. }
-            | Op::UpsampleNearest { .. }
+            | Op::UpsampleNearest2x
             | Op::Softmax
             | Op::LayerNorm { .. }
             | Op::Attention { .. }

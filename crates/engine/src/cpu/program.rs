@@ -114,6 +114,9 @@ impl Executable for CpuProgram {
                 let items = usize::try_from(count.slice().i32()[0]).unwrap_or(0);
                 items.saturating_mul(rows_per_item).min(bound)
             });
+            if entries == Some(0) {
+                continue;
+            }
             let start = self.profile.then(Instant::now);
             (step.kernel)(&Call { pool: &self.pool, entries });
             if let Some(start) = start {

@@ -75,23 +75,6 @@ impl Graph {
         Ok(self.push(Op::Reshape, &[x], TensorType { dtype: ty.dtype, shape, rows }))
     }
 
-    /// Reorders dimensions: `result.shape[i] = x.shape[permutation[i]]`.
-    pub fn transpose(&mut self, x: Tensor, permutation: &[usize]) -> Result<Tensor, GraphError> {
-        let ty = self.ty(x).clone();
-        let mut seen = vec![false; ty.shape.rank()];
-        let valid = permutation.len() == seen.len()
-            && permutation.iter().all(|&p| p < seen.len() && !std::mem::replace(&mut seen[p], true));
-        if !valid {
-            return Err(self.error("transpose", format!("{permutation:?} does not permute {}", ty.shape)));
-        }
-        if ty.rows.is_some() && permutation[0] != 0 {
-            return Err(self.error("transpose", "would mix the rows of a row-counted tensor".into()));
-        }
-        let dims: Vec<usize> = permutation.iter().map(|&p| ty.shape[p]).collect();
-        let op = Op::Transpose { permutation: permutation.to_vec() };
-        Ok(self.push(op, &[x], TensorType { shape: dims.into(), ..ty }))
-    }
-
     /// `len` entries of dimension `axis` from `start` on.
     pub fn slice(&mut self, x: Tensor, axis: usize, start: usize, len: usize) -> Result<Tensor, GraphError> {
         let ty = self.ty(x).clone();

@@ -41,8 +41,8 @@ impl Graph {
         Ok(self.push(op, &inputs, ty))
     }
 
-    /// Transposed convolution whose kernel equals its stride: `[N, H, W, Cin]`, weight `[Cin, Cout, s, s]`, bias
-    /// `[Cout]` → `[N, s·H, s·W, Cout]`.
+    /// Transposed convolution with a 2x2 kernel and stride 2: `[N, H, W, Cin]`, weight `[Cin, Cout, 2, 2]`, bias
+    /// `[Cout]` → `[N, 2H, 2W, Cout]`.
     pub fn conv_transpose2d(
         &mut self,
         x: Tensor,
@@ -51,17 +51,17 @@ impl Graph {
     ) -> Result<Tensor, GraphError> {
         let [n, h, w, c] = self.feature_map("conv_transpose2d", x)?;
         let weight_shape = self.shape(weight).clone();
-        let (c_out, stride) = match *weight_shape.dims() {
-            [c_in, c_out, kh, kw] if c_in == c && kh == kw && kh > 0 => (c_out, kh),
+        let c_out = match *weight_shape.dims() {
+            [c_in, c_out, 2, 2] if c_in == c => c_out,
             _ => {
                 let reason = format!("input {} and weight {weight_shape} do not fit", self.shape(x));
                 return Err(self.error("conv_transpose2d", reason));
             }
         };
-        let shape = [n, h * stride, w * stride, c_out].into();
+        let shape = [n, 2 * h, 2 * w, c_out].into();
         let ty = TensorType { dtype: DType::F32, shape, rows: self.ty(x).rows };
         let inputs = self.with_bias("conv_transpose2d", x, weight, bias, c_out)?;
-        let op = Op::ConvTranspose2d { stride, bias: bias.is_some(), epilogue: Epilogue::default() };
+        let op = Op::ConvTranspose2d { bias: bias.is_some(), epilogue: Epilogue::default() };
         Ok(self.push(op, &inputs, ty))
     }
 
@@ -151,22 +151,11 @@ impl Graph {
         Ok(self.push(Op::MaxPool2d { kernel, stride, padding }, &[x], ty))
     }
 
-    /// Repeats each pixel `factor` times in both directions: `[N, H, W, C]` → `[N, f·H, f·W, C]`.
-    pub fn upsample_nearest(&mut self, x: Tensor, factor: usize) -> Result<Tensor, GraphError> {
-        let [n, h, w, c] = self.feature_map("upsample_nearest", x)?;
-        let ty = TensorType { shape: [n, h * factor, w * factor, c].into(), ..self.ty(x).clone() };
-        Ok(self.push(Op::UpsampleNearest { factor }, &[x], ty))
-    }
-
-    /// Bilinear interpolation with half-pixel centres and no antialiasing (PyTorch's `align_corners=False`):
-    /// `[N, H, W, C]` → `[N, H', W', C]`.
-    pub fn resize_bilinear(&mut self, x: Tensor, output_hw: [usize; 2]) -> Result<Tensor, GraphError> {
-        let [n, h, w, c] = self.feature_map("resize_bilinear", x)?;
-        if h * w * output_hw[0] * output_hw[1] == 0 {
-            return Err(self.error("resize_bilinear", format!("{} to {output_hw:?}", self.shape(x))));
-        }
-        let ty = TensorType { shape: [n, output_hw[0], output_hw[1], c].into(), ..self.ty(x).clone() };
-        Ok(self.push(Op::ResizeBilinear { output_hw }, &[x], ty))
+    /// Repeats each pixel twice in both directions: `[N, H, W, C]` → `[N, 2H, 2W, C]`.
+    pub fn upsample_nearest_2x(&mut self, x: Tensor) -> Result<Tensor, GraphError> {
+        let [n, h, w, c] = self.feature_map("upsample_nearest_2x", x)?;
+        let ty = TensorType { shape: [n, 2 * h, 2 * w, c].into(), ..self.ty(x).clone() };
+        Ok(self.push(Op::UpsampleNearest2x, &[x], ty))
     }
 
     /// Softmax over the last dimension.

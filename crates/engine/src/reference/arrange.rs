@@ -43,14 +43,6 @@ pub(super) fn reduce(x: &Values, out: Shape, f: impl Fn(&[f64]) -> f64) -> Value
     Values::f64(out, x.as_f64().chunks_exact(x.shape.cols()).map(f).collect())
 }
 
-pub(super) fn transpose(x: &Values, permutation: &[usize], out: Shape) -> Values {
-    let from = strides(&x.shape);
-    let shape = out.clone();
-    let indices = (0..shape.numel())
-        .map(|flat| Some(position(&shape, flat).iter().zip(permutation).map(|(i, &p)| i * from[p]).sum()));
-    x.rearranged(out, indices)
-}
-
 pub(super) fn slice(x: &Values, axis: usize, start: usize, out: Shape) -> Values {
     let from = strides(&x.shape);
     let shape = out.clone();

@@ -220,8 +220,8 @@ pub(crate) fn evaluate(graph: &Graph, node: &Node, arguments: &[&Values]) -> Vec
             let sums = networks::conv2d(x(), arguments[1], *stride, *padding, *groups, out_shape);
             finish(sums, &arguments[2..], *bias, epilogue)
         }
-        Op::ConvTranspose2d { stride, bias, epilogue } => {
-            let sums = networks::conv_transpose2d(x(), arguments[1], *stride, out_shape);
+        Op::ConvTranspose2d { bias, epilogue } => {
+            let sums = networks::conv_transpose2d(x(), arguments[1], out_shape);
             finish(sums, &arguments[2..], *bias, epilogue)
         }
         Op::Linear { bias, epilogue } => {
@@ -235,7 +235,6 @@ pub(crate) fn evaluate(graph: &Graph, node: &Node, arguments: &[&Values]) -> Vec
         Op::Reduce(op) => arrange::reduce(x(), out_shape, |row| reduce(*op, row)),
         Op::Reshape => Values { shape: out_shape, data: x().data.clone() },
         Op::LimitRows => x().clone(),
-        Op::Transpose { permutation } => arrange::transpose(x(), permutation, out_shape),
         Op::Slice { axis, start, .. } => arrange::slice(x(), *axis, *start, out_shape),
         Op::Concat { axis } => arrange::concat(arguments, *axis, out_shape),
         Op::Pad { padding } => arrange::pad(x(), *padding, out_shape),
@@ -244,8 +243,7 @@ pub(crate) fn evaluate(graph: &Graph, node: &Node, arguments: &[&Values]) -> Vec
         Op::MaxPool2d { kernel, stride, padding } => {
             networks::max_pool2d(x(), *kernel, *stride, *padding, out_shape)
         }
-        Op::UpsampleNearest { factor } => networks::upsample_nearest(x(), *factor, out_shape),
-        Op::ResizeBilinear { .. } => networks::resize_bilinear(x(), out_shape),
+        Op::UpsampleNearest2x => networks::upsample_nearest_2x(x(), out_shape),
         Op::Softmax => networks::softmax(x()),
         Op::LayerNorm { epsilon } => {
             networks::layer_norm(x(), arguments[1], arguments[2], f64::from(*epsilon))

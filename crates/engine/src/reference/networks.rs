@@ -45,16 +45,16 @@ pub(super) fn conv2d(
     Values::f64(out, result)
 }
 
-pub(super) fn conv_transpose2d(x: &Values, weight: &Values, stride: usize, out: Shape) -> Values {
+pub(super) fn conv_transpose2d(x: &Values, weight: &Values, out: Shape) -> Values {
     let (c_in, c_out) = (weight.shape[0], weight.shape[1]);
     let (xv, wv) = (x.as_f64(), weight.as_f64());
     let mut result = vec![0.0; out.numel()];
     for (flat, y) in result.iter_mut().enumerate() {
         let (o, pixel) = (flat % c_out, flat / c_out);
         let (ox, oy, n) = (pixel % out[2], pixel / out[2] % out[1], pixel / out[2] / out[1]);
-        let source = ((n * x.shape[1] + oy / stride) * x.shape[2] + ox / stride) * c_in;
-        let tap = oy % stride * stride + ox % stride;
-        *y = (0..c_in).map(|i| xv[source + i] * wv[(i * c_out + o) * stride * stride + tap]).sum();
+        let source = ((n * x.shape[1] + oy / 2) * x.shape[2] + ox / 2) * c_in;
+        let tap = oy % 2 * 2 + ox % 2;
+        *y = (0..c_in).map(|i| xv[source + i] * wv[(i * c_out + o) * 4 + tap]).sum();
     }
     Values::f64(out, result)
 }
@@ -128,36 +128,13 @@ pub(super) fn max_pool2d(x: &Values, kernel: usize, stride: usize, padding: Padd
     Values::f64(out, result)
 }
 
-pub(super) fn upsample_nearest(x: &Values, factor: usize, out: Shape) -> Values {
+pub(super) fn upsample_nearest_2x(x: &Values, out: Shape) -> Values {
     let (h, w, c) = (x.shape[1], x.shape[2], x.shape[3]);
     let shape = out.clone();
     let indices = (0..shape.numel()).map(|flat| {
         let (ch, pixel) = (flat % c, flat / c);
         let (ox, oy, n) = (pixel % shape[2], pixel / shape[2] % shape[1], pixel / shape[2] / shape[1]);
-        Some(((n * h + oy / factor) * w + ox / factor) * c + ch)
+        Some(((n * h + oy / 2) * w + ox / 2) * c + ch)
     });
     x.rearranged(out, indices)
-}
-
-/// The two source positions and the weight of the second for one output position.
-fn bilinear_taps(out: usize, input: usize, at: usize) -> (usize, usize, f64) {
-    let centre = ((at as f64 + 0.5) * input as f64 / out as f64 - 0.5).max(0.0);
-    let first = (centre.floor() as usize).min(input - 1);
-    (first, (first + 1).min(input - 1), centre - first as f64)
-}
-
-pub(super) fn resize_bilinear(x: &Values, out: Shape) -> Values {
-    let (h, w, c) = (x.shape[1], x.shape[2], x.shape[3]);
-    let v = x.as_f64();
-    let mut result = vec![0.0; out.numel()];
-    for (flat, y) in result.iter_mut().enumerate() {
-        let (ch, pixel) = (flat % c, flat / c);
-        let (ox, oy, n) = (pixel % out[2], pixel / out[2] % out[1], pixel / out[2] / out[1]);
-        let ((y0, y1, fy), (x0, x1, fx)) = (bilinear_taps(out[1], h, oy), bilinear_taps(out[2], w, ox));
-        let at = |yy: usize, xx: usize| v[((n * h + yy) * w + xx) * c + ch];
-        let (top, bottom) =
-            (at(y0, x0) * (1.0 - fx) + at(y0, x1) * fx, at(y1, x0) * (1.0 - fx) + at(y1, x1) * fx);
-        *y = top * (1.0 - fy) + bottom * fy;
-    }
-    Values::f64(out, result)
 }

@@ -32,7 +32,7 @@ pub(super) fn encoder(
         high = b.scoped(format!("lateral_convs.{i}"), |b| b.conv_norm(high, conv, "norm"))?;
         laterals.push(high);
         high = b.scoped(format!("fpn_blocks.{i}"), |b| {
-            let enlarged = b.g.upsample_nearest(high, 2)?;
+            let enlarged = b.g.upsample_nearest_2x(high)?;
             fuse(b, [enlarged, low], config)
         })?;
     }

@@ -2,6 +2,7 @@
 
 use super::{Lowered, Site};
 use crate::cpu::memory::Operand;
+use crate::graph::Padding;
 
 /// Row blocks of a concatenation or slice along `axis`: how many, and rows of each in a tensor of this shape.
 fn blocks(dims: &[usize], axis: usize) -> (usize, usize) {
@@ -71,6 +72,20 @@ pub(super) fn gather(site: &mut Site<'_>) -> Lowered {
         for (row, &index) in indices.slice().i32().iter().enumerate() {
             let from = usize::try_from(index).unwrap_or(0).min(entries - 1);
             out.row_range(row, 1).copy_rows_from(&table.row_range(from, 1));
+        }
+    })
+}
+
+pub(super) fn pad(site: &mut Site<'_>, padding: Padding) -> Lowered {
+    let (from_dims, to_dims) = (site.input_shape(0).dims().to_vec(), site.output_shape().dims().to_vec());
+    let (from, to) = (site.input(0).all_rows(), site.output().all_rows());
+    let (h, w, padded_h, padded_w) = (from_dims[1], from_dims[2], to_dims[1], to_dims[2]);
+    Lowered::new("pad", move |_| {
+        to.slice_mut().f32().fill(0.0);
+        for line in 0..from.rows / w {
+            let (n, y) = (line / h, line % h);
+            let first = (n * padded_h + y + padding.top) * padded_w + padding.left;
+            to.row_range(first, w).copy_rows_from(&from.row_range(line * w, w));
         }
     })
 }

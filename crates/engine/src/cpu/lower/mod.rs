@@ -1,8 +1,10 @@
 //! From a plan's steps to kernels bound to memory: weights are packed here, once.
 
 mod arrange;
+mod attention;
 mod custom;
 mod networks;
+mod rows;
 
 use super::Level;
 use super::memory::{Memory, Operand};
@@ -96,6 +98,17 @@ fn lower_node(site: &mut Site<'_>, copy_parts: &[usize]) -> Lowered {
     match &site.node.op {
         Op::Conv2d { .. } => networks::conv2d(site),
         Op::Linear { .. } => networks::linear(site),
+        Op::ConvTranspose2d { .. } => networks::conv_transpose2d(site),
+        Op::MatMul { transpose_b } => networks::matmul(site, *transpose_b),
+        Op::MaxPool2d { .. } => networks::max_pool2d(site),
+        Op::UpsampleNearest2x => networks::upsample_nearest_2x(site),
+        Op::Attention { .. } => attention::attention(site),
+        Op::Unary(op) => rows::unary(site, *op),
+        Op::Binary(op) => rows::binary(site, *op),
+        Op::Reduce(op) => rows::reduce(site, *op),
+        Op::Softmax => rows::softmax(site),
+        Op::LayerNorm { .. } => rows::layer_norm(site),
+        Op::Pad { padding } => arrange::pad(site, *padding),
         Op::Custom(op) => custom::custom(site, op.clone()),
         Op::Concat { axis } => arrange::concat(site, *axis, copy_parts),
         Op::Slice { axis, start, .. } => arrange::slice(site, *axis, *start),

@@ -1,9 +1,11 @@
-//! Convolutions and linear layers.
+//! Convolutions, linear layers, products, pooling.
 
 use std::ops::Range;
 
 use super::{Lowered, Site};
-use crate::cpu::kernels::{self, Act, ConvShape, Map, PackedConv, PackedLinear, View, ViewMut};
+use crate::cpu::kernels::{
+    self, Act, ConvShape, Map, PackedConv, PackedConvTranspose, PackedDepthwise, PackedLinear, View, ViewMut,
+};
 use crate::cpu::memory::Operand;
 use crate::graph::{Epilogue, Op, UnaryOp};
 
@@ -66,6 +68,12 @@ fn each_residual(
     }
 }
 
+/// Packed weights of a convolution.
+enum Filters {
+    Dense(PackedConv),
+    Depthwise(PackedDepthwise),
+}
+
 pub(super) fn conv2d(site: &mut Site<'_>) -> Lowered {
     let Op::Conv2d { stride, padding, groups, bias, epilogue: fused } = site.node.op.clone() else {
         unreachable!("dispatched on the op")
@@ -78,13 +86,21 @@ pub(super) fn conv2d(site: &mut Site<'_>) -> Lowered {
         stride,
         pad: [padding.top, padding.left, padding.bottom, padding.right],
     };
-    let packed = PackedConv::new(site.level, values(site, 1), c_out, c_group * groups, groups, shape, own);
+    let packed = if c_group == 1 && groups == c_out {
+        Filters::Depthwise(PackedDepthwise::new(site.level, values(site, 1), c_out, shape, own))
+    } else {
+        let c_in = c_group * groups;
+        Filters::Dense(PackedConv::new(site.level, values(site, 1), c_out, c_in, groups, shape, own))
+    };
     let (h, w) = (site.input_shape(0)[1], site.input_shape(0)[2]);
     let (out_h, out_w) = (site.output_shape()[1], site.output_shape()[2]);
     let (x, out) = (site.input(0), site.output());
     let residual = fused.residual.then(|| site.input(2 + usize::from(bias)));
     let flops = 2 * (out.rows * c_out * c_group * kh * kw) as u64;
-    let packed_bytes = packed.bytes();
+    let packed_bytes = match &packed {
+        Filters::Dense(packed) => packed.bytes(),
+        Filters::Depthwise(packed) => packed.bytes(),
+    };
     let name = format!("{}_{kh}x{kw}{}", site.node.op.name(), suffix(&fused));
     let kernel = Box::new(move |call: &super::Call<'_>| {
         let (x, out) = (x.view(call.entries), out.view_mut(call.entries));
@@ -92,7 +108,11 @@ pub(super) fn conv2d(site: &mut Site<'_>) -> Lowered {
             let first = rows.start / (out_h * out_w);
             let images = rows.len() / (out_h * out_w);
             let x = x.row_range(first * h * w, images * h * w);
-            kernels::conv2d(call.pool, x, Map::new(images, h, w), &packed, residual, out);
+            let map = Map::new(images, h, w);
+            match &packed {
+                Filters::Dense(packed) => kernels::conv2d(call.pool, x, map, packed, residual, out),
+                Filters::Depthwise(packed) => kernels::depthwise(call.pool, x, map, packed, residual, out),
+            }
         });
     });
     Lowered { kernel, name, flops, packed_bytes }
@@ -118,4 +138,74 @@ pub(super) fn linear(site: &mut Site<'_>) -> Lowered {
         });
     });
     Lowered { kernel, name, flops, packed_bytes }
+}
+
+pub(super) fn conv_transpose2d(site: &mut Site<'_>) -> Lowered {
+    let Op::ConvTranspose2d { bias, epilogue: fused } = site.node.op.clone() else {
+        unreachable!("dispatched on the op")
+    };
+    let own = epilogue(site, &fused, bias);
+    let weight_shape = site.constant(1).expect("weights are constants").shape().clone();
+    let (c_in, c_out) = (weight_shape[0], weight_shape[1]);
+    let packed = PackedConvTranspose::new(site.level, values(site, 1), c_in, c_out, own);
+    let (h, w) = (site.input_shape(0)[1], site.input_shape(0)[2]);
+    let (x, out) = (site.input(0), site.output());
+    let residual = fused.residual.then(|| site.input(2 + usize::from(bias)));
+    let flops = 2 * (out.rows * c_out * c_in) as u64;
+    let packed_bytes = packed.bytes();
+    let kernel = Box::new(move |call: &super::Call<'_>| {
+        let (x, out) = (x.view(call.entries), out.view_mut(call.entries));
+        each_residual(residual.as_ref(), call, out, |rows, residual, out| {
+            let (first, images) = (rows.start / (4 * h * w), rows.len() / (4 * h * w));
+            let x = x.row_range(first * h * w, images * h * w);
+            kernels::conv_transpose2x2(call.pool, x, Map::new(images, h, w), &packed, residual, out);
+        });
+    });
+    Lowered { kernel, name: format!("conv_transpose2d{}", suffix(&fused)), flops, packed_bytes }
+}
+
+pub(super) fn matmul(site: &mut Site<'_>, transpose_b: bool) -> Lowered {
+    let (a_dims, b_dims) = (site.input_shape(0).dims().to_vec(), site.input_shape(1).dims().to_vec());
+    let rank = a_dims.len();
+    let (m, k) = (a_dims[rank - 2], a_dims[rank - 1]);
+    let b_rows = b_dims[rank - 2];
+    let (a, b, out, level) = (site.input(0), site.input(1), site.output(), site.level);
+    // A row-counted matrix is one product with fewer rows; counted batches are fewer products.
+    let one = rank == 2;
+    let kernel = Box::new(move |call: &super::Call<'_>| {
+        let (a, out) = (a.view(call.entries), out.view_mut(call.entries));
+        let batch = if one { 1 } else { a.rows() / m };
+        let b = b.view(None).row_range(0, batch * b_rows);
+        kernels::matmul(level, call.pool, batch, a, b, transpose_b, out);
+    });
+    let flops = 2 * (site.output_shape().numel() * k) as u64;
+    Lowered { kernel, name: "matmul".into(), flops, packed_bytes: 0 }
+}
+
+pub(super) fn max_pool2d(site: &mut Site<'_>) -> Lowered {
+    let Op::MaxPool2d { kernel, stride, padding } = site.node.op.clone() else {
+        unreachable!("dispatched on the op")
+    };
+    let shape = ConvShape {
+        kernel: [kernel; 2],
+        stride: [stride; 2],
+        pad: [padding.top, padding.left, padding.bottom, padding.right],
+    };
+    let (h, w) = (site.input_shape(0)[1], site.input_shape(0)[2]);
+    let (x, out, level) = (site.input(0), site.output(), site.level);
+    Lowered::new("max_pool2d", move |call| {
+        let x = x.view(call.entries);
+        let map = Map::new(x.rows() / (h * w), h, w);
+        kernels::max_pool(level, call.pool, x, map, shape, f32::NEG_INFINITY, out.view_mut(call.entries));
+    })
+}
+
+pub(super) fn upsample_nearest_2x(site: &mut Site<'_>) -> Lowered {
+    let (h, w) = (site.input_shape(0)[1], site.input_shape(0)[2]);
+    let (x, out, level) = (site.input(0), site.output(), site.level);
+    Lowered::new("upsample_nearest_2x", move |call| {
+        let x = x.view(call.entries);
+        let map = Map::new(x.rows() / (h * w), h, w);
+        kernels::upsample_nearest2(level, call.pool, x, map, out.view_mut(call.entries));
+    })
 }
