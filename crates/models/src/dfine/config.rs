@@ -356,7 +356,7 @@ impl DfineConfig {
         let layer = |prefix: &str| {
             name.strip_prefix(prefix).and_then(|rest| rest.split('.').next()?.parse::<usize>().ok())
         };
-        let last = self.decoder.layers - 1;
+        let last = self.decoder.layers.saturating_sub(1);
         name.ends_with(".num_batches_tracked")
             || TRAINING_ONLY.contains(&name)
             || ["decoder.decoder.layers.", "decoder.dec_bbox_head."]
