@@ -115,13 +115,14 @@ impl From<&DecodeError> for RejectReason {
     }
 }
 
-impl From<&FrameError> for RejectReason {
-    fn from(error: &FrameError) -> Self {
-        match error {
-            FrameError::Header(error) => error.into(),
-            FrameError::TooLarge { .. } => Self::TooLarge,
-            FrameError::Crc { .. } => Self::Crc,
-            FrameError::Closed => Self::Truncated,
+impl FrameError {
+    /// Why something was rejected; `None` for [`FrameError::Closed`], which rejects nothing new.
+    pub fn reason(&self) -> Option<RejectReason> {
+        match self {
+            FrameError::Header(error) => Some(error.into()),
+            FrameError::TooLarge { .. } => Some(RejectReason::TooLarge),
+            FrameError::Crc { .. } => Some(RejectReason::Crc),
+            FrameError::Closed => None,
         }
     }
 }
@@ -137,11 +138,7 @@ pub struct RejectCounts {
 impl RejectCounts {
     /// Counts one rejection.
     pub fn record(&mut self, reason: RejectReason) {
-        self.add(reason, 1);
-    }
-
-    fn add(&mut self, reason: RejectReason, times: u64) {
-        self.counts[reason as usize] += times;
+        self.counts[reason as usize] += 1;
     }
 
     /// Rejections for this reason.
@@ -435,7 +432,7 @@ impl Framer {
                 Ok(())
             }
             Err(error) if !scanning => {
-                self.counts.record((&error).into());
+                error.reason().into_iter().for_each(|reason| self.counts.record(reason));
                 match self.config.on_bad_header {
                     BadHeader::Close => self.restart(State::Closed),
                     BadHeader::Resync => {
@@ -468,7 +465,10 @@ impl Framer {
         }
         // Memory that a recycled buffer already has costs nothing to use.
         let target = needed.max(self.body_len * 2).max(Self::FIRST_BODY_BYTES).max(self.body.capacity());
-        self.body.resize(target.min(body_size), 0);
+        let target = target.min(body_size);
+        // Exactly, so that not even a growing buffer has more than the limit.
+        self.body.reserve_exact(target - self.body.len());
+        self.body.resize(target, 0);
     }
 
     fn complete(&mut self, header: Header, found_by_scan: bool) -> Result<Frame, FrameError> {

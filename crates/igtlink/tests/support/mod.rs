@@ -6,8 +6,10 @@ use std::path::PathBuf;
 /// The conformance corpus: `igtl/` in the folder beside the checkout, or where
 /// `ULTRAMOTION_SHARED` points. `None`, with a line on the terminal, where it is absent.
 pub fn corpus() -> Option<PathBuf> {
-    let shared = std::env::var_os("ULTRAMOTION_SHARED")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared")), PathBuf::from);
+    let shared = std::env::var_os("ULTRAMOTION_SHARED").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared")),
+        PathBuf::from,
+    );
     let corpus = shared.join("igtl");
     if corpus.join("upstream-fixtures.json").is_file() {
         return Some(corpus);
