@@ -175,7 +175,7 @@ struct Link {
 
 impl Client {
     /// How long [`Client::shutdown`] waits for what is still to be sent, and then for the thread.
-    const GRACE: Duration = Duration::from_millis(300);
+    const GRACE: Duration = Duration::from_millis(400);
 
     /// Starts to connect, in a thread of its own. Fails only if there can be no thread.
     pub fn start(config: ClientConfig) -> io::Result<Self> {

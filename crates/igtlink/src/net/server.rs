@@ -213,7 +213,7 @@ struct Link {
 
 impl Server {
     /// How long [`Server::shutdown`] waits for what is still to be sent.
-    const GRACE: Duration = Duration::from_millis(300);
+    const GRACE: Duration = Duration::from_millis(400);
 
     /// Listens on all addresses, or fails for the first that cannot be.
     pub fn start(config: ServerConfig) -> Result<Self, ServerError> {

@@ -38,3 +38,18 @@ fn from_hex(hex: &str) -> Vec<u8> {
         })
         .collect()
 }
+
+/// A Python that has pyigtl: the one that `ULTRAMOTION_PYTHON` names, or `python3`. `None`, with a
+/// line on the terminal, where there is none.
+pub fn python_with_pyigtl() -> Option<String> {
+    let python = std::env::var("ULTRAMOTION_PYTHON").unwrap_or_else(|_| "python3".into());
+    let found = std::process::Command::new(&python).args(["-c", "import pyigtl"]).output();
+    if found.is_ok_and(|output| output.status.success()) {
+        return Some(python);
+    }
+    eprintln!(
+        "SKIPPED: `{python} -c 'import pyigtl'` fails; `pip install pyigtl`, \
+         or point ULTRAMOTION_PYTHON at a Python that has it"
+    );
+    None
+}
