@@ -131,7 +131,8 @@ impl Placement {
     }
 
     pub(crate) fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let [step_i, step_j, step_k, center] = [r.f32s("i")?, r.f32s("j")?, r.f32s("k")?, r.f32s("center")?];
+        let [step_i, step_j, step_k] = [r.f32s("matrix")?, r.f32s("matrix")?, r.f32s("matrix")?];
+        let center = r.f32s("center")?;
         Ok(Self { step_i, step_j, step_k, center })
     }
 
