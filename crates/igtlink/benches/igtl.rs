@@ -62,7 +62,7 @@ fn image(pixels: &[u8]) -> Message<'_> {
 }
 
 fn pixels() -> Vec<u8> {
-    (0..usize::from(WIDTH) * usize::from(HEIGHT)).map(|n| (n * 31 >> 3) as u8).collect()
+    (0..usize::from(WIDTH) * usize::from(HEIGHT)).map(|n| ((n * 31) >> 3) as u8).collect()
 }
 
 fn codec() {

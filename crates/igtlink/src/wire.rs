@@ -125,8 +125,13 @@ impl<const N: usize> PartialEq<&str> for FixedString<N> {
 }
 
 impl<const N: usize> fmt::Display for FixedString<N> {
+    /// The text, with control characters escaped: a name from outside must not move the cursor.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.to_string_lossy())
+        let text = self.to_string_lossy();
+        if text.contains(char::is_control) {
+            return f.pad(&text.escape_debug().to_string());
+        }
+        f.pad(&text)
     }
 }
 

@@ -326,3 +326,31 @@ fn official_lists_have_the_right_values() {
     ];
     assert_content(&messages, &["videometa"], &Content::VideoList(videos));
 }
+
+#[test]
+fn official_messages_are_told_in_a_line() {
+    let Some(corpus) = support::corpus() else { return };
+    let messages = official(&corpus);
+    let line = |name: &str| Message::decode(&messages[name]).expect(name).to_string();
+    assert_eq!(
+        line("transformFormat2"),
+        "0.287445237 DeviceName TRANSFORM translation 46.0531 19.4709 46.0531 mm | First patient age=\"22\", \
+         Second patient age=\"25\""
+    );
+    assert_eq!(
+        line("status"),
+        "0.287445237 DeviceName STATUS Disabled ACTUATOR_DISABLED \"Actuator A is disabled.\""
+    );
+    assert_eq!(
+        line("bind"),
+        "0.287445237 DeviceName BIND TRANSFORM ChildTrans IMAGE ChildImage SENSOR ChildSensor"
+    );
+    assert_eq!(
+        line("polydata"),
+        "0.287445237 DeviceName POLYDATA 8 points, 0 vertices, 0 lines, 6 polygons, 0 strips, 1 attributes"
+    );
+    for name in messages.keys() {
+        let line = line(name);
+        assert!(!line.contains(char::is_control) && line.len() < 300, "{name}: {line}");
+    }
+}

@@ -146,7 +146,7 @@ impl Placement {
 /// A frame or volume, or a box cut out of one (protocol document, `image.md`).
 ///
 /// Pixels are stored with i (columns) running fastest, then j, then k; the components of a pixel
-/// lie together.
+/// lie together. An image of no pixels is legal; whether it is useful is for the receiver to say.
 ///
 /// ```
 /// use ultramotion_igtlink::Image;

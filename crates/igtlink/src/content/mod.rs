@@ -22,6 +22,7 @@ mod numbers;
 mod polydata;
 mod pose;
 mod query;
+mod summary;
 mod text;
 mod video;
 

@@ -271,10 +271,11 @@ mod tests {
 
     #[test]
     fn the_documents_example() {
-        // Torque in newton metres, from `sensordata.md`; the pairs are (newton, 1), (metre, 1).
-        let unit = Unit::new(0, &[(Unit::NEWTON, 1), (Unit::METER, 1)]).expect("within range");
-        assert_eq!(unit.0 >> 40, 0b0000_001011_0001_000001_0001);
-        assert_eq!(unit.to_string(), "N m");
+        // Torque, from `sensordata.md`, which writes the exponents as 0.
+        let unit = Unit(0x02c0_1000_0000_0000);
+        assert_eq!(unit.factors().collect::<Vec<_>>(), [(Unit::NEWTON, 0), (Unit::METER, 0)]);
+        let torque = Unit::new(0, &[(Unit::NEWTON, 1), (Unit::METER, 1)]).expect("within range");
+        assert_eq!((torque.0, torque.to_string().as_str()), (0x02c4_1100_0000_0000, "N m"));
         assert_eq!(Unit::new(0xb, &[(Unit::METER, 1)]).expect("within range").to_string(), "mm");
     }
 }

@@ -12,7 +12,7 @@ use crate::framer::{Frame, FrameError, Framer, FramerConfig};
 use crate::message::Message;
 use crate::net::link::{
     Disconnect, EncodeBuffers, LinkConfig, Outgoing, SendQueue, Traffic, TrafficCounts, prepare, read_frames,
-    write_queued,
+    reason, write_queued,
 };
 use crate::net::mailbox::{Mailbox, Pushed, RecvError};
 
@@ -379,6 +379,6 @@ impl Shared {
             (read, writer.join().unwrap_or(None))
         });
         let stopping = self.lock().stopping;
-        Some(if stopping { Disconnect::Shutdown } else { written.unwrap_or(read) })
+        Some(if stopping { Disconnect::Shutdown } else { reason(read, written) })
     }
 }

@@ -319,6 +319,13 @@ pub(crate) fn write_queued(
     ended
 }
 
+/// Why a connection ended, of what its two halves say. When one half fails it closes the
+/// connection, which the other takes for a failure of its own; only a stalled peer is seen by the
+/// writing half alone.
+pub(crate) fn reason(read: Disconnect, written: Option<Disconnect>) -> Disconnect {
+    if written == Some(Disconnect::Stalled) { Disconnect::Stalled } else { read }
+}
+
 fn write_whole(mut stream: &TcpStream, mut bytes: &[u8]) -> Result<(), Disconnect> {
     while !bytes.is_empty() {
         match stream.write(bytes) {

@@ -17,7 +17,7 @@ use crate::net::allow::AllowList;
 use crate::net::client::SendError;
 use crate::net::link::{
     Disconnect, EncodeBuffers, LinkConfig, Outgoing, SendQueue, Traffic, TrafficCounts, prepare, read_frames,
-    write_queued,
+    reason, write_queued,
 };
 use crate::net::mailbox::{Mailbox, Pushed, RecvError};
 
@@ -480,7 +480,7 @@ impl Shared {
         });
         let mut state = self.lock();
         state.clients.remove(&client);
-        let reason = if state.stopping { Disconnect::Shutdown } else { written.unwrap_or(read) };
+        let reason = if state.stopping { Disconnect::Shutdown } else { reason(read, written) };
         drop(state);
         self.changed.notify_all();
         self.tell(ServerEvent::Disconnected { client, reason });

@@ -102,11 +102,13 @@ impl Fuzzer {
     }
 
     /// The input in the works, for reports of failures.
+    #[allow(dead_code)] // The test reports by itself.
     pub fn input(&self) -> &[u8] {
         &self.input
     }
 
     /// Writes one input for each outcome to a file that [`read_corpus`] reads.
+    #[allow(dead_code)] // Only long runs keep what they find.
     pub fn write_corpus(&self, path: &Path) -> std::io::Result<()> {
         let mut seen = HashSet::new();
         let mut lines: Vec<(String, String)> = Vec::new();
@@ -169,6 +171,7 @@ impl Fuzzer {
         if let Ok(message) = &decoded {
             self.accepted += 1;
             visit(&message.content, 0);
+            assert!(!message.to_string().contains(char::is_control), "a line that a terminal obeys");
             message.encode_into(&mut self.encoded).expect("what was decoded can be encoded");
             let again = Message::decode(&self.encoded).expect("what was encoded can be decoded");
             again.encode_into(&mut self.again).expect("what was decoded can be encoded");

@@ -1,5 +1,5 @@
 //! What several of the tests need.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::print_stderr)]
 
 use std::path::PathBuf;
 
