@@ -25,7 +25,8 @@ pub enum BadHeader {
 /// How a [`Framer`] works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FramerConfig {
-    /// Largest body that is taken, in bytes.
+    /// Largest body that is taken, in bytes. A stream holds one body while it comes in, and up to
+    /// four buffers for the next ones: no more than its peer has really sent.
     pub max_body_bytes: u64,
     /// Whether a body must have the checksum in its header. Some senders leave it 0.
     pub check_crc: bool,

@@ -38,6 +38,8 @@ pub struct ClientConfig {
     pub send_queue: usize,
     /// Events that may wait to be taken. 64.
     pub receive_queue: usize,
+    /// Bytes that the messages among them may have together. 256 MiB.
+    pub receive_queue_bytes: usize,
     /// How the stream is cut.
     pub framer: FramerConfig,
 }
@@ -55,6 +57,7 @@ impl ClientConfig {
             keep_alive: None,
             send_queue: 16,
             receive_queue: 64,
+            receive_queue_bytes: 256 << 20,
             framer: FramerConfig::default(),
         }
     }
@@ -180,7 +183,7 @@ impl Client {
     /// Starts to connect, in a thread of its own. Fails only if there can be no thread.
     pub fn start(config: ClientConfig) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            events: Mailbox::new(config.receive_queue),
+            events: Mailbox::new(config.receive_queue, config.receive_queue_bytes),
             config,
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -291,9 +294,10 @@ impl Shared {
 
     fn tell(&self, event: ClientEvent) {
         // Connections come and go rarely; when there is no room, a message goes.
-        match self.events.push(event, |event| matches!(event, ClientEvent::Frame(_))) {
-            Pushed::Evicted(ClientEvent::Frame(_)) => self.traffic.drop_in(),
-            Pushed::Evicted(_) | Pushed::Stored | Pushed::Refused(_) => {}
+        let bytes = if let ClientEvent::Frame(frame) = &event { frame.body().len() } else { 0 };
+        let pushed = self.events.push(event, bytes, |event| matches!(event, ClientEvent::Frame(_)));
+        if let Pushed::Stored { evicted } = pushed {
+            self.traffic.drop_in(evicted);
         }
     }
 

@@ -84,8 +84,8 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    pub(crate) fn drop_in(&self) {
-        count(&self.dropped_in, 1);
+    pub(crate) fn drop_in(&self, messages: usize) {
+        count(&self.dropped_in, messages);
     }
 
     pub(crate) fn reject(&self, reason: RejectReason) {
@@ -124,7 +124,11 @@ pub(crate) struct SendQueue {
 
 impl SendQueue {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { mailbox: Mailbox::new(capacity), sent: AtomicU64::new(0), dropped: AtomicU64::new(0) }
+        Self {
+            mailbox: Mailbox::new(capacity, usize::MAX),
+            sent: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -133,14 +137,10 @@ impl SendQueue {
 
     /// Whether the message waits now; the oldest may have gone for it.
     pub(crate) fn push(&self, message: Outgoing, traffic: &Traffic) -> bool {
-        let pushed = self.mailbox.push(message, |_| true);
-        if matches!(pushed, Pushed::Refused(_)) {
-            return false;
-        }
+        let bytes = message.len();
+        let Pushed::Stored { evicted } = self.mailbox.push(message, bytes, |_| true) else { return false };
         count(&traffic.queued_out, 1);
-        if matches!(pushed, Pushed::Evicted(_)) {
-            self.drop_counted(1, traffic);
-        }
+        self.drop_counted(evicted, traffic);
         true
     }
 
@@ -171,19 +171,19 @@ impl EncodeBuffers {
     const MOST: usize = 8;
 
     pub(crate) fn message(&self, message: &Message<'_>) -> Result<Outgoing, EncodeError> {
-        self.fill(|buffer| message.encode_into(buffer))
+        self.fill(message.encoded_len()?, |buffer| message.encode_into(buffer))
     }
 
     pub(crate) fn frame(&self, frame: &Frame) -> Outgoing {
-        let Ok(bytes) = self.fill(|buffer| {
+        let Ok(bytes) = self.fill(frame.wire_len(), |buffer| {
             frame.write_to(buffer);
             Ok::<_, std::convert::Infallible>(())
         });
         bytes
     }
 
-    fn fill<E>(&self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<Outgoing, E> {
-        let mut bytes = self.take_free();
+    fn fill<E>(&self, len: usize, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<Outgoing, E> {
+        let mut bytes = self.take_free(len);
         // Nobody else has it: it was free, or is new.
         if let Some(buffer) = Arc::get_mut(&mut bytes) {
             write(buffer)?;
@@ -195,10 +195,23 @@ impl EncodeBuffers {
         Ok(bytes)
     }
 
-    fn take_free(&self) -> Outgoing {
+    /// A buffer that nobody reads any more and that fits without wasting much, or a new one.
+    fn take_free(&self, len: usize) -> Outgoing {
         let mut buffers = self.lock();
-        let free = buffers.iter_mut().position(|buffer| Arc::get_mut(buffer).is_some());
-        free.map(|index| buffers.swap_remove(index)).unwrap_or_default()
+        let fits = |capacity: usize| (len..=len.saturating_mul(4).saturating_add(4096)).contains(&capacity);
+        let mut free = None;
+        for (index, buffer) in buffers.iter_mut().enumerate() {
+            let Some(capacity) = Arc::get_mut(buffer).map(|buffer| buffer.capacity()) else { continue };
+            if fits(capacity) {
+                return buffers.swap_remove(index);
+            }
+            free = Some(index);
+        }
+        // An unfitting one makes room, or a change of sizes would leave nothing but such.
+        if let Some(index) = free.filter(|_| buffers.len() == Self::MOST) {
+            buffers.swap_remove(index);
+        }
+        Outgoing::default()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Outgoing>> {

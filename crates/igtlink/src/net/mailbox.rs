@@ -18,10 +18,11 @@ pub enum RecvError {
 /// What became of an item that was put in.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Pushed<T> {
-    /// It waits.
-    Stored,
-    /// It waits, and this one had to go for it.
-    Evicted(T),
+    /// It waits, and so many that may go had to go for it.
+    Stored {
+        /// How many.
+        evicted: usize,
+    },
     /// The queue is closed.
     Refused(T),
 }
@@ -31,43 +32,65 @@ pub(crate) struct Mailbox<T> {
     state: Mutex<State<T>>,
     changed: Condvar,
     capacity: usize,
+    max_bytes: usize,
 }
 
 #[derive(Debug)]
 struct State<T> {
-    items: VecDeque<T>,
+    /// Items and their bytes.
+    items: VecDeque<(T, usize)>,
+    bytes: usize,
     closed: bool,
 }
 
+impl<T> State<T> {
+    fn remove(&mut self, index: usize) -> Option<T> {
+        let (item, bytes) = self.items.remove(index)?;
+        self.bytes -= bytes;
+        Some(item)
+    }
+}
+
 impl<T> Mailbox<T> {
-    /// A queue for `capacity` items, at least one.
-    pub(crate) fn new(capacity: usize) -> Self {
+    /// A queue for `capacity` items, at least one, that together have at most `max_bytes`; a single
+    /// item may have more.
+    pub(crate) fn new(capacity: usize, max_bytes: usize) -> Self {
         let capacity = capacity.max(1);
         let items = VecDeque::with_capacity(capacity);
-        Self { state: Mutex::new(State { items, closed: false }), changed: Condvar::new(), capacity }
+        let state = Mutex::new(State { items, bytes: 0, closed: false });
+        Self { state, changed: Condvar::new(), capacity, max_bytes }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts an item at the end. If there is no room, the oldest item that may go goes, or the
-    /// oldest of all if none may.
-    pub(crate) fn push(&self, item: T, may_go: impl Fn(&T) -> bool) -> Pushed<T> {
+    /// Puts an item of so many bytes at the end. As long as there is no room, the oldest item that
+    /// may go goes, or the oldest of all if none may.
+    pub(crate) fn push(&self, item: T, bytes: usize, may_go: impl Fn(&T) -> bool) -> Pushed<T> {
         let mut state = self.lock();
         if state.closed {
             return Pushed::Refused(item);
         }
-        let evicted = if state.items.len() >= self.capacity {
-            let index = state.items.iter().position(may_go).unwrap_or(0);
-            state.items.remove(index)
-        } else {
-            None
-        };
-        state.items.push_back(item);
+        let mut evicted = 0;
+        loop {
+            let many = state.items.len() >= self.capacity;
+            let large = !state.items.is_empty() && state.bytes.saturating_add(bytes) > self.max_bytes;
+            let candidate = state.items.iter().position(|(item, _)| may_go(item));
+            match candidate {
+                Some(index) if many || large => {
+                    drop(state.remove(index));
+                    evicted += 1;
+                }
+                None if many => drop(state.remove(0)),
+                _ => break,
+            }
+        }
+        state.items.push_back((item, bytes));
+        state.bytes += bytes;
         drop(state);
         self.changed.notify_one();
-        evicted.map_or(Pushed::Stored, Pushed::Evicted)
+        Pushed::Stored { evicted }
     }
 
     /// The oldest item, waiting for one at most so long, or for ever.
@@ -75,7 +98,7 @@ impl<T> Mailbox<T> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut state = self.lock();
         loop {
-            if let Some(item) = state.items.pop_front() {
+            if let Some(item) = state.remove(0) {
                 return Ok(item);
             }
             if state.closed {
@@ -109,6 +132,7 @@ impl<T> Mailbox<T> {
         let mut state = self.lock();
         state.closed = true;
         let left = std::mem::take(&mut state.items);
+        state.bytes = 0;
         drop(state);
         self.changed.notify_all();
         left.len()
@@ -121,14 +145,17 @@ mod tests {
 
     const SOON: Option<Duration> = Some(Duration::ZERO);
 
+    const STORED: Pushed<i32> = Pushed::Stored { evicted: 0 };
+
     #[test]
     fn the_oldest_goes_first() {
-        let queue = Mailbox::new(2);
-        assert_eq!(queue.push(1, |_| true), Pushed::Stored);
-        assert_eq!(queue.push(2, |_| true), Pushed::Stored);
-        assert_eq!(queue.push(3, |_| true), Pushed::Evicted(1));
-        assert_eq!(queue.push(4, |&n| n % 2 == 1), Pushed::Evicted(3));
-        assert_eq!(queue.push(5, |_| false), Pushed::Evicted(2));
+        let queue = Mailbox::new(2, 99);
+        assert_eq!(queue.push(1, 1, |_| true), STORED);
+        assert_eq!(queue.push(2, 1, |_| true), STORED);
+        assert_eq!(queue.push(3, 1, |_| true), Pushed::Stored { evicted: 1 });
+        assert_eq!(queue.push(4, 1, |&n| n % 2 == 1), Pushed::Stored { evicted: 1 });
+        // None of 2 and 4 may go: the oldest goes, and is not counted.
+        assert_eq!(queue.push(5, 1, |_| false), STORED);
         assert_eq!(
             (queue.pop(SOON), queue.pop(SOON), queue.pop(SOON)),
             (Ok(4), Ok(5), Err(RecvError::Timeout))
@@ -136,19 +163,34 @@ mod tests {
     }
 
     #[test]
+    fn bytes_are_bounded_too() {
+        let queue = Mailbox::new(9, 10);
+        assert_eq!(queue.push(1, 4, |_| true), STORED);
+        assert_eq!(queue.push(2, 0, |_| false), STORED);
+        assert_eq!(queue.push(3, 4, |&n| n != 2), STORED);
+        assert_eq!(queue.push(4, 8, |&n| n != 2), Pushed::Stored { evicted: 2 });
+        assert_eq!(queue.push(5, 11, |&n| n != 2), Pushed::Stored { evicted: 1 });
+        assert_eq!(
+            (queue.pop(SOON), queue.pop(SOON), queue.pop(SOON)),
+            (Ok(2), Ok(5), Err(RecvError::Timeout))
+        );
+        assert_eq!(queue.push(6, 10, |_| true), STORED);
+    }
+
+    #[test]
     fn a_closed_queue_gives_out_what_it_has() {
-        let queue = Mailbox::new(2);
-        queue.push(1, |_| true);
+        let queue = Mailbox::new(2, 99);
+        queue.push(1, 1, |_| true);
         queue.close();
-        assert_eq!(queue.push(2, |_| true), Pushed::Refused(2));
+        assert_eq!(queue.push(2, 1, |_| true), Pushed::Refused(2));
         assert_eq!((queue.pop(None), queue.pop(None)), (Ok(1), Err(RecvError::Closed)));
     }
 
     #[test]
     fn discarding_counts() {
-        let queue = Mailbox::new(3);
-        queue.push(1, |_| true);
-        queue.push(2, |_| true);
+        let queue = Mailbox::new(3, 99);
+        queue.push(1, 1, |_| true);
+        queue.push(2, 1, |_| true);
         assert_eq!((queue.discard(), queue.pop(None)), (2, Err(RecvError::Closed)));
     }
 }

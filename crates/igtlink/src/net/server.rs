@@ -42,6 +42,8 @@ pub struct ServerConfig {
     pub send_queue: usize,
     /// Events that may wait to be taken. 64.
     pub receive_queue: usize,
+    /// Bytes that the messages among them may have together. 256 MiB.
+    pub receive_queue_bytes: usize,
     /// How the streams are cut.
     pub framer: FramerConfig,
 }
@@ -64,6 +66,7 @@ impl ServerConfig {
             keep_alive: None,
             send_queue: 16,
             receive_queue: 64,
+            receive_queue_bytes: 256 << 20,
             framer: FramerConfig::default(),
         }
     }
@@ -229,7 +232,7 @@ impl Server {
             sockets.push(socket);
         }
         let shared = Arc::new(Shared {
-            events: Mailbox::new(config.receive_queue),
+            events: Mailbox::new(config.receive_queue, config.receive_queue_bytes),
             config,
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -404,9 +407,10 @@ impl Shared {
 
     fn tell(&self, event: ServerEvent) {
         // Clients come and go rarely; when there is no room, a message goes.
-        match self.events.push(event, |event| matches!(event, ServerEvent::Frame { .. })) {
-            Pushed::Evicted(ServerEvent::Frame { .. }) => self.traffic.drop_in(),
-            Pushed::Evicted(_) | Pushed::Stored | Pushed::Refused(_) => {}
+        let bytes = if let ServerEvent::Frame { frame, .. } = &event { frame.body().len() } else { 0 };
+        let pushed = self.events.push(event, bytes, |event| matches!(event, ServerEvent::Frame { .. }));
+        if let Pushed::Stored { evicted } = pushed {
+            self.traffic.drop_in(evicted);
         }
     }
 
