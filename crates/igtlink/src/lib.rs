@@ -77,3 +77,8 @@ pub use metadata::{Metadata, MetadataEntry};
 pub use net::*;
 pub use timestamp::Timestamp;
 pub use wire::{CharacterEncoding, FixedString, NameTooLong, Text};
+
+/// Keeps the examples of the README running.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
