@@ -40,6 +40,9 @@ pub struct Message<'a> {
 
 impl<'a> Message<'a> {
     /// A message of header version 2 without timestamp or metadata.
+    ///
+    /// Peers whose library is older than protocol version 3 (2017) know header version 1 alone:
+    /// set [`Message::version`] for them.
     pub fn new(device_name: DeviceName, content: Content<'a>) -> Self {
         Self {
             version: HeaderVersion::V2,
