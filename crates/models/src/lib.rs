@@ -7,3 +7,4 @@ pub mod dfine;
 pub mod mobile_sam;
 pub mod parameters;
 pub mod parity;
+pub mod zoo;

@@ -32,3 +32,12 @@ pub use config::{BadInputSize, EMBED_DIM, EMBEDDING_STRIDE, MobileSamConfig, PIX
 pub use image_encoder::build_encoder;
 pub use mask_decoder::{DecodedMasks, MaskOutput, build_decoder};
 pub use prompt_encoder::{EncodedPrompts, PointKind, Prompts, box_input, encode_prompts};
+
+/// Whether the network leaves this name of an official checkpoint unread: counters, the classifier that TinyViT was
+/// pre-trained with, and what the official code computes from other values.
+pub fn unused_parameter(name: &str) -> bool {
+    name.ends_with(".num_batches_tracked")
+        || ["image_encoder.head.", "image_encoder.norm_head."].iter().any(|prefix| name.starts_with(prefix))
+        || name.ends_with("attention_bias_idxs")
+        || ["pixel_mean", "pixel_std"].contains(&name)
+}
