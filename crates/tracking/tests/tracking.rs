@@ -393,7 +393,8 @@ fn a_full_table_gives_up_what_was_not_seen_for_longest() {
     let f = feed(&mut t, &[at(0.1, 0.1, 0), at(0.5, 0.9, 0)], DT);
     assert_eq!(f.ids, [1, 3]);
     assert_eq!(t.tracks().iter().map(|t| t.id).collect::<BTreeSet<_>>(), BTreeSet::from([1, 3]));
-    let mut older = Tracker::new(TrackerConfig::default(), 2, 3).unwrap();
+    let at_once = TrackerConfig { confirm_hits: 1, confirm_window: 1, ..Default::default() };
+    let mut older = Tracker::new(at_once, 2, 3).unwrap();
     for seen in
         [&[at(0.1, 0.1, 0), at(0.9, 0.1, 0)][..], &[at(0.9, 0.1, 0)], &[at(0.1, 0.9, 0)], &[at(0.9, 0.9, 0)]]
     {
