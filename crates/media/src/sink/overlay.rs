@@ -105,7 +105,7 @@ impl Overlay {
         }
         // A frame that breaks its own promise must not end a run.
         self.pixels.resize(self.width * self.height * 3, 0);
-        let scale = ((self.width.min(self.height) + 150) / 400).max(1) as i64;
+        let scale = ((self.width.min(self.height) + 250) / 400).max(1) as i64;
 
         for object in objects.iter().rev() {
             let colour = object.track_id.map_or([255; 3], track_colour);
