@@ -11,7 +11,8 @@ Data sets (none is part of this repository; see README.md for sources and licenc
 - `usgra`: palette masks, 0 background, 1 nerve, 2 vessel. Each connected component is an object.
 - `carotid`: masks 0/1, one artery a frame: one `vessel`.
 - `phantom`: made by the phantom crate. Instance masks and `truth.jsonl`, one object a line:
-  `{"image":"000000.png","mask":"000000.png","objects":[{"label":"vessel","box_xyxy":[..],"mask_value":1}]}`
+  `{"image":"000000.png","mask":"000000.png","seed":0,
+  "objects":[{"label":"vessel","box_xyxy":[..],"mask_value":1}]}`; frames of a seed show one anatomy.
 
 The split is `splits.json`: held-out names, everything else is for training. Carotid is split by clip,
 because the frames of a clip are near copies of each other, and usgra by groups of near duplicates.
@@ -74,8 +75,10 @@ def phantom_data() -> Path:
 
 
 def split_of(set_name: str, name: str, splits: dict) -> str:
-    """'train' or 'held_out' for an image stem of a set."""
-    key = name.rsplit("_", 1)[0] if set_name == "carotid" else name
+    """'train' or 'held_out' for a frame's name: carotid `<clip>_<frame>`, phantom `<seed>_<frame>`."""
+    key = name if set_name == "usgra" else name.rsplit("_", 1)[0]
+    if set_name == "phantom":
+        return "held_out" if int(key) % splits["phantom"]["every"] == 0 else "train"
     return "held_out" if key in splits[set_name]["held_out"] else "train"
 
 
@@ -122,7 +125,7 @@ def _phantom_jobs(folder: Path) -> list[tuple]:
     jobs = []
     for line in truth.read_text().splitlines():
         row = json.loads(line)
-        name = Path(row["image"]).stem
+        name = f"{row['seed']}_{Path(row['image']).stem}"
         jobs.append(("phantom", name, folder / "images" / row["image"], folder / "masks" / row["mask"], row["objects"]))
     return sorted(jobs, key=lambda job: job[1])
 
@@ -184,6 +187,7 @@ def _finish(set_name, name, image, instances, labels, source_size) -> Frame:
 # Clips held back from training: two scan planes, 65 of 410 frames.
 CAROTID_HELD_OUT = ["202201121834300037VAS", "202201121823140034VAS"]
 USGRA_HELD_OUT_SHARE = 0.15
+PHANTOM_EVERY = 10  # one seed in ten
 # Fine-texture correlation above which two frames are taken to show the same place: neighbours of
 # one recording reach 0.6 to 0.9, strangers stay below 0.3.
 SAME_PLACE = 0.3
@@ -229,7 +233,7 @@ def make_splits(data: Path) -> dict:
     return {
         "usgra": {"by": "group of near duplicates", "held_out": sorted(held_out)},
         "carotid": {"by": "clip", "held_out": CAROTID_HELD_OUT},
-        "phantom": {"by": "image", "held_out": []},
+        "phantom": {"by": "seed", "every": PHANTOM_EVERY},
     }
 
 
