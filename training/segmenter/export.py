@@ -2,8 +2,9 @@
 
     python training/segmenter/export.py runs/segmenter/checkpoint.pt weights/ultrasound-sam.safetensors
 
-The EMA weights are exported. A tensor that float16 changes by more than a thousandth, as norms of the difference and
-the tensor, stays float32; integer buffers stay as they are.
+The EMA weights are exported. A tensor that float16 changes by more than a thousandth stays float32: as norms of the
+difference and the tensor where values are summed, for the worst value where they are divided by (variances). Integer
+buffers stay as they are.
 """
 
 import argparse
@@ -24,12 +25,16 @@ METADATA = {
 HALF_TOLERANCE = 1e-3
 
 
-def compact(tensor):
+def compact(name, tensor):
     if not tensor.is_floating_point():
         return tensor
     half = tensor.half()
-    lost = (half.float() - tensor).norm()
-    return half if half.isfinite().all() and lost <= HALF_TOLERANCE * tensor.norm() else tensor
+    change = half.float() - tensor
+    if name.endswith("running_var"):
+        kept = (change.abs() <= HALF_TOLERANCE * tensor.abs()).all()
+    else:
+        kept = change.norm() <= HALF_TOLERANCE * tensor.norm()
+    return half if half.isfinite().all() and kept else tensor
 
 
 def main():
@@ -42,7 +47,8 @@ def main():
     bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if bad:
         raise SystemExit(f"{arguments.checkpoint}: {', '.join(bad)} holds NaN or infinity, so nothing was written")
-    tensors = {name: compact(tensor).contiguous() for name, tensor in state.items()}
+    tensors = {name: compact(name, tensor).contiguous() for name, tensor in state.items()}
+    arguments.weights.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, arguments.weights, METADATA)
     kinds = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
     kept = [name for name, tensor in tensors.items() if tensor.dtype == torch.float32]

@@ -12,9 +12,9 @@ DICE_EPSILON = 1.0
 
 
 def at_half(logits, masks):
-    """Logits [N, M, S/4, S/4] and masks [N, S, S] to the same half resolution [N, M, S/2, S/2], [N, 1, S/2, S/2]."""
+    """Logits [N, M, S/4, S/4] and boolean masks [N, S, S] to the same half resolution [N, M, S/2, S/2], [N, 1, S/2, S/2]."""
     logits = F.interpolate(logits.float(), scale_factor=2, mode="bilinear", align_corners=False)
-    return logits, F.avg_pool2d(masks.unsqueeze(1), 2)
+    return logits, F.avg_pool2d(masks.unsqueeze(1).float(), 2)
 
 
 def focal(logits, target):

@@ -31,8 +31,8 @@ SMALLEST_OBJECT_PIXELS = 24
 
 @dataclass
 class Batch:
-    """`images` [B, 3, S, S]; for each of N prompts `image_index` [N], `boxes_xyxy` [N, 4] as a detector would give
-    it, `points_xy` [N, 2] inside the object and `masks` [N, S, S] in 0..1; `classes` [B, S, S], index in `CLASSES`."""
+    """`images` [B, 3, S, S]; for each of N prompts `image_index` [N], the exact `boxes_xyxy` [N, 4], `points_xy` [N, 2]
+    inside the object and boolean `masks` [N, S, S]; `classes` [B, S, S], index in `CLASSES`."""
 
     images: torch.Tensor
     image_index: torch.Tensor
@@ -141,8 +141,8 @@ def batch_of(frames, side, prompts, rng):
     return Batch(
         images=torch.stack(images),
         image_index=torch.tensor(index),
-        boxes_xyxy=torch.from_numpy(jittered(np.array(boxes), rng)),
+        boxes_xyxy=torch.from_numpy(np.array(boxes, np.float32)),
         points_xy=torch.from_numpy(np.array(points, np.float32)),
-        masks=torch.from_numpy(np.array(masks, np.float32)),
+        masks=torch.from_numpy(np.array(masks)),
         classes=torch.from_numpy(np.array(classes)),
     )

@@ -11,6 +11,8 @@ What makes so little data and time suffice:
    a fraction of a whole one, and the network then starts from "the box's ellipse" rather than from nothing.
 2. Two thirds of the time are spent on crops of 224 x 224, where TinyViT's windows need no padding: an image costs a third.
 3. An auxiliary head on the embedding learns classes densely, so that the encoder gets gradients from every pixel.
+4. *Replay*: after each step the decoder alone takes more, on embeddings of recent batches and with new boxes. It needs
+   many small steps to learn to read prompts, and without the encoder they cost a fifth.
 """
 
 import os
@@ -25,6 +27,7 @@ import math
 import signal
 import time
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,16 +38,17 @@ from torch import nn
 from evaluate import scores
 from losses import mask_loss
 from model import MobileSam
-from samples import CLASSES, RUN_TIME_SIDE, batch_of, jittered
+from samples import CLASSES, RUN_TIME_SIDE, Batch, batch_of, jittered
 
 from data import load  # training/ is on the path through samples.py
 
-CROP_SIDE, CROP_SHARE = 224, 0.65
+CROP_SIDE, CROP_SHARE = 224, 0.7
 # Images of a batch by data set; a set that is absent leaves its place to usgra, the hardest.
 BATCH = {"usgra": 4, "carotid": 2, "phantom": 2}
 PROMPTS_PER_IMAGE = 2
+REPLAY_STEPS, REPLAY_BATCHES, REPLAY_PROMPTS = 2, 24, 24
 SECOND_PROMPT_EVERY = 4
-PEAK_LR, WEIGHT_DECAY, WARM_UP_SHARE, CLIP = 1e-3, 0.05, 0.03, 1.0
+ENCODER_LR, DECODER_LR, WEIGHT_DECAY, WARM_UP_SHARE, CLIP = 1e-3, 4e-4, 0.05, 0.03, 1.0
 EMA_DECAY = 0.995
 AUXILIARY_WEIGHT = 0.5
 # Standard deviation of the image embedding and of the learned tokens at the start; positions have about 0.7.
@@ -102,21 +106,36 @@ def initialise(model):
     final.k_proj.weight.data.copy_(final.q_proj.weight.data)
 
 
-def optimizer_of(modules, lr):
-    decayed, plain = [], []
-    for module in modules:
-        for name, parameter in module.named_parameters():
-            matrix = parameter.dim() >= 2 and not name.endswith("attention_biases") and "token" not in name.split(".")[-2]
-            (decayed if matrix else plain).append(parameter)
-    groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
+def optimizer_of(peak_lr_of):
+    """AdamW over {module: peak learning rate}; norms, biases and learned tokens do not decay."""
+    groups = []
+    for module, peak_lr in peak_lr_of.items():
+        decayed, plain = [], []
+        for owner in module.modules():
+            for name, parameter in owner.named_parameters(recurse=False):
+                matrix = name == "weight" and parameter.dim() >= 2 and not isinstance(owner, nn.Embedding)
+                (decayed if matrix else plain).append(parameter)
+        groups.append({"params": decayed, "weight_decay": WEIGHT_DECAY, "peak_lr": peak_lr})
+        groups.append({"params": plain, "weight_decay": 0.0, "peak_lr": peak_lr})
+    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98))
 
 
-def learning_rate(share):
-    """Warm-up, then cosine to a hundredth of the peak."""
-    if share < WARM_UP_SHARE:
-        return PEAK_LR * (share / WARM_UP_SHARE + 1e-2)
-    return PEAK_LR * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, (share - WARM_UP_SHARE) / (1 - WARM_UP_SHARE)))))
+def schedule(share):
+    """Warm-up, then cosine to a hundredth, as a share of the peak learning rate."""
+    warm_up = min(1.0, share / WARM_UP_SHARE + 0.01)
+    return warm_up * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
+
+
+def update(optimizer, loss, share):
+    """One step; a gradient that is not finite is left out. Returns the gradient's norm."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * schedule(share)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], CLIP)
+    if torch.isfinite(norm):
+        optimizer.step()
+    return norm.item()
 
 
 class Ema:
@@ -158,21 +177,24 @@ def geometry_batch(grid, count, rng):
 
 def geometry_warm_start(model, steps, rng, log):
     """Teaches the decoder to fill a box with an ellipse."""
-    optimizer = optimizer_of([model.prompt_encoder, model.mask_decoder], 1e-3)
+    optimizer = optimizer_of({model.prompt_encoder: 1e-3, model.mask_decoder: 1e-3})
     started = time.perf_counter()
     for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = 1e-3 * min(1.0, (step + 1) / 50) * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / steps)))
         embedding, boxes, masks = geometry_batch(CROP_SIDE // 16, 12, rng)
         boxes = torch.from_numpy(jittered(boxes, rng))
         logits, iou = model.decode(embedding, torch.arange(len(boxes)), boxes_xyxy=boxes)
         loss, score = mask_loss(logits[:, :1], iou[:, :1], masks)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], CLIP)
-        optimizer.step()
+        update(optimizer, loss, step / steps)
         if step % 25 == 0 or step + 1 == steps:
             log({"phase": "geometry", "step": step, "seconds": time.perf_counter() - started, "loss": loss.item(), "dice": score})
+
+
+def box_loss(model, embedding, batch, rng):
+    """Loss, mean Dice and the logits [N, 1, S/4, S/4] for boxes as a detector would give them."""
+    boxes = torch.from_numpy(jittered(batch.boxes_xyxy, rng))
+    logits, iou = model.decode(embedding, batch.image_index, boxes_xyxy=boxes)
+    loss, score = mask_loss(logits[:, :1], iou[:, :1], batch.masks)
+    return loss, score, logits[:, :1]
 
 
 def second_prompt_loss(model, embedding, batch, first_logits, rng):
@@ -188,6 +210,27 @@ def second_prompt_loss(model, embedding, batch, first_logits, rng):
     one, _ = mask_loss(logits[:, :1], iou[:, :1], batch.masks)
     three, _ = mask_loss(logits[:, 1:], iou[:, 1:], batch.masks)
     return 0.5 * (one + three)
+
+
+class Replay:
+    """Embeddings of the latest batches with their prompts, for steps of the decoder alone."""
+
+    def __init__(self):
+        self.kept = deque(maxlen=REPLAY_BATCHES)
+
+    def keep(self, embedding, batch):
+        if self.kept and self.kept[0][0].shape[1:] != embedding.shape[1:]:
+            self.kept.clear()
+        self.kept.append((embedding.detach(), replace(batch, images=None, classes=None)))
+
+    def drawn(self, rng):
+        """Embeddings [2B, 256, h, w] of two kept batches, and some of their prompts as one batch."""
+        pair = [self.kept[i] for i in rng.integers(len(self.kept), size=2)]
+        embedding = torch.cat([e for e, _ in pair])
+        index = torch.cat([b.image_index + i * len(e) for i, (e, b) in enumerate(pair)])
+        chosen = torch.from_numpy(rng.permutation(len(index))[:REPLAY_PROMPTS])
+        fields = {n: torch.cat([getattr(b, n) for _, b in pair])[chosen] for n in ("boxes_xyxy", "points_xy", "masks")}
+        return embedding, Batch(images=None, classes=None, image_index=index[chosen], **fields)
 
 
 def drawn(frames_by_set, rng):
@@ -264,7 +307,8 @@ def main():
     saved = torch.load(checkpoint_path, weights_only=True) if checkpoint_path.exists() else None
     if saved is None:
         geometry_warm_start(model, arguments.geometry_steps, rng, log)
-    optimizer = optimizer_of([model, auxiliary], PEAK_LR)
+    decoder_lrs = {model.prompt_encoder: DECODER_LR, model.mask_decoder: DECODER_LR}
+    optimizer = optimizer_of({model.image_encoder: ENCODER_LR, auxiliary: ENCODER_LR} | decoder_lrs)
     ema = Ema(model)
     if saved is not None:
         model.load_state_dict(saved["model"])
@@ -278,7 +322,7 @@ def main():
 
     def checkpoint():
         found, iou_error = scores(ema.model(), watched, jitter=True)
-        dice = {f"{s} {label}": round(float(np.mean(v)), 4) for (s, label), v in sorted(found.items())}
+        dice = {f"{s} {label}": round(float(np.mean(v, 0)[0]), 4) for (s, label), v in sorted(found.items())}
         log({"phase": "watch", "step": step, "seconds": seconds, "dice": dice, "iou_error": iou_error})
         state = {"model": model.state_dict(), "auxiliary": auxiliary.state_dict(), "ema": ema.state}
         state |= {"optimizer": optimizer.state_dict(), "step": step, "seconds": seconds}
@@ -291,37 +335,35 @@ def main():
     stop = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
     budget, saved_at, recent, durations = arguments.minutes * 60, seconds, [], deque(maxlen=40)
+    replay = Replay()
     while seconds < budget and not stop:
         started = time.perf_counter()
         share = seconds / budget
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(share)
         side = CROP_SIDE if share < CROP_SHARE else RUN_TIME_SIDE
         batch = batch_of(drawn(frames_by_set, rng), side, PROMPTS_PER_IMAGE, rng)
         # The decoder gains nothing from bf16 at this size.
         with torch.autocast("cpu", torch.bfloat16, enabled=arguments.precision == "bf16"):
             embedding = model.image_encoder(batch.images.contiguous(memory_format=torch.channels_last))
         embedding = embedding.float()
-        logits, iou = model.decode(embedding, batch.image_index, boxes_xyxy=batch.boxes_xyxy)
-        loss, score = mask_loss(logits[:, :1], iou[:, :1], batch.masks)
+        loss, score, _ = box_loss(model, embedding, batch, rng)
         auxiliary_loss = auxiliary.loss(embedding, batch.classes)
-        total = loss + AUXILIARY_WEIGHT * (1 - share) * auxiliary_loss
-        if step % SECOND_PROMPT_EVERY == 0:
-            total = total + 0.5 * second_prompt_loss(model, embedding, batch, logits[:, :1], rng)
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        norm = nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], CLIP)
-        if torch.isfinite(norm):
-            optimizer.step()
-            ema.update(model, step)
+        norm = update(optimizer, loss + AUXILIARY_WEIGHT * (1 - share) * auxiliary_loss, share)
+        replay.keep(embedding, batch)
+        for _ in range(REPLAY_STEPS):
+            replayed, prompts = replay.drawn(rng)
+            replay_loss, _, logits = box_loss(model, replayed, prompts, rng)
+            if step % SECOND_PROMPT_EVERY == 0:
+                replay_loss = replay_loss + second_prompt_loss(model, replayed, prompts, logits, rng)
+            update(optimizer, replay_loss, share)
+        ema.update(model, step)
         step += 1
-        recent.append((loss.item(), auxiliary_loss.item(), score, norm.item()))
+        recent.append((loss.item(), auxiliary_loss.item(), score, norm))
         durations.append(time.perf_counter() - started)
         seconds += min(durations[-1], STEP_CAP * float(np.median(durations)))
         if step % LOG_STEPS == 0:
             mean = np.mean(recent, 0).tolist()
             recent.clear()
-            row = {"phase": "train", "step": step, "seconds": seconds, "side": side, "lr": learning_rate(share)}
+            row = {"phase": "train", "step": step, "seconds": seconds, "side": side, "lr": ENCODER_LR * schedule(share)}
             log(row | {"loss": mean[0], "auxiliary": mean[1], "dice": mean[2], "gradient": mean[3]})
         if seconds - saved_at > CHECKPOINT_SECONDS:
             saved_at = seconds
