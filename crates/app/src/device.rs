@@ -30,7 +30,9 @@ impl DeviceArgs {
                 Ok(Device::cpu(self.threads))
             }
             "reference" => Ok(Device::reference()),
-            name if name == "cuda" || name.strip_prefix("cuda:").is_some_and(|n| n.parse::<usize>().is_ok()) => {
+            name if name == "cuda"
+                || name.strip_prefix("cuda:").is_some_and(|n| n.parse::<usize>().is_ok()) =>
+            {
                 Err(usage(format!("--device {name}: {NO_CUDA}; use --device cpu")))
             }
             other => Err(usage(format!("--device '{other}' is not known; auto, cpu and cuda[:N] are"))),

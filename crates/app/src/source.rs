@@ -19,9 +19,9 @@ pub(crate) fn open(source: &str) -> Result<Box<dyn FrameSource>> {
         return PhantomSource::open(0);
     }
     if let Some(seed) = source.strip_prefix("phantom:") {
-        let seed = seed
-            .parse()
-            .map_err(|_| usage(format!("SOURCE '{source}': the phantom's seed is a number, as in phantom:7")))?;
+        let seed = seed.parse().map_err(|_| {
+            usage(format!("SOURCE '{source}': the phantom's seed is a number, as in phantom:7"))
+        })?;
         return PhantomSource::open(seed);
     }
     if source.starts_with("igtl://") {

@@ -168,11 +168,18 @@ fn print(report: &Report, json: bool) -> Result<()> {
         ("device memory, MB", |m| m.device_memory_mb),
     ];
     for (name, value) in rows {
-        let digits = if name.ends_with("in") || name.ends_with("out") || name == "waits" || name == "allocations" { 0 } else { 2 };
+        let digits =
+            if name.ends_with("in") || name.ends_with("out") || name == "waits" || name == "allocations" {
+                0
+            } else {
+                2
+            };
         println!("{name:<24} {:>12.digits$} {:>12.digits$}", value(device), value(host));
     }
     let [h2d, d2h, waits, allocations] = report.budget;
     let verdict = if report.pass { "kept" } else { "EXCEEDED" };
-    println!("budget of a frame in device mode: {h2d} in, {d2h} out, {waits} wait, {allocations} allocations: {verdict}");
+    println!(
+        "budget of a frame in device mode: {h2d} in, {d2h} out, {waits} wait, {allocations} allocations: {verdict}"
+    );
     Ok(())
 }

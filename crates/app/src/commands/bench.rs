@@ -10,10 +10,10 @@ use ultramotion_engine::graph::Graph;
 use ultramotion_engine::tensor::{DType, HostTensor};
 use ultramotion_engine::{CompileOptions, Device, KernelTime, Program};
 use ultramotion_media::MediaFrame;
+use ultramotion_models::dfine;
 use ultramotion_models::mobile_sam::{self, EMBED_DIM, MaskOutput};
 use ultramotion_models::parameters::Parameters;
 use ultramotion_models::zoo::{Detector, Segmenter};
-use ultramotion_models::dfine;
 use ultramotion_pipeline::LatencyMs;
 use ultramotion_pipeline::kpi::Quantiles;
 
@@ -76,7 +76,13 @@ struct Measurement {
 }
 
 impl Measurement {
-    fn new(model: impl Into<String>, input: [usize; 2], device: &Device, times_ms: &[f64], flops: u64) -> Self {
+    fn new(
+        model: impl Into<String>,
+        input: [usize; 2],
+        device: &Device,
+        times_ms: &[f64],
+        flops: u64,
+    ) -> Self {
         let Quantiles { p50, p90, p99, max } = Quantiles::of(times_ms);
         Measurement {
             model: model.into(),
@@ -106,7 +112,14 @@ impl Measurement {
         let speed = self.gflops.map_or(String::new(), |g| format!("  {g:.0} GFLOP/s"));
         println!(
             "{:<20} {w}x{h}{boxes}  p50 {:.2} ms  p90 {:.2}  p99 {:.2}  max {:.2}{speed}  ({} runs, {}, {} threads, {})",
-            self.model, self.p50_ms, self.p90_ms, self.p99_ms, self.max_ms, self.runs, self.device, self.threads,
+            self.model,
+            self.p50_ms,
+            self.p90_ms,
+            self.p99_ms,
+            self.max_ms,
+            self.runs,
+            self.device,
+            self.threads,
             self.precision
         );
         Ok(())
@@ -163,7 +176,8 @@ fn network(args: &Args, model: &str) -> Result<()> {
                 let prompts = mobile_sam::box_input(&mut g, "boxes", args.boxes)?;
                 let prompts = mobile_sam::encode_prompts(&mut g, &prompts, &mut parameters, &config)?;
                 let output = MaskOutput::One;
-                let masks = mobile_sam::build_decoder(&mut g, embedding, &prompts, &mut parameters, &config, output)?;
+                let masks =
+                    mobile_sam::build_decoder(&mut g, embedding, &prompts, &mut parameters, &config, output)?;
                 g.output("masks", masks.low_res_masks)?;
                 g.output("iou", masks.iou)?;
                 let corner = |i: usize| side as f32 * [0.1, 0.2, 0.5, 0.6][i % 4];
@@ -211,7 +225,8 @@ fn network(args: &Args, model: &str) -> Result<()> {
     }
     let kernels = program.kernel_times();
     let flops = kernels.iter().map(|k| k.flops).sum();
-    let measurement = Measurement { boxes, ..Measurement::new(model, [side, side], &device, &times_ms, flops) };
+    let measurement =
+        Measurement { boxes, ..Measurement::new(model, [side, side], &device, &times_ms, flops) };
     measurement.print(args.json)?;
     print_plan(args, &kernels);
     Ok(())
@@ -219,7 +234,8 @@ fn network(args: &Args, model: &str) -> Result<()> {
 
 /// Values without structure, the same each time.
 fn noise(shape: [usize; 4]) -> HostTensor {
-    let values = |i: usize| ((i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
+    let values =
+        |i: usize| ((i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
     HostTensor::f32(shape, (0..shape.iter().product()).map(values).collect::<Vec<f32>>())
 }
 
@@ -253,7 +269,8 @@ fn frame(args: &Args) -> Result<()> {
     ];
     for (name, part, flops) in parts {
         let times: Vec<f64> = latencies.iter().map(part).collect();
-        Measurement::new(name, [frame.height, frame.width], pipeline.device(), &times, flops).print(args.json)?;
+        Measurement::new(name, [frame.height, frame.width], pipeline.device(), &times, flops)
+            .print(args.json)?;
     }
     print_plan(args, &kernels);
     Ok(())
@@ -272,11 +289,15 @@ pub(crate) fn kernel_table(kernels: &[KernelTime]) -> String {
     let mut sums: Vec<(&str, f64, u64, usize)> = Vec::new();
     for kernel in kernels {
         let us = kernel.time.as_secs_f64() * 1e6;
-        let speed =
-            if kernel.flops > 0 && us > 0.0 { format!("{:7.1}", kernel.flops as f64 / us / 1e3) } else { "      -".into() };
-        let KernelTime { op, scope, shape, .. } = kernel;
+        let speed = if kernel.flops > 0 && us > 0.0 {
+            format!("{:7.1}", kernel.flops as f64 / us / 1e3)
+        } else {
+            "      -".into()
+        };
+        let KernelTime { op, scope, shape, branch, waits, .. } = kernel;
+        let after = if waits.is_empty() { String::new() } else { format!("  after {waits:?}") };
         // Writing to a string does not fail.
-        let _ = writeln!(table, "{us:9.1} us {speed} GFLOP/s  {op:<28} {shape:<22} {scope}");
+        let _ = writeln!(table, "{us:9.1} us {speed} GFLOP/s  b{branch} {op:<28} {shape:<22} {scope}{after}");
         match sums.iter_mut().find(|s| s.0 == op) {
             Some(sum) => *sum = (sum.0, sum.1 + us, sum.2 + kernel.flops, sum.3 + 1),
             None => sums.push((op, us, kernel.flops, 1)),
@@ -285,8 +306,13 @@ pub(crate) fn kernel_table(kernels: &[KernelTime]) -> String {
     sums.sort_by(|a, b| b.1.total_cmp(&a.1));
     let all: f64 = sums.iter().map(|s| s.1).sum();
     for (op, us, flops, count) in sums {
-        let speed = if flops > 0 && us > 0.0 { format!("{:7.1}", flops as f64 / us / 1e3) } else { "      -".into() };
-        let _ = writeln!(table, "{us:9.1} us {speed} GFLOP/s  {:4.1} %  {count:3} x {op}", 100.0 * us / all.max(1e-9));
+        let speed =
+            if flops > 0 && us > 0.0 { format!("{:7.1}", flops as f64 / us / 1e3) } else { "      -".into() };
+        let _ = writeln!(
+            table,
+            "{us:9.1} us {speed} GFLOP/s  {:4.1} %  {count:3} x {op}",
+            100.0 * us / all.max(1e-9)
+        );
     }
     table
 }

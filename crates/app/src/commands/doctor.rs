@@ -15,7 +15,12 @@ pub(crate) struct Args {}
 
 #[allow(clippy::print_stdout)] // answers are the output
 pub(crate) fn run(_args: Args) -> Result<ExitCode> {
-    println!("ultramotion   {} on {} {}", env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH);
+    println!(
+        "ultramotion   {} on {} {}",
+        env!("CARGO_PKG_VERSION"),
+        std::env::consts::OS,
+        std::env::consts::ARCH
+    );
     let device = Device::cpu(0);
     let levels: Vec<&str> = Level::available().iter().map(|l| l.name()).collect();
     println!("processor     {}", processor().unwrap_or_else(|| "unknown".into()));

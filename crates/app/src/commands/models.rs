@@ -95,7 +95,13 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 fn list() {
     for builtin in BUILTIN {
         let about = builtin.card.lines().find(|l| !l.trim().is_empty() && !l.starts_with('#')).unwrap_or("");
-        println!("{:<16} {:<10} {:>5.1} MB  {}", builtin.name, builtin.kind, builtin.bytes.len() as f64 / 1e6, about);
+        println!(
+            "{:<16} {:<10} {:>5.1} MB  {}",
+            builtin.name,
+            builtin.kind,
+            builtin.bytes.len() as f64 / 1e6,
+            about
+        );
     }
     if BUILTIN.is_empty() {
         println!("no models are built in (the feature builtin-weights is off)");
@@ -140,7 +146,10 @@ fn verify(model: &str) -> Result<String> {
     // A name says itself what it is; a file is asked.
     let is_segmenter = match std::path::Path::new(model) {
         path if path.is_file() => checkpoint::load(path)?.architecture == Some(Architecture::MobileSam),
-        _ => BUILTIN.iter().any(|b| b.name == model && b.kind == "segmenter") || model == Architecture::MobileSam.name(),
+        _ => {
+            BUILTIN.iter().any(|b| b.name == model && b.kind == "segmenter")
+                || model == Architecture::MobileSam.name()
+        }
     };
     if is_segmenter {
         let segmenter = Segmenter::open(model).map_err(by_fault)?;

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use ultramotion_media::MediaFrame;
 use ultramotion_media::mask::BinaryMask;
 use ultramotion_media::sink::{JsonLines, Overlay, OverlayObject};
 use ultramotion_media::source::FrameSource;
-use ultramotion_media::MediaFrame;
 use ultramotion_pipeline::kpi::Kpi;
 use ultramotion_pipeline::stream::Mailbox;
 use ultramotion_pipeline::{LatencyMs, Orchestrator, ResultPacket};
@@ -91,8 +91,11 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 }
 
 fn progress_bar(total: Option<u64>) -> ProgressBar {
-    let target =
-        if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let target = if std::io::stderr().is_terminal() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
     let bar = ProgressBar::with_draw_target(total, target);
     let template = match total {
         Some(_) => "{bar:32} {pos}/{len} frames  {per_sec}  {msg}",
@@ -247,7 +250,11 @@ impl Job {
             segmenter.config().input_size(),
         );
         println!("device       {}, {} threads, {}", device.name(), device.threads(), device.instructions());
-        let skipped = if self.bad_frames > 0 { format!(", {} bad ones skipped", self.bad_frames) } else { String::new() };
+        let skipped = if self.bad_frames > 0 {
+            format!(", {} bad ones skipped", self.bad_frames)
+        } else {
+            String::new()
+        };
         let late = if args.realtime { format!(", {dropped} dropped to keep up") } else { String::new() };
         println!("frames       {}{skipped}{late} in {:.1} s", kpi.frames(), elapsed.as_secs_f64());
         println!(
@@ -276,7 +283,9 @@ impl Job {
             median(|l| l.download)
         );
         let [h2d, d2h, waits, allocations] = kpi.transfers_per_frame();
-        println!("a frame      {h2d:.0} copy in, {d2h:.0} out, {waits:.0} wait, {allocations:.0} allocations on the device");
+        println!(
+            "a frame      {h2d:.0} copy in, {d2h:.0} out, {waits:.0} wait, {allocations:.0} allocations on the device"
+        );
         println!("results      {}", self.sinks.results.display());
         if let Some(folder) = &self.sinks.overlay_folder {
             println!("overlays     {}", folder.display());
@@ -295,8 +304,9 @@ struct Sinks {
 
 impl Sinks {
     fn create(out: &Path, overlay: bool) -> Result<Self> {
-        std::fs::create_dir_all(out)
-            .with_context(|| format!("cannot create the folder '{}' (choose another with --out)", out.display()))?;
+        std::fs::create_dir_all(out).with_context(|| {
+            format!("cannot create the folder '{}' (choose another with --out)", out.display())
+        })?;
         let results = out.join("results.jsonl");
         let lines = JsonLines::create(&results)?;
         let overlay_folder = overlay.then(|| out.join("overlays"));
