@@ -212,7 +212,8 @@ impl Bench {
     fn up(&self, h: usize, cin: usize, cout: usize) {
         let input = Map::new(1, h, h);
         let w = noise(cin * cout * 4);
-        let weight = PackedConvTranspose::new(self.level, &w, cin, cout, Epilogue::bias_act(&noise(cout), Act::None));
+        let weight =
+            PackedConvTranspose::new(self.level, &w, cin, cout, Epilogue::bias_act(&noise(cout), Act::None));
         let x = noise(input.pixels() * cin);
         let mut y = AlignedVec::zeros(input.pixels() * cout * 4);
         let flops = 8.0 * (input.pixels() * cin * cout) as f64;
@@ -268,9 +269,14 @@ impl Bench {
         let plan = ImagePlan::new(from, from, channels, placement).expect("the sizes are right");
         let frame = vec![100u8; plan.frame_len()];
         let mut y = AlignedVec::zeros(to * to * 3);
-        self.run(&format!("image {from}x{from}x{channels} to {to}x{to}"), 0.0, 12.0 * (to * to) as f64, || {
-            image(self.level, &self.pool, &plan, &frame, ViewMut::new(&mut y, to * to, 3, 3));
-        });
+        self.run(
+            &format!("image {from}x{from}x{channels} to {to}x{to}"),
+            0.0,
+            12.0 * (to * to) as f64,
+            || {
+                image(self.level, &self.pool, &plan, &frame, ViewMut::new(&mut y, to * to, 3, 3));
+            },
+        );
     }
 }
 

@@ -44,7 +44,11 @@ pub struct KernelTime {
     pub shape: String,
     /// Stage.
     pub stage: &'static str,
-    /// Multiply-adds count two.
+    /// Branch that it belongs to; kernels of different branches may run at once on a device that can.
+    pub branch: usize,
+    /// Positions of the kernels in other branches that it waits for.
+    pub waits: Vec<usize>,
+    /// Of the last run when profiled, else of all rows; multiply-adds count two.
     pub flops: u64,
     /// Time in the last run; zero unless profiled.
     pub time: Duration,

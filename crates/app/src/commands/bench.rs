@@ -297,9 +297,10 @@ pub(crate) fn kernel_table(kernels: &[KernelTime]) -> String {
         } else {
             "      -".into()
         };
-        let KernelTime { op, scope, shape, .. } = kernel;
+        let KernelTime { op, scope, shape, branch, waits, .. } = kernel;
+        let after = if waits.is_empty() { String::new() } else { format!("  after {waits:?}") };
         // Writing to a string does not fail.
-        let _ = writeln!(table, "{us:9.1} us {speed} GFLOP/s  {op:<28} {shape:<22} {scope}");
+        let _ = writeln!(table, "{us:9.1} us {speed} GFLOP/s  b{branch} {op:<28} {shape:<22} {scope}{after}");
         match sums.iter_mut().find(|s| s.0 == op) {
             Some(sum) => *sum = (sum.0, sum.1 + us, sum.2 + kernel.flops, sum.3 + 1),
             None => sums.push((op, us, kernel.flops, 1)),

@@ -1,6 +1,6 @@
 //! How a graph is computed: named rewrites, then a plan of where everything lives.
 //!
-//! In: a [`Graph`] as the model wrote it. Out: a [`Plan`] with fused ops in execution order, a placement for every
+//! In: a [`Graph`] as the model wrote it. Out: a plan with fused ops in execution order, a placement for every
 //! tensor, one arena and the two blocks that cross the border. Backends turn plans into kernels.
 //!
 //! ```
@@ -20,6 +20,7 @@
 //! ```
 
 mod arena;
+mod branches;
 mod fold;
 mod fuse;
 mod place;
@@ -117,6 +118,8 @@ pub(crate) enum Step {
 pub(crate) struct Plan {
     pub graph: Graph,
     pub steps: Vec<Step>,
+    /// For each step: its branch, and what it waits for in others. A device that runs everything in order needs neither.
+    pub branches: Vec<branches::Place>,
     sites: Vec<Option<Site>>,
     /// For each node: scratch buffers, as byte offsets into the arena.
     pub scratch: Vec<Vec<(DType, usize, usize)>>,
@@ -195,6 +198,19 @@ impl Plan {
         }
         steps.extend(copies);
 
+        let root = |t: &Tensor| placements[t.0 as usize].root;
+        let accesses: Vec<branches::Access> = steps
+            .iter()
+            .map(|step| match step {
+                Step::Node { index, .. } => branches::Access {
+                    reads: read_by(&graph, step).iter().map(root).collect(),
+                    writes: graph.nodes[*index].outputs.iter().map(root).collect(),
+                },
+                Step::Copy { from, .. } => branches::Access { reads: vec![root(from)], writes: Vec::new() },
+            })
+            .collect();
+        let branches = branches::mark(&accesses, graph.types.len());
+
         let scratch_needs: Vec<Vec<(DType, usize)>> = graph
             .nodes
             .iter()
@@ -231,7 +247,18 @@ impl Plan {
             .iter()
             .map(|p| homes[p.root.0 as usize].map(|home| Site { home, offset: p.offset, pitch: p.pitch }))
             .collect();
-        Plan { graph, steps, sites, scratch, arena_bytes, inputs, outputs, input_bytes, output_bytes }
+        Plan {
+            graph,
+            steps,
+            branches,
+            sites,
+            scratch,
+            arena_bytes,
+            inputs,
+            outputs,
+            input_bytes,
+            output_bytes,
+        }
     }
 }
 
@@ -254,6 +281,18 @@ fn block(graph: &Graph, ports: &[crate::graph::Port]) -> (Vec<BlockEntry>, usize
     (entries, end.next_multiple_of(ALIGNMENT))
 }
 
+/// What a step reads: arguments and row counts.
+fn read_by(graph: &Graph, step: &Step) -> Vec<Tensor> {
+    match step {
+        Step::Node { index, .. } => {
+            let node = &graph.nodes[*index];
+            let counts = node.outputs.iter().filter_map(|&t| graph.ty(t).rows.map(|r| r.count));
+            node.inputs.iter().copied().chain(counts).collect()
+        }
+        Step::Copy { from, .. } => vec![*from],
+    }
+}
+
 /// Roots without a home of their own, with the steps between which they are alive.
 fn lifetimes(
     graph: &Graph,
@@ -263,15 +302,11 @@ fn lifetimes(
 ) -> Vec<(Tensor, Lifetime)> {
     let mut spans: Vec<Option<(usize, usize)>> = vec![None; graph.types.len()];
     for (at, step) in steps.iter().enumerate() {
-        let touched: Vec<Tensor> = match step {
-            Step::Node { index, .. } => {
-                let node = &graph.nodes[*index];
-                let counts = node.outputs.iter().filter_map(|&t| graph.ty(t).rows.map(|r| r.count));
-                node.inputs.iter().chain(&node.outputs).copied().chain(counts).collect()
-            }
-            Step::Copy { from, .. } => vec![*from],
+        let written: &[Tensor] = match step {
+            Step::Node { index, .. } => &graph.nodes[*index].outputs,
+            Step::Copy { .. } => &[],
         };
-        for t in touched {
+        for t in read_by(graph, step).iter().chain(written) {
             let span = &mut spans[placements[t.0 as usize].root.0 as usize];
             *span = Some(span.map_or((at, at), |(first, _)| (first, at)));
         }

@@ -26,6 +26,8 @@ struct BoundStep {
     /// Custom ops decide themselves what no valid rows mean.
     runs_on_nothing: bool,
     stage: usize,
+    /// For all rows.
+    flops: u64,
     report: KernelTime,
 }
 
@@ -60,7 +62,8 @@ impl CpuProgram {
         let steps = plan
             .steps
             .iter()
-            .map(|step| {
+            .zip(&plan.branches)
+            .map(|(step, place)| {
                 let lowered = lower(&plan, &memory, level, step, &mut used);
                 weight_bytes += lowered.packed_bytes;
                 let runs_on_nothing =
@@ -85,10 +88,13 @@ impl CpuProgram {
                     scope,
                     shape,
                     stage,
+                    branch: place.branch,
+                    waits: place.waits.clone(),
                     flops: lowered.flops,
                     time: Duration::ZERO,
                 };
-                BoundStep { kernel: lowered.kernel, count, runs_on_nothing, stage: stage_index, report }
+                let flops = lowered.flops;
+                BoundStep { kernel: lowered.kernel, count, runs_on_nothing, stage: stage_index, flops, report }
             })
             .collect();
         memory.keep_constants(&used);
@@ -120,12 +126,16 @@ impl Executable for CpuProgram {
                 items.saturating_mul(rows_per_item).min(bound)
             });
             if entries == Some(0) && !step.runs_on_nothing {
+                (step.report.time, step.report.flops) = (Duration::ZERO, 0);
                 continue;
             }
             let start = self.profile.then(Instant::now);
             (step.kernel)(&Call { pool: &self.pool, entries });
             if let Some(start) = start {
                 step.report.time = start.elapsed();
+                if let (Some(entries), Some((_, _, bound))) = (entries, step.count) {
+                    step.report.flops = step.flops * entries as u64 / bound.max(1) as u64;
+                }
             }
         }
         if let Some(last) = self.stages.get_mut(stage) {

@@ -72,6 +72,8 @@ impl Executable for InterpretedProgram {
                 scope: node.scope.clone(),
                 shape: graph.shape(node.outputs[0]).to_string(),
                 stage: node.stage,
+                branch: 0,
+                waits: Vec::new(),
                 flops: 0,
                 time: Duration::ZERO,
             })
