@@ -157,9 +157,12 @@ pub enum ConfigError {
         /// Columns.
         width: usize,
     },
-    /// Nothing to detect.
-    #[error("a D-FINE needs at least one class and one query, got {num_classes} and {num_queries}")]
-    Empty {
+    /// Nothing to detect, or too much.
+    #[error(
+        "a D-FINE needs 1 to {limit} classes and at least one query, got {num_classes} and {num_queries}",
+        limit = DfineConfig::MAX_CLASSES
+    )]
+    Counts {
         /// Classes.
         num_classes: usize,
         /// Queries.
@@ -219,7 +222,9 @@ const DECODER: DecoderConfig = DecoderConfig {
 
 impl DfineConfig {
     /// Longest side in pixels that is accepted.
-    pub const MAX_SIDE: usize = 8192;
+    pub const MAX_SIDE: usize = 4096;
+    /// Most classes that are accepted.
+    pub const MAX_CLASSES: usize = 10_000;
 
     /// A size with the published settings: 80 classes, input 640 x 640, 300 queries.
     pub fn new(variant: Variant) -> Self {
@@ -313,9 +318,9 @@ impl DfineConfig {
         if self.input_hw.iter().any(|&s| s == 0 || s > Self::MAX_SIDE || !s.is_multiple_of(32)) {
             return Err(ConfigError::InputSize { height, width });
         }
-        if self.num_classes == 0 || self.num_queries == 0 {
+        if !(1..=Self::MAX_CLASSES).contains(&self.num_classes) || self.num_queries == 0 {
             let (num_classes, num_queries) = (self.num_classes, self.num_queries);
-            return Err(ConfigError::Empty { num_classes, num_queries });
+            return Err(ConfigError::Counts { num_classes, num_queries });
         }
         Ok(())
     }
@@ -351,7 +356,7 @@ impl DfineConfig {
         let layer = |prefix: &str| {
             name.strip_prefix(prefix).and_then(|rest| rest.split('.').next()?.parse::<usize>().ok())
         };
-        let last = self.decoder.layers - 1;
+        let last = self.decoder.layers.saturating_sub(1);
         name.ends_with(".num_batches_tracked")
             || TRAINING_ONLY.contains(&name)
             || ["decoder.decoder.layers.", "decoder.dec_bbox_head."]
@@ -372,9 +377,10 @@ mod tests {
         let bad =
             |input_hw| DfineConfig { input_hw, ..DfineConfig::n() }.validate().map_err(|e| e.to_string());
         let sentence =
-            "a D-FINE cannot take an input of 320 x 300: both must be multiples of 32 from 32 to 8192";
+            "a D-FINE cannot take an input of 320 x 300: both must be multiples of 32 from 32 to 4096";
         assert_eq!(bad([320, 300]), Err(sentence.into()));
-        assert!(bad([0, 32]).is_err() && bad([1 << 20, 32]).is_err() && bad([32, 8192]).is_ok());
+        assert!(bad([0, 32]).is_err() && bad([1 << 20, 32]).is_err() && bad([32, 4096]).is_ok());
+        assert!(DfineConfig { num_classes: usize::MAX, ..DfineConfig::n() }.validate().is_err());
         assert!(DfineConfig { num_queries: 0, ..DfineConfig::n() }.validate().is_err());
         assert!(DfineConfig::named("dfine_xl").is_err());
     }
