@@ -1,5 +1,10 @@
 //! MobileSAM against the official code's outputs, where the fixture is at hand.
 
+#![allow(
+    clippy::print_stdout,
+    reason = "a test that is skipped says so, one that compares says how close it is"
+)]
+
 use std::path::PathBuf;
 
 use ultramotion_engine::Device;
