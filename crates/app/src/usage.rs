@@ -31,8 +31,5 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         }
     }
     eprintln!("error: {sentence}");
-    if std::env::var_os("RUST_BACKTRACE").is_some() {
-        eprintln!("{}", error.backtrace());
-    }
     ExitCode::from(if error.downcast_ref::<UsageError>().is_some() { 2 } else { 1 })
 }

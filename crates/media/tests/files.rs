@@ -1,5 +1,8 @@
 //! Sources from real and from broken files.
 
+// Helpers of tests fail by panicking, and say why they skip.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, ExtendedColorType};

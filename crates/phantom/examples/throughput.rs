@@ -20,9 +20,9 @@ fn main() -> Result<(), PhantomError> {
             })
             .collect();
         times_ms.sort_by(f64::total_cmp);
-        let p50_ms = times_ms[50];
+        let (best_ms, p50_ms) = (times_ms[0], times_ms[50]);
         println!(
-            "{side}x{side}: scene {scene_ms:.0} ms, frame p50 {p50_ms:.2} ms, {:.0} frames/s",
+            "{side}x{side}: scene {scene_ms:.0} ms, frame best {best_ms:.2} ms, p50 {p50_ms:.2} ms, {:.0} frames/s",
             1e3 / p50_ms
         );
     }

@@ -131,9 +131,9 @@ impl Scanner {
                 for (k, (power, id)) in power.iter_mut().zip(&mut ids).enumerate() {
                     // Nodes are inside the grid by construction, so positions between them are too.
                     let (wx, wy) = (from[0] + step[0] * k as f32, from[1] + step[1] * k as f32);
-                    let (xi, yi) = (wx as usize, wy as usize);
+                    let (xi, yi) = (wx as i32, wy as i32);
                     let (tx, ty) = (wx - xi as f32, wy - yi as f32);
-                    let index = yi * stride + xi;
+                    let index = yi as usize * stride + xi as usize;
                     let a = &world.envelope[index..index + 2];
                     let b = &world.envelope[index + stride..index + stride + 2];
                     let top = a[0] + (a[1] - a[0]) * tx;

@@ -154,20 +154,20 @@ proptest! {
     }
 
     #[test]
-    fn greedy_serves_columns_in_order((rows, cols, cost) in problem(7, 7), price in prop_oneof![Just(NO_PRICE), -6f64..6.0]) {
+    fn greedy_makes_the_cheapest_pair_first((rows, cols, cost) in problem(7, 7), price in prop_oneof![Just(NO_PRICE), -6f64..6.0]) {
         let mut col_of_row = vec![0; rows];
         let matrix = CostMatrix::new(&cost, rows, cols).unwrap();
         let s = Solver::Greedy.solve(matrix, price, &mut Workspace::new(0, 0).scratch(), &mut col_of_row).unwrap();
         check_matching(&cost, cols, &col_of_row, &s);
-        let affordable = |c: f32| c.is_finite() && f64::from(c) < price;
-        for j in 0..cols {
-            // No row that was free when it was this column's turn is cheaper.
-            let own = col_of_row.iter().position(|&c| c == j as i32);
-            for i in 0..rows {
-                let free = col_of_row[i] == UNMATCHED || col_of_row[i] >= j as i32;
+        for (i, &own) in col_of_row.iter().enumerate() {
+            for j in 0..cols {
+                // For every pair, one of the two has something at least as good.
                 let c = cost[i * cols + j];
-                if free && affordable(c) {
-                    prop_assert!(own.is_some_and(|own| cost[own * cols + j] <= c));
+                if c.is_finite() && f64::from(c) < price {
+                    let row_is_content = own != UNMATCHED && cost[i * cols + own as usize] <= c;
+                    let holder = col_of_row.iter().position(|&col| col == j as i32);
+                    let col_is_content = holder.is_some_and(|holder| cost[holder * cols + j] <= c);
+                    prop_assert!(row_is_content || col_is_content, "({i}, {j})");
                 }
             }
         }
@@ -265,7 +265,7 @@ fn a_corner_of_a_larger_buffer() {
 }
 
 #[test]
-fn greedy_pays_for_its_order() {
+fn greedy_pays_for_its_haste() {
     let matrix = CostMatrix::new(&[0.0, 1.0, 1.0, 1000.0], 2, 2).unwrap();
     let mut scratch = Workspace::new(2, 2);
     let mut col_of_row = [0; 2];

@@ -165,6 +165,101 @@ fn a_detection_of_another_class_or_far_away_is_another_structure() {
 }
 
 #[test]
+fn gates_keep_strangers_apart() {
+    // A large box that jumps overlaps its old place well, so its cost is low: the distance gate decides.
+    let large = |cx| ([cx, 0.5, 0.5, 0.5], 0.9, 0);
+    let mut t = tracker(TrackerConfig::default());
+    (0..3).for_each(|_| {
+        feed(&mut t, &[large(0.4)], DT);
+    });
+    assert_eq!(feed(&mut t, &[large(0.6)], DT).ids, [2]);
+    // After most of a second the gate is wider.
+    let mut t = tracker(TrackerConfig::default());
+    (0..3).for_each(|_| {
+        feed(&mut t, &[large(0.4)], DT);
+    });
+    (0..24).for_each(|_| {
+        feed(&mut t, &[], DT);
+    });
+    assert_eq!(feed(&mut t, &[large(0.6)], DT).ids, [1]);
+    // Small boxes beside each other: the GIoU gate, where a high price would allow the pair.
+    for (gate_giou, id) in [(-1.0, 1), (0.0, 2)] {
+        let mut t = tracker(TrackerConfig { gate_giou, max_cost: 100.0, ..Default::default() });
+        feed(&mut t, &[at(0.4, 0.5, 0)], DT);
+        assert_eq!(feed(&mut t, &[at(0.52, 0.5, 0)], DT).ids, [id]);
+    }
+    // Without a price worth paying, the nearest pair is not made either.
+    let mut t = tracker(TrackerConfig { max_cost: 0.5, ..Default::default() });
+    feed(&mut t, &[at(0.4, 0.5, 0)], DT);
+    assert_eq!(feed(&mut t, &[at(0.45, 0.5, 0)], DT).ids, [2]);
+}
+
+#[test]
+fn a_track_in_view_is_preferred_to_a_remembered_one() {
+    for (age_cost_per_s, id) in [(0.5, 1), (0.0, 2)] {
+        let mut t = tracker(TrackerConfig { age_cost_per_s, ..Default::default() });
+        (0..4).for_each(|_| {
+            feed(&mut t, &[at(0.50, 0.5, 0), at(0.56, 0.5, 0)], DT);
+        });
+        (0..30).for_each(|_| {
+            feed(&mut t, &[at(0.50, 0.5, 0)], DT);
+        });
+        assert_eq!(feed(&mut t, &[at(0.534, 0.5, 0)], DT).ids, [id]);
+    }
+}
+
+/// Two vessels side by side (one class) and a nerve; the probe sways, the vessels pulsate, the detector jitters,
+/// misses 15 % and invents something now and then.
+#[test]
+fn a_swaying_scene_is_told_apart() {
+    for (rate, solver) in
+        [10.0, 30.0, 60.0].into_iter().flat_map(|r| [(r, Solver::Exact), (r, Solver::Greedy)])
+    {
+        let mut t = tracker(TrackerConfig { solver, ..Default::default() });
+        let mut owner = BTreeMap::new(); // id → structure
+        let (mut random, mut confirmed, mut changes) = (12345u32, 0, 0);
+        let mut last: [Option<i32>; 3] = [None; 3];
+        let mut uniform = || {
+            random = random.wrapping_mul(1664525).wrapping_add(1013904223);
+            (random >> 8) as f32 / (1 << 24) as f32
+        };
+        let frames = (60.0 * rate) as usize;
+        for frame in 0..frames {
+            let time = frame as f32 / rate;
+            let sway = 0.12 * (std::f32::consts::TAU * 0.25 * time).sin();
+            let pulse = 1.0 + 0.08 * (std::f32::consts::TAU * 1.2 * time).sin();
+            let (mut seen, mut truth) = (Vec::new(), Vec::new());
+            for (which, (cx, size, class)) in
+                [(0.40, 0.14, 1), (0.56, 0.12, 1), (0.70, 0.06, 0)].into_iter().enumerate()
+            {
+                let mut noise = || (uniform() + uniform() + uniform() - 1.5) * 0.02; // standard deviation 0.01
+                let b = [cx + sway + noise(), 0.5 + noise(), size * pulse + noise(), size * pulse + noise()];
+                if uniform() > 0.15 {
+                    seen.push((b, 0.5 + 0.4 * uniform(), class));
+                    truth.push(Some(which));
+                }
+            }
+            if uniform() < 0.05 {
+                seen.push(([uniform(), uniform(), 0.1, 0.1], 0.5, (uniform() * 2.0) as i32));
+                truth.push(None);
+            }
+            let f = feed(&mut t, &seen, 1.0 / rate);
+            for (k, which) in truth.iter().enumerate() {
+                let Some(which) = *which else { continue };
+                let id = f.ids[k];
+                assert_eq!(*owner.entry(id).or_insert(which), which, "id {id} moved to another structure");
+                confirmed += f.confirmed[k];
+                changes += i32::from(last[which].is_some_and(|last| last != id));
+                last[which] = Some(id);
+            }
+        }
+        // Nearly every detection of the 2.55 a frame belongs to a confirmed track, and tracks last.
+        assert!(confirmed as usize > frames * 5 / 2, "{rate} Hz: {confirmed} confirmed in {frames} frames");
+        assert!(changes <= 2, "{rate} Hz: {changes} changes of identity in a minute");
+    }
+}
+
+#[test]
 fn the_scene_is_visible_then_relocalizing_then_lost() {
     let mut t = tracker(TrackerConfig::default());
     assert_eq!(t.scene(), Visibility::Lost);
@@ -298,6 +393,18 @@ fn a_full_table_gives_up_what_was_not_seen_for_longest() {
     let f = feed(&mut t, &[at(0.1, 0.1, 0), at(0.5, 0.9, 0)], DT);
     assert_eq!(f.ids, [1, 3]);
     assert_eq!(t.tracks().iter().map(|t| t.id).collect::<BTreeSet<_>>(), BTreeSet::from([1, 3]));
+    let at_once = TrackerConfig { confirm_hits: 1, confirm_window: 1, ..Default::default() };
+    let mut older = Tracker::new(at_once, 2, 3).unwrap();
+    for seen in
+        [&[at(0.1, 0.1, 0), at(0.9, 0.1, 0)][..], &[at(0.9, 0.1, 0)], &[at(0.1, 0.9, 0)], &[at(0.9, 0.9, 0)]]
+    {
+        feed(&mut older, seen, DT);
+    }
+    assert_eq!(
+        older.tracks().iter().map(|t| t.id).collect::<Vec<_>>(),
+        [4, 2, 3],
+        "slot of the oldest is taken"
+    );
     // All in view elsewhere: nothing of the old table is left, and nothing is without an id.
     assert_eq!(feed(&mut t, &[at(0.1, 0.9, 1), at(0.9, 0.9, 1)], DT).ids, [4, 5]);
     assert!(Tracker::new(TrackerConfig::default(), 3, 2).is_err());

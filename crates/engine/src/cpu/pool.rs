@@ -14,6 +14,7 @@
 //! ```
 #![allow(unsafe_code)]
 
+use super::kernels::AlignedVec;
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -22,8 +23,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-/// f32 elements of the scratch memory that each worker has: 1 MiB.
-pub const SCRATCH_LEN: usize = 256 * 1024;
+/// f32 elements of the scratch memory that each thread has: 2 MiB, one large page.
+pub const SCRATCH_LEN: usize = 512 * 1024;
 
 /// How long a worker looks for the next loop before it sleeps.
 const SPIN: Duration = Duration::from_micros(60);
@@ -45,23 +46,18 @@ struct Job {
     chunks: usize,
 }
 
-/// 64-byte aligned scratch.
-#[repr(align(64))]
-#[derive(Clone, Copy)]
-struct CacheLine(#[allow(dead_code)] [f32; 16]);
-
-struct Scratch(UnsafeCell<Box<[CacheLine]>>);
+struct Scratch(UnsafeCell<AlignedVec>);
 
 impl Scratch {
     fn new() -> Self {
-        Scratch(UnsafeCell::new(vec![CacheLine([0.0; 16]); SCRATCH_LEN / 16].into_boxed_slice()))
+        Scratch(UnsafeCell::new(AlignedVec::zeros(SCRATCH_LEN)))
     }
     /// # Safety
     /// Only the thread that owns this slot, one loop at a time.
     #[allow(clippy::mut_from_ref)]
     unsafe fn get(&self) -> &mut [f32] {
-        // SAFETY: exclusive by the caller's promise; a CacheLine is 16 f32.
-        unsafe { std::slice::from_raw_parts_mut((*self.0.get()).as_mut_ptr().cast(), SCRATCH_LEN) }
+        // SAFETY: exclusive by the caller's promise.
+        unsafe { &mut *self.0.get() }
     }
 }
 

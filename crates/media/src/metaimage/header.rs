@@ -80,11 +80,11 @@ impl Header {
                 };
                 return Err(MediaError::header(path, "ElementDataFile", problem));
             }
-            let text = std::str::from_utf8(&line)
-                .ok()
-                .filter(|_| line.last() == Some(&b'\n') || length < MAX_LINE_BYTES);
-            let Some((key, value)) = text.and_then(|text| text.split_once('=')) else {
-                if line.trim_ascii().is_empty() {
+            // Names of people and places in a header are not always UTF-8.
+            let text = String::from_utf8_lossy(&line);
+            let is_whole = line.last() == Some(&b'\n') || length < MAX_LINE_BYTES;
+            let Some((key, value)) = text.split_once('=').filter(|_| is_whole) else {
+                if text.trim().is_empty() && is_whole {
                     continue;
                 }
                 let problem = "is missing before a line that is not 'Key = Value': the file is not a MetaImage or is damaged";

@@ -165,6 +165,14 @@ fn volumes_in_time_are_slices_that_share_their_fields() {
 }
 
 #[test]
+fn a_name_in_latin_1_does_not_matter() {
+    let folder = TempDir::new().unwrap();
+    let head = b"Operator = Ren\xE9\r\nNDims = 2\r\nDimSize = 2 1\r\nElementType = MET_UCHAR\r\nElementDataFile = LOCAL\r\n";
+    let path = file_with(&folder, "a.mha", [head.as_slice(), &[5, 6]].concat());
+    assert_eq!(read_all(&path).unwrap()[0].as_ref().unwrap().pixels, [5, 6]);
+}
+
+#[test]
 fn gzip_and_skipped_bytes_are_understood() {
     let folder = TempDir::new().unwrap();
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

@@ -22,7 +22,7 @@
 //!
 //! let mut lines = JsonLines::create(&folder.path().join("results.jsonl"))?;
 //! lines.write(&[1, 2, 3])?;
-//! # Ok::<(), ultramotion_media::MediaError>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 mod font;

@@ -1,7 +1,5 @@
 //! Draws results over the frame they belong to.
 
-use std::fs::File;
-use std::io::BufWriter;
 use std::path::Path;
 
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
@@ -105,7 +103,7 @@ impl Overlay {
         }
         // A frame that breaks its own promise must not end a run.
         self.pixels.resize(self.width * self.height * 3, 0);
-        let scale = ((self.width.min(self.height) + 150) / 400).max(1) as i64;
+        let scale = ((self.width.min(self.height) + 250) / 400).max(1) as i64;
 
         for object in objects.iter().rev() {
             let colour = object.track_id.map_or([255; 3], track_colour);
@@ -123,10 +121,12 @@ impl Overlay {
 
     /// Writes the last picture.
     pub fn write_png(&self, path: &Path) -> Result<(), MediaError> {
-        let file = File::create(path).map_err(MediaError::io("write", path))?;
-        PngEncoder::new_with_quality(BufWriter::new(file), CompressionType::Fast, FilterType::Adaptive)
+        // Encoded first, then written in one go: a full disk is then an error and not a picture cut short in silence.
+        let mut encoded = Vec::new();
+        PngEncoder::new_with_quality(&mut encoded, CompressionType::Fast, FilterType::Adaptive)
             .write_image(&self.pixels, self.width as u32, self.height as u32, ExtendedColorType::Rgb8)
-            .map_err(|error| MediaError::io("write", path)(std::io::Error::other(error)))
+            .map_err(|error| MediaError::io("encode", path)(std::io::Error::other(error)))?;
+        std::fs::write(path, encoded).map_err(MediaError::io("write", path))
     }
 
     fn blend(&mut self, x: i64, y: i64, colour: Rgb, opacity: f32) {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`cost`] | what a pair costs: class, L1 and GIoU terms |
 //! | [`exact`] | the optimal assignment, with dual variables that prove it |
-//! | [`greedy`] | the approximate one: each column takes the cheapest row that is left |
+//! | [`greedy`] | the approximate one: column-wise minimum, conflicts go to the next best |
 //! | [`matcher`] | [`HungarianMatcher`]: batches of logits and boxes in, pairs out |
 //!
 //! In: a [`CostMatrix`] (f32, row-major). Out: for every row its column or [`UNMATCHED`]. The solvers work on plain
@@ -169,7 +169,7 @@ pub enum Solver {
     /// The optimal assignment ([`exact`]).
     #[default]
     Exact,
-    /// Each column in turn takes the cheapest row that is left ([`greedy`]).
+    /// Column-wise minimum, conflicts go to the next best ([`greedy`]).
     Greedy,
 }
 

@@ -1,8 +1,8 @@
 //! `assign`: who belongs to whom, from a cost matrix on the device.
 
-use super::{clamp_count, describe, f32s, holds, scratch_buffers, scratch_of, tensor, workspace};
+use super::{clamp_count, describe, f32s, holds, scratch_buffers, scratch_of, tensor};
 use crate::assignment::exact::{self, Duals};
-use crate::assignment::{CostMatrix, Scratch, Solver, UNMATCHED};
+use crate::assignment::{CostMatrix, Scratch, ScratchSizes, Solver, UNMATCHED, Workspace};
 use std::sync::Arc;
 use ultramotion_engine::graph::{CpuCall, CustomOp, Graph, GraphError, Tensor, TensorType};
 use ultramotion_engine::reference::Values;
@@ -62,7 +62,7 @@ struct Results<'a> {
 }
 
 impl Assign {
-    fn sizes(inputs: &[TensorType]) -> crate::assignment::ScratchSizes {
+    fn sizes(inputs: &[TensorType]) -> ScratchSizes {
         let [rows, cols] = [inputs[0].shape[0], inputs[0].shape[1]];
         let mut sizes = Scratch::sizes(rows, cols);
         sizes.f64s += rows + cols; // the dual variables before they are rounded
@@ -141,7 +141,7 @@ impl CustomOp for Assign {
 
     fn reference(&self, inputs: &[Values], outputs: &mut [Values]) {
         let ty = tensor(DType::F32, inputs[0].shape.clone());
-        let mut workspace = workspace(Self::sizes(&[ty]));
+        let mut workspace = Workspace::with_sizes(Self::sizes(&[ty]));
         let (rows, cols) = (inputs[0].shape[0], inputs[0].shape[1]);
         let (mut row_duals, mut col_duals) = (vec![0.0; rows], vec![0.0; cols]);
         let [col_of_row, row_of_col, to_row_duals, to_col_duals, matched] = outputs else {

@@ -48,7 +48,7 @@ pub use assign::{Assign, AssignTensors, assign};
 pub use match_cost::{MatchCost, TargetTensors, match_targets};
 pub use track_update::{DetectionTensors, TrackTensors, TrackUpdate, track};
 
-use crate::assignment::{Scratch, ScratchSizes, Workspace};
+use crate::assignment::{Scratch, ScratchSizes};
 use ultramotion_engine::graph::{SliceMut, TensorType};
 use ultramotion_engine::tensor::DType;
 
@@ -66,10 +66,6 @@ fn scratch_of<'a>(buffers: &'a mut [SliceMut<'_>]) -> Scratch<'a> {
         }
         other => panic!("{} scratch buffers are not the three that were declared", other.len()),
     }
-}
-
-fn workspace(sizes: ScratchSizes) -> Workspace {
-    Workspace::with_sizes(sizes)
 }
 
 /// A count from the device as a number of rows: at least 0, at most `bound`.

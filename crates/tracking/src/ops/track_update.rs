@@ -1,8 +1,8 @@
 //! `track_update`: one frame of tracking on the device, the table of tracks in two state tensors.
 
-use super::{clamp_count, describe, f32s, holds, scratch_buffers, scratch_of, tensor, workspace};
+use super::{clamp_count, describe, f32s, holds, scratch_buffers, scratch_of, tensor};
 use crate::TrackingError;
-use crate::assignment::Scratch;
+use crate::assignment::{Scratch, Workspace};
 use crate::track::table::{f32_len, i32_len};
 use crate::track::{
     Detections, TrackOutput, TrackTableMut, TrackerConfig, Visibility, scratch_sizes, update,
@@ -159,7 +159,7 @@ impl CustomOp for TrackUpdate {
                 count: clamp_count(count.as_i32()[0], scores.len()),
             },
             dt_s.as_f64()[0] as f32,
-            workspace(scratch_sizes(scores.len(), self.capacity)).scratch(),
+            Workspace::with_sizes(scratch_sizes(scores.len(), self.capacity)).scratch(),
             TrackOutput {
                 track_ids: track_ids.i32_mut(),
                 confirmed: confirmed.i32_mut(),

@@ -21,7 +21,7 @@ pub struct TrackerConfig {
     /// Weights of the pair cost: `class` · (1 − probability of the track's class) + `bbox` · L1 + `giou` · (1 − GIoU).
     pub weights: CostWeights,
     /// Price of leaving a detection or a track without a partner: pairs that cost this or more are not made, and two
-    /// poor pairs do not break up a good one. 3.5 lets a box move by about its own width between two frames.
+    /// poor pairs do not break up a good one. 4.5 lets a small box move by three times its width between two frames.
     pub max_cost: f32,
     /// Whether a detection must have the class of its track. If not, a track's label follows the majority.
     pub class_must_agree: bool,
@@ -35,6 +35,9 @@ pub struct TrackerConfig {
     /// What a pair costs more for each second its track has not been seen, up to `relocalize_s`, so that a fresh track
     /// is preferred to a remembered one at the same place.
     pub age_cost_per_s: f32,
+    /// What a pair costs more while its track is not confirmed, so that a flash beside a structure does not take its
+    /// detections.
+    pub unconfirmed_cost: f32,
 
     /// Lowest score that starts a track. Weaker detections can only continue one (Y. Zhang et al., "ByteTrack",
     /// ECCV 2022: low scores are evidence where something is expected).
@@ -71,12 +74,13 @@ impl Default for TrackerConfig {
             solver: Solver::Exact,
             independent: false,
             weights: CostWeights::default(),
-            max_cost: 3.5,
+            max_cost: 4.5,
             class_must_agree: true,
             gate_distance: 0.15,
             gate_growth_per_s: 0.15,
             gate_giou: -0.7,
             age_cost_per_s: 0.5,
+            unconfirmed_cost: 1.0,
             birth_score: 0.4,
             duplicate_iou: 0.7,
             confirm_hits: 3,
@@ -85,7 +89,7 @@ impl Default for TrackerConfig {
             forget_s: 3.0,
             forget_frames: 180,
             measurement_noise: 0.01,
-            acceleration_noise: 1.0,
+            acceleration_noise: 0.5,
             nominal_dt_s: 1.0 / 30.0,
             coast_s: 0.3,
             score_gain: 0.3,
@@ -116,6 +120,7 @@ impl TrackerConfig {
                 "it must lie between -1 and 1",
             ),
             ("age_cost_per_s", self.age_cost_per_s, not_negative(self.age_cost_per_s), NUMBER),
+            ("unconfirmed_cost", self.unconfirmed_cost, not_negative(self.unconfirmed_cost), NUMBER),
             ("birth_score", self.birth_score, share(self.birth_score), SHARE),
             ("duplicate_iou", self.duplicate_iou, share(self.duplicate_iou), SHARE),
             (

@@ -4,8 +4,8 @@
 //! form in one number, the tracking index λ = σ_a T² / σ_z (P. R. Kalata, "The Tracking Index: A Generalized
 //! Parameter for α-β and α-β-γ Target Trackers", IEEE Trans. Aerospace and Electronic Systems 20 (1984): with
 //! r = (4 + λ − √(λ² + 8λ)) / 4 they are α = 1 − r² and β = 2 (1 − r)²). So the filter needs no covariance in its
-//! state, and adapts to the frame interval T: at the default noises α is 0.21 at 60 frames a second, 0.38 at 30 and
-//! 0.75 at 10. A jittering detector is smoothed more the faster the frames come, and a gap makes the next detection
+//! state, and adapts to the frame interval T: at the default noises α is 0.15 at 60 frames a second, 0.28 at 30 and
+//! 0.63 at 10. A jittering detector is smoothed more the faster the frames come, and a gap makes the next detection
 //! count more.
 //!
 //! Two departures, because ultrasound moves slowly and jitters:

@@ -218,6 +218,7 @@ impl Frame<'_, '_, '_> {
             + config.weights.bbox * l1_cxcywh(detected, predicted)
             + config.weights.giou * (1.0 - overlap.giou)
             + config.age_cost_per_s * unseen_s
+            + if t.confirmed[slot] != 0 { 0.0 } else { config.unconfirmed_cost }
     }
 
     fn correct(&mut self, k: usize, slot: usize) {

@@ -173,6 +173,26 @@ impl TileSource for Pixels<'_> {
         let [sh, sw] = self.shape.stride;
         sh * sw * self.output.w * self.cin * 4 / self.tiles_per_row
     }
+
+    #[inline(always)]
+    fn fresh(&self, index: usize) -> (*const f32, usize, usize, usize) {
+        // The lowest of the kernel's lines; the others were read for the output line above.
+        let (line, part) = (index / self.tiles_per_row, index % self.tiles_per_row);
+        let (image, oy) = (line / self.output.h, line % self.output.h);
+        let ox = part * self.output.w / self.tiles_per_row;
+        let mr = (part + 1) * self.output.w / self.tiles_per_row - ox;
+        let ([kh, _], [sh, sw], [top, left, ..]) = (self.shape.kernel, self.shape.stride, self.shape.pad);
+        let lines = sh.min(kh);
+        let iy = (oy * sh + kh - lines).saturating_sub(top);
+        let ix = (ox * sw).saturating_sub(left);
+        let first = self.x.wrapping_add(((image * self.input.h + iy) * self.input.w + ix) * self.pitch);
+        // Whole pixels lie side by side, unless they are columns of a wider view.
+        if self.pitch == self.cin {
+            (first, self.input.w * self.pitch, lines, mr * sw * self.cin)
+        } else {
+            (first, self.pitch, mr * sw, self.cin)
+        }
+    }
 }
 
 /// `out[N, OH, OW, Cout] = epilogue(conv(x[N, H, W, Cin]))`. `input` gives N, H and W; the output's size is

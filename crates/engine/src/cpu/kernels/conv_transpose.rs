@@ -64,6 +64,13 @@ impl TileSource for EveryOther {
     fn tile_bytes(&self) -> usize {
         self.width * self.k * 4 / self.tiles_per_line.max(1)
     }
+    #[inline(always)]
+    fn fresh(&self, index: usize) -> (*const f32, usize, usize, usize) {
+        let (line, part) = (index / self.tiles_per_line, index % self.tiles_per_line);
+        let x = part * self.width / self.tiles_per_line;
+        let mr = (part + 1) * self.width / self.tiles_per_line - x;
+        (self.x.wrapping_add((line * self.width + x) * self.pitch), self.pitch, mr, self.k)
+    }
 }
 
 /// `out[N, 2H, 2W, Cout] = epilogue(conv_transpose(x[N, H, W, Cin]))`. The residual has the output's size

@@ -75,6 +75,12 @@ impl TileSource for MatrixRows {
     fn tile_bytes(&self) -> usize {
         self.rows * self.k * 4 / self.tiles.max(1)
     }
+    #[inline(always)]
+    fn fresh(&self, index: usize) -> (*const f32, usize, usize, usize) {
+        let row = index * self.rows / self.tiles;
+        let mr = (index + 1) * self.rows / self.tiles - row;
+        (self.x.wrapping_add(row * self.pitch), self.pitch, mr, self.k)
+    }
 }
 
 /// `out[M, N] = epilogue(x[M, K] · Wᵀ)`. The residual is `[M, N]` and may be the memory of `out`.

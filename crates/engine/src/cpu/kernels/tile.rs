@@ -48,6 +48,8 @@ pub(crate) trait TileSource: Sync {
     fn tile(&self, index: usize, runs: &mut [MaybeUninit<Run>; MAX_RUNS]) -> TileAt;
     /// Bytes of operands behind a tile, to size blocks by.
     fn tile_bytes(&self) -> usize;
+    /// Memory that the tile reads and its predecessor did not: first row, pitch, rows, elements of a row.
+    fn fresh(&self, index: usize) -> (*const f32, usize, usize, usize);
 }
 
 /// A weight matrix `[K, N]` cut into panels of `NV` vectors of columns, each stored K-major.
@@ -232,6 +234,7 @@ impl<T: TileSource> Kernel for Block<'_, T> {
         let post = p.post;
         let direct = post.is_simple() && self.residual.is_none();
         let relu = direct && post.act1 == Act::Relu;
+        let first_panel = self.panel_range.start;
         for panel in self.panel_range {
             let col = panel * p.width;
             let cols = p.width.min(p.n - col);
@@ -254,6 +257,20 @@ impl<T: TileSource> Kernel for Block<'_, T> {
                         cols: if direct { cols } else { vectors * S::LANES },
                         relu,
                     };
+                    // The output's lines arrive while the sums are made, the next operands as well.
+                    for i in 0..at.mr {
+                        for v in 0..vectors {
+                            S::prefetch::<true>(out.add(i * step + v * S::LANES));
+                        }
+                    }
+                    if panel == first_panel && index + 1 < self.tile_range.end {
+                        let (first, pitch, rows, len) = self.source.fresh(index + 1);
+                        for row in 0..rows {
+                            for c in (0..len).step_by(16) {
+                                S::prefetch::<false>(first.wrapping_add(row * pitch + c));
+                            }
+                        }
+                    }
                     if vectors == 2 {
                         micro.rows::<S, 2>(at.mr)
                     } else {

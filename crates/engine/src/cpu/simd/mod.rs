@@ -199,6 +199,22 @@ pub(crate) trait Simd: Copy + 'static {
         }
     }
 
+    /// Asks for the cache line of an address that will be read, or written if `WRITE`. Any address will do.
+    #[inline(always)]
+    unsafe fn prefetch<const WRITE: bool>(p: *const f32) {
+        // SAFETY: prefetches touch nothing; AVX2 processors know PREFETCHW or take it for a no-op.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            if const { WRITE && Self::MR > 4 } {
+                std::arch::asm!("prefetchw [{}]", in(reg) p, options(nostack, preserves_flags, readonly));
+            } else {
+                std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast());
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = p;
+    }
+
     #[inline(always)]
     unsafe fn zero() -> Self::V {
         // SAFETY: the caller's promise about the processor.
