@@ -46,7 +46,7 @@ pub use prompt::{LabelledPoint, ObjectPrompt};
 /// Limits of a predictor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PredictorOptions {
-    /// Objects decoded at once; more are decoded in turn. Memory grows with it: about 25 MB each for an input of 1024.
+    /// Objects decoded at once; more are decoded in turn. Memory grows with it: about 13 MB each for an input of 1024.
     pub objects_per_run: usize,
     /// Objects in one call.
     pub max_objects: usize,

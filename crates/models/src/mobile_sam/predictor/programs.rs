@@ -14,8 +14,8 @@ use crate::mobile_sam::prompt_encoder::{PointKind, Prompts, encode_prompts};
 use crate::mobile_sam::{build_encoder, unused_parameter};
 use crate::parameters::Parameters;
 
-/// Decoders kept compiled, each with its own packed weights (16 MB).
-const MAX_DECODERS: usize = 6;
+/// Decoders kept compiled, each with its own weights and scratch: about 90 MB for 4 objects and an input of 1024.
+const MAX_DECODERS: usize = 3;
 
 /// What a prompt consists of: a decoder takes prompts of one form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
