@@ -1,6 +1,6 @@
 //! How a graph is computed: named rewrites, then a plan of where everything lives.
 //!
-//! In: a [`Graph`] as the model wrote it. Out: a [`Plan`] with fused ops in execution order, a placement for every
+//! In: a [`Graph`] as the model wrote it. Out: a plan with fused ops in execution order, a placement for every
 //! tensor, one arena and the two blocks that cross the border. Backends turn plans into kernels.
 //!
 //! ```
