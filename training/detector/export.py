@@ -2,7 +2,7 @@
 
 In: `last.pt` of a run (its EMA weights are taken). Out: a `.safetensors` with its architecture,
 classes, input size and licence in the metadata. A tensor that float16 would change by more than
-1e-3 of a value (tiny or huge statistics) stays float32.
+1e-3 (relative; tiny or huge statistics) stays float32.
 
     python training/detector/export.py runs/detector/last.pt weights/ultrasound-n.safetensors
 """
@@ -19,8 +19,6 @@ from evaluate import CLASSES
 
 LICENSE = "Apache-2.0 (weights; trained on CC BY 4.0 data)"
 MAX_RELATIVE_LOSS = 1e-3
-# Values this small against the tensor's largest do not count: their rounding cannot be seen.
-NEGLIGIBLE = 1e-5
 
 
 def halved(name: str, value: torch.Tensor) -> torch.Tensor:
@@ -29,13 +27,14 @@ def halved(name: str, value: torch.Tensor) -> torch.Tensor:
         return value
     half = value.half()
     finite = value.isfinite()
-    kept, rounded = value[finite], half[finite].float()
     if not torch.equal(half.isfinite(), finite):
         return value
-    # Statistics are divided by, so each of them counts; weights are summed, so the large ones do.
-    floor = 0.0 if name.endswith("running_var") else NEGLIGIBLE * kept.abs().max().item() if len(kept) else 0.0
-    lost = (kept - rounded).abs() / kept.abs().clamp(min=1e-30)
-    return value if (lost[kept.abs() > floor] > MAX_RELATIVE_LOSS).any() else half
+    kept, lost = value[finite].double(), (value - half.float())[finite].double()
+    if name.endswith("running_var"):  # divided by, so each value counts
+        relative = (lost.abs() / kept.abs().clamp(min=1e-30)).max()
+    else:  # summed, so the tensor counts as a whole
+        relative = lost.norm() / kept.norm().clamp(min=1e-30)
+    return value if relative > MAX_RELATIVE_LOSS else half
 
 
 def export(run: Path, out: Path) -> None:

@@ -7,7 +7,7 @@ EMA weights included), `log.jsonl` (one line every few steps, losses and held-ou
 
 The run is bounded by time, not by steps: the learning rate follows a cosine over `--minutes` of training
 time, so the same command suits a fast and a slow machine. Time during which the process was stopped
-does not count. Running the command again goes on from `last.pt`.
+does not count. Running the command again goes on from `last.pt`; SIGTERM saves and ends it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import argparse  # noqa: E402
 import copy  # noqa: E402
 import json  # noqa: E402
 import math  # noqa: E402
+import signal  # noqa: E402
 import statistics  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
@@ -200,10 +201,12 @@ def main():
         plot(log_path, args.out / "curve.png")
 
     log({"step": step, "frames": {n: len(f) for n, f in train.items()}, "shares": sampler.shares})
+    stop: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stop.append(number))
     recent: list[float] = []
     sums: list[dict] = []
     scored_s, saved_s = trained_s, trained_s
-    while trained_s < args.minutes * 60:
+    while trained_s < args.minutes * 60 and not stop:
         started = time.monotonic()
         progress = trained_s / (args.minutes * 60)
         side = side_at(args, step, progress)
@@ -246,7 +249,8 @@ def main():
             score(limit=48)
             scored_s = trained_s
     save()
-    score()
+    if not stop:
+        score()
 
 
 if __name__ == "__main__":
