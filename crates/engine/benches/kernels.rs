@@ -258,6 +258,46 @@ impl Bench {
         });
     }
 
+    fn mlp(&self, m: usize, c: usize, hidden: usize) {
+        let first = Epilogue::bias_act(&noise(hidden), Act::Gelu);
+        let first = PackedLinear::new(self.level, &noise(hidden * c), hidden, c, first);
+        let second = Epilogue::bias_act(&noise(c), Act::None);
+        let second = PackedLinear::new(self.level, &noise(c * hidden), c, hidden, second);
+        let x = noise(m * c);
+        let mut y = AlignedVec::zeros(m * c);
+        let flops = 4.0 * (m * c * hidden) as f64;
+        self.run(&format!("mlp {m}x{c}->{hidden} Gelu"), flops, 8.0 * (m * c) as f64, || {
+            let x = View::new(&x, m, c, c);
+            mlp(&self.pool, x, &first, &second, Some(x), ViewMut::new(&mut y, m, c, c));
+        });
+    }
+
+    fn bottleneck(&self, h: usize, cin: usize, c: usize, cout: usize, stride: usize) {
+        let input = Map::new(1, h, h);
+        let shape = ConvShape::square(3, stride, 1);
+        let out = shape.output(input).pixels();
+        let act = |n: usize| Epilogue::bias_act(&noise(n), Act::Gelu);
+        let expand = PackedLinear::new(self.level, &noise(c * cin), c, cin, act(c));
+        let middle = PackedDepthwise::new(self.level, &noise(c * 9), c, shape, act(c));
+        let project = PackedLinear::new(self.level, &noise(c * cout), cout, c, act(cout));
+        let x = noise(input.pixels() * cin);
+        let mut y = AlignedVec::zeros(out * cout);
+        let flops = 2.0 * (c * (input.pixels() * cin + out * 9 + out * cout)) as f64;
+        let bytes = 4.0 * (x.len() + y.len()) as f64;
+        self.run(&format!("bottleneck s{stride} {h}x{h} {cin}->{c}->{cout} Gelu"), flops, bytes, || {
+            inverted_bottleneck(
+                &self.pool,
+                View::new(&x, input.pixels(), cin, cin),
+                input,
+                &expand,
+                &middle,
+                &project,
+                None,
+                ViewMut::new(&mut y, out, cout, cout),
+            );
+        });
+    }
+
     fn image(&self, from: usize, to: usize, channels: usize) {
         let placement = ImagePlacement {
             size: [to, to],
@@ -333,6 +373,12 @@ fn main() {
     b.linear(65536, 64, 256, Act::Gelu);
     b.depthwise(256, 256, 3, 1, Act::Gelu);
     b.linear(65536, 256, 64, Act::None);
+    b.bottleneck(256, 64, 256, 64, 1);
+    b.bottleneck(256, 64, 128, 128, 2);
+    b.bottleneck(128, 128, 160, 160, 2);
+    b.mlp(16384, 128, 512);
+    b.mlp(4096, 160, 640);
+    b.mlp(4096, 320, 1280);
     b.linear(17689, 128, 384, Act::None);
     b.linear(16384, 128, 512, Act::Gelu);
     b.linear(16384, 512, 128, Act::None);
