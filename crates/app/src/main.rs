@@ -53,6 +53,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    usage::on_panic();
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_env("ULTRAMOTION_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();

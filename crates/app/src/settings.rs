@@ -6,6 +6,8 @@ use anyhow::Result;
 use clap::Args;
 use serde::Deserialize;
 use ultramotion_engine::Device;
+use ultramotion_media::MediaError;
+use ultramotion_models::dfine::ConfigError;
 use ultramotion_models::zoo::{Detector, Segmenter, ZooError};
 use ultramotion_pipeline::{Orchestrator, PipelineOptions, Residency};
 use ultramotion_tracking::assignment::MatcherMode;
@@ -116,7 +118,10 @@ impl PipelineArgs {
 
 fn read(path: &Path) -> Result<File> {
     let text = std::fs::read_to_string(path)
-        .map_err(|error| usage(format!("cannot read the configuration '{}': {error}", path.display())))?;
+        .map_err(|error| {
+        let path = path.to_owned();
+        usage(format!("{}; check the path after --config", MediaError::Io { action: "read", path, source: error }))
+    })?;
     toml::from_str(&text).map_err(|error| {
         let place = error.span().map_or(String::new(), |span| {
             format!(" line {}", text[..span.start.min(text.len())].lines().count().max(1))
@@ -138,10 +143,13 @@ impl Settings {
     }
 }
 
-/// A name that is not known is the command line's fault; a file that does not fit is the run's.
+/// A name that is not known, or a model of the other kind, is the command line's fault; a file that is broken is the
+/// run's.
 pub(crate) fn by_fault(error: ZooError) -> anyhow::Error {
     match error {
         ZooError::Unknown { .. } => usage(error),
+        ZooError::WrongKind { wanted, .. } => usage(format!("{error}; give a {wanted} after --{wanted}")),
+        ZooError::Detector(ConfigError::NotDfine { .. }) => usage(error),
         other => other.into(),
     }
 }

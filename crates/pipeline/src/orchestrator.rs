@@ -213,6 +213,8 @@ impl Orchestrator {
         let mask_bytes = FrameFormat::of(frame).mask_bytes();
         (packet.masks.width, packet.masks.height) = (frame.width, frame.height);
         packet.masks.bytes.clear();
+        // Room for K at once: more objects than ever before must not cost an allocation.
+        packet.masks.bytes.reserve(self.options.max_objects * mask_bytes);
         for i in 0..outcome.len() {
             // A row that the tracker took for no box is none.
             if outcome.track_ids[i] == 0 {

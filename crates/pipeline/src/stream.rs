@@ -80,6 +80,11 @@ impl<T> Mailbox<T> {
         self.arrived.notify_all();
     }
 
+    /// Whether [`Mailbox::close`] was called: what is put from then on is not taken.
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// Items that were pushed out.
     pub fn dropped(&self) -> u64 {
         self.lock().dropped
@@ -109,6 +114,7 @@ mod tests {
         assert_eq!(taken.len() as u64 + mailbox.dropped(), 10_000);
         assert!(taken.windows(2).all(|w| w[0] < w[1]), "in order");
         assert_eq!(taken.last(), Some(&9_999), "the newest always arrives");
+        assert!(mailbox.is_closed());
         assert_eq!(mailbox.put(1), Some(1), "a closed mailbox takes nothing");
     }
 }

@@ -5,11 +5,13 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Subcommand;
-use ultramotion_models::checkpoint::{self, Architecture, StoredPrecision};
+use ultramotion_models::checkpoint::{self, Architecture, Checkpoint, StoredPrecision};
+use ultramotion_models::dfine::DfineConfig;
+use ultramotion_models::mobile_sam::MobileSamConfig;
 use ultramotion_models::zoo::{BUILTIN, Detector, Segmenter};
 
 use crate::settings::by_fault;
-use crate::usage::usage;
+use crate::usage::{report, usage};
 
 /// Lists, inspects, converts and verifies models.
 ///
@@ -74,6 +76,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
                 checkpoint.input_size = Some([side, side]);
             }
             checkpoint.license = license.or(checkpoint.license);
+            check_input(&checkpoint)?;
             let precision = if f32 { StoredPrecision::F32 } else { StoredPrecision::F16 };
             let written = checkpoint::save(&to, &checkpoint, precision)?;
             let kept = match written.kept_f32.len() {
@@ -83,12 +86,27 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             println!("{}: {:.1} MB{kept}", to.display(), written.bytes as f64 / 1e6);
         }
         Command::Verify { models } => {
+            let mut worst = ExitCode::SUCCESS;
             for model in models {
-                println!("{model}: {}", verify(&model)?);
+                match verify(&model) {
+                    Ok(verdict) => println!("{model}: {verdict}"),
+                    // Each model gets its verdict.
+                    Err(error) => worst = report(&error),
+                }
             }
+            return Ok(worst);
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A file that could not be opened as a model again is not written.
+fn check_input(checkpoint: &Checkpoint) -> Result<()> {
+    match (checkpoint.architecture, checkpoint.input_size) {
+        (Some(Architecture::MobileSam), Some([side, _])) => MobileSamConfig::new(side).map(drop).map_err(usage),
+        (Some(_), Some(_)) => DfineConfig::from_checkpoint(checkpoint).map(drop).map_err(usage),
+        _ => Ok(()),
+    }
 }
 
 #[allow(clippy::print_stdout)] // answers are the output

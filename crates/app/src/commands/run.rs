@@ -6,15 +6,15 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use ultramotion_media::MediaFrame;
 use ultramotion_media::mask::BinaryMask;
 use ultramotion_media::sink::{JsonLines, Overlay, OverlayObject};
 use ultramotion_media::source::FrameSource;
+use ultramotion_media::{MediaError, MediaFrame};
 use ultramotion_pipeline::kpi::Kpi;
 use ultramotion_pipeline::stream::Mailbox;
-use ultramotion_pipeline::{LatencyMs, Orchestrator, ResultPacket};
+use ultramotion_pipeline::{LatencyMs, Orchestrator, PipelineError, ResultPacket};
 
 use crate::device::DeviceArgs;
 use crate::interrupt::Interrupt;
@@ -36,7 +36,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     pipeline: PipelineArgs,
     /// Stop after N frames [default: all; 150 of the phantom]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     frames: Option<u64>,
     /// Play at the source's own pace; frames that come while the pipeline is busy are dropped, oldest first
     #[arg(long)]
@@ -54,7 +54,7 @@ const MAILBOX_DEPTH: usize = 2;
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let settings = args.pipeline.resolve()?;
-    let source = source::open(&args.source)?;
+    let mut source = source::open(&args.source)?;
     let mut pipeline = settings.build(args.device.open()?)?;
     let kernels = std::env::var("ULTRAMOTION_DEBUG").is_ok_and(|level| level.trim() == "2");
     if kernels {
@@ -74,6 +74,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         kernels,
     };
     let interrupt = Interrupt::listen();
+    compile_ahead(source.as_mut(), &mut job.pipeline)?;
     let start = Instant::now();
     let limit = limit.unwrap_or(u64::MAX);
     let dropped = if args.realtime {
@@ -88,6 +89,19 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         bail!("no frame of '{}' could be processed", args.source);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Compiles for the first frame, so that neither its latency nor the real-time clock pays for it. What is wrong with
+/// that frame is said when its turn comes.
+fn compile_ahead(source: &mut dyn FrameSource, pipeline: &mut Orchestrator) -> Result<()> {
+    let mut frame = MediaFrame::default();
+    if let Some(Ok(())) = source.read_into(&mut frame) {
+        match pipeline.prepare(&source::borrow(&frame)) {
+            Ok(()) | Err(PipelineError::Frame(_)) => {}
+            Err(error) => return Err(error).context(format!("frame {} of {}", frame.frame_id, frame.source)),
+        }
+    }
+    Ok(source.rewind()?)
 }
 
 fn progress_bar(total: Option<u64>) -> ProgressBar {
@@ -139,7 +153,9 @@ fn in_real_time(
             let mut spare = MediaFrame::default();
             let mut clock: Option<(Instant, f64)> = None;
             for _ in 0..limit {
-                let Some(read) = source.read_into(&mut spare).filter(|_| !interrupt.is_set()) else { break };
+                // Closed: the pipeline has failed, and nobody takes what is put.
+                let stopped = || interrupt.is_set() || mailbox.is_closed();
+                let Some(read) = source.read_into(&mut spare).filter(|_| !stopped()) else { break };
                 let item = match read {
                     Ok(()) => {
                         let (start, first_s) = *clock.get_or_insert((Instant::now(), spare.timestamp_s));
@@ -148,7 +164,7 @@ fn in_real_time(
                             let due = start + Duration::try_from_secs_f64(due_s).unwrap_or_default();
                             // Short naps, so that Ctrl-C is heard in a pause of the recording.
                             while let Some(rest) = due.checked_duration_since(Instant::now()) {
-                                if interrupt.is_set() {
+                                if stopped() {
                                     break;
                                 }
                                 thread::sleep(rest.min(Duration::from_millis(50)));
@@ -202,7 +218,7 @@ impl Job {
                         bar.set_message(format!("{:.1} ms", packet.latency_ms.total));
                         bar.inc(1);
                     }
-                    Err(error @ ultramotion_pipeline::PipelineError::Frame(_)) => {
+                    Err(error @ PipelineError::Frame(_)) => {
                         let problem = format!("frame {} of {}: {error}", frame.frame_id, frame.source);
                         self.skip(&problem);
                     }
@@ -294,6 +310,13 @@ impl Job {
     }
 }
 
+fn create_folder(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).map_err(|source| {
+        let error = MediaError::Io { action: "create the folder", path: path.to_owned(), source };
+        anyhow!("{error}; choose another with --out")
+    })
+}
+
 /// Where results go.
 struct Sinks {
     lines: JsonLines,
@@ -304,15 +327,12 @@ struct Sinks {
 
 impl Sinks {
     fn create(out: &Path, overlay: bool) -> Result<Self> {
-        std::fs::create_dir_all(out).with_context(|| {
-            format!("cannot create the folder '{}' (choose another with --out)", out.display())
-        })?;
+        create_folder(out)?;
         let results = out.join("results.jsonl");
         let lines = JsonLines::create(&results)?;
         let overlay_folder = overlay.then(|| out.join("overlays"));
         if let Some(folder) = &overlay_folder {
-            std::fs::create_dir_all(folder)
-                .with_context(|| format!("cannot create the folder '{}'", folder.display()))?;
+            create_folder(folder)?;
         }
         Ok(Sinks { lines, results, overlay: Overlay::new(), overlay_folder })
     }
