@@ -33,6 +33,7 @@ mod tile;
 mod top_k;
 mod transpose;
 mod view;
+mod window_attention;
 mod windows;
 
 pub use aligned::AlignedVec;
@@ -53,4 +54,5 @@ pub use rows::{LayerNorm, Reduce, layer_norm, reduce, softmax};
 pub use top_k::{gather_rows, top_k};
 pub use transpose::transpose;
 pub use view::{Map, View, ViewMut};
+pub use window_attention::{WindowAttention, window_attention};
 pub use windows::{window_merge, window_partition, window_rows};

@@ -16,7 +16,7 @@ unsafe fn horner<S: Simd, const N: usize>(coefficients: &[f32; N], x: S::V) -> S
 /// `2^f` for `|f| <= 1/2`: relative error 1e-7 before rounding.
 const EXP2: [f32; 6] = [1.0, 0.693_147_24, 0.240_222_35, 0.055_503_08, 0.009_671_897, 0.001_340_728_8];
 /// `e^r` for `|r| <= ln 2 / 2`: the same polynomial.
-const EXP: [f32; 6] = [1.0, 1.0000001, 0.49999135, 0.16666358, 0.041899593, 0.0083794139];
+const EXP: [f32; 6] = [1.0, 1.000_000_1, 0.499_991_35, 0.166_663_58, 0.041_899_595, 0.008_379_414];
 
 /// `e^x`, to about 2 ulp; 0 below -104 at the latest, large but perhaps finite past the largest f32.
 ///
