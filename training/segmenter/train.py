@@ -321,9 +321,9 @@ def main():
         print(f"resumed at step {step}, {seconds / 60:.1f} minutes", flush=True)
 
     def checkpoint():
-        found, iou_error = scores(ema.model(), watched, jitter=True)
-        dice = {f"{s} {label}": round(float(np.mean(v, 0)[0]), 4) for (s, label), v in sorted(found.items())}
-        log({"phase": "watch", "step": step, "seconds": seconds, "dice": dice, "iou_error": iou_error})
+        found, iou_errors = scores(ema.model(), watched)
+        dice = {f"{s} {label}": round(float(np.mean(v, 0)[0]), 4) for (s, label), v in sorted(found["jittered"].items())}
+        log({"phase": "watch", "step": step, "seconds": seconds, "dice": dice, "iou_error": iou_errors["jittered"]})
         state = {"model": model.state_dict(), "auxiliary": auxiliary.state_dict(), "ema": ema.state}
         state |= {"optimizer": optimizer.state_dict(), "step": step, "seconds": seconds}
         torch.save(state, checkpoint_path.with_suffix(".partial"))
