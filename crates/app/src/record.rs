@@ -1,6 +1,7 @@
 //! A result packet as a line of `results.jsonl`.
 
 use serde::Serialize;
+use ultramotion_engine::ledger::Counts;
 use ultramotion_media::mask::{BinaryMask, CocoRle};
 use ultramotion_pipeline::{LatencyMs, MaskView, Modes, ResultPacket};
 
@@ -31,14 +32,22 @@ struct ObjectRecord<'a> {
     mask_score: f32,
 }
 
+/// Transfers, waits and allocations on the device.
 #[derive(Debug, Serialize)]
-struct Transfers {
-    h2d: u64,
-    h2d_bytes: u64,
-    d2h: u64,
-    d2h_bytes: u64,
-    host_syncs: u64,
-    allocations: u64,
+pub(crate) struct Transfers {
+    pub h2d: u64,
+    pub h2d_bytes: u64,
+    pub d2h: u64,
+    pub d2h_bytes: u64,
+    pub host_syncs: u64,
+    pub allocations: u64,
+}
+
+impl From<Counts> for Transfers {
+    fn from(counts: Counts) -> Self {
+        let Counts { h2d, h2d_bytes, d2h, d2h_bytes, host_syncs, allocations, .. } = counts;
+        Transfers { h2d, h2d_bytes, d2h, d2h_bytes, host_syncs, allocations }
+    }
 }
 
 /// A mask for drawing and coding.
@@ -58,7 +67,6 @@ impl<'a> Record<'a> {
             mask: CocoRle::encode(mask),
             mask_score: object.mask_score,
         });
-        let t = packet.transfers;
         Record {
             frame_id: packet.frame_id,
             timestamp: packet.timestamp_s,
@@ -68,14 +76,7 @@ impl<'a> Record<'a> {
             state: packet.state.as_str(),
             objects: objects.collect(),
             latency_ms: packet.latency_ms,
-            transfers: Transfers {
-                h2d: t.h2d,
-                h2d_bytes: t.h2d_bytes,
-                d2h: t.d2h,
-                d2h_bytes: t.d2h_bytes,
-                host_syncs: t.host_syncs,
-                allocations: t.allocations,
-            },
+            transfers: packet.transfers.into(),
             device: packet.device,
             modes: packet.modes,
         }

@@ -5,7 +5,7 @@ use ultramotion_engine::graph::{Graph, GraphError, ImageTransform, Tensor};
 use ultramotion_engine::tensor::HostTensor;
 use ultramotion_models::dfine::{self, DetectionTensors, SelectionOptions};
 use ultramotion_models::mobile_sam::{
-    self, MaskGeometry, MaskOutput, PIXEL_MEAN, PIXEL_STD, Prompts, SourceMasks,
+    self, MaskGeometry, MaskOutput, Prompts, SourceMasks,
 };
 use ultramotion_models::parameters::Parameters;
 use ultramotion_models::zoo::{Detector, Segmenter};
@@ -70,15 +70,8 @@ pub(crate) fn track(
 pub(crate) fn encode(g: &mut Graph, frame: Tensor, segmenter: &Segmenter) -> Result<Tensor, GraphError> {
     g.set_stage(SEGMENT);
     let config = segmenter.config();
-    let (height, width) = (g.shape(frame)[0], g.shape(frame)[1]);
-    let side = config.input_size();
-    let transform = ImageTransform {
-        output_hw: [side, side],
-        resized_hw: config.resized_hw(height, width),
-        scale: PIXEL_STD.map(|std| 1.0 / std),
-        shift: std::array::from_fn(|c| -PIXEL_MEAN[c] / PIXEL_STD[c]),
-    };
-    let image = g.image_to_tensor(frame, transform)?;
+    let source_hw = [g.shape(frame)[0], g.shape(frame)[1]];
+    let image = g.image_to_tensor(frame, config.image_transform(source_hw))?;
     let mut parameters = Parameters::new(segmenter.weights());
     g.scoped("segmenter", |g| mobile_sam::build_encoder(g, image, &mut parameters, config))
 }

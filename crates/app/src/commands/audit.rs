@@ -10,6 +10,7 @@ use ultramotion_pipeline::kpi::Kpi;
 use ultramotion_pipeline::{LatencyMs, Residency};
 
 use crate::device::DeviceArgs;
+use crate::record::Transfers;
 use crate::settings::{PipelineArgs, Settings};
 use crate::source;
 
@@ -40,16 +41,6 @@ struct Mode {
     /// Of one frame, after the first.
     transfers: Transfers,
     device_memory_mb: f64,
-}
-
-#[derive(Debug, Serialize)]
-struct Transfers {
-    h2d: u64,
-    h2d_bytes: u64,
-    d2h: u64,
-    d2h_bytes: u64,
-    host_syncs: u64,
-    allocations: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -100,14 +91,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
                 segment: p50(|l| l.segment),
                 download: p50(|l| l.download),
             },
-            transfers: Transfers {
-                h2d: last.h2d,
-                h2d_bytes: last.h2d_bytes,
-                d2h: last.d2h,
-                d2h_bytes: last.d2h_bytes,
-                host_syncs: last.host_syncs,
-                allocations: last.allocations,
-            },
+            transfers: last.into(),
             device_memory_mb: pipeline.memory_bytes() as f64 / 1e6,
         });
         described = Some((pipeline.device().name(), pipeline.device().threads()));

@@ -183,7 +183,7 @@ fn reads_pitch(op: &Op, argument: usize, shape: &Shape, output: &Shape) -> bool 
         | Op::Reduce(_)
         | Op::DeformableAttention { .. }
         | Op::Concat { .. } => true,
-        Op::LayerNorm { .. } => argument == 0,
+        Op::LayerNorm { .. } | Op::WindowAttention { .. } => argument == 0,
         _ => false,
     }
 }
@@ -202,6 +202,7 @@ fn writes_pitch(op: &Op) -> bool {
             | Op::Softmax
             | Op::LayerNorm { .. }
             | Op::Attention { .. }
+            | Op::WindowAttention { .. }
             | Op::DeformableAttention { .. }
             | Op::Concat { .. }
     )

@@ -1,6 +1,8 @@
 //! Builder methods of neural networks: convolutions, linear layers, norms, attention, image input.
 
-use super::{Epilogue, Graph, GraphError, ImageTransform, Op, Padding, Tensor, TensorType};
+use super::{
+    Epilogue, Graph, GraphError, ImageTransform, Op, Padding, Tensor, TensorType, WindowAttentionParameters,
+};
 use crate::tensor::{DType, Shape};
 
 impl Graph {
@@ -221,6 +223,48 @@ impl Graph {
         let shape = [sq[0].max(sk[0]), sq[1], sv[2]].into();
         let op = Op::Attention { heads, scale, bias: bias.is_some() };
         Ok(self.push(op, &inputs, TensorType { dtype: DType::F32, shape, rows }))
+    }
+
+    /// Self-attention inside windows of `window` x `window` pixels, with its input added: for `[N, H, W, C]`, in each
+    /// window `x + project(softmax(q kᵀ / √(C / heads) + score_bias) v)` of the normalised pixels (Liu et al. 2021,
+    /// without the shift). Windows past the right and bottom edges are filled with zero pixels, which are normalised and
+    /// attended to like others.
+    pub fn window_attention(
+        &mut self,
+        x: Tensor,
+        parameters: WindowAttentionParameters,
+        heads: usize,
+        window: usize,
+        epsilon: f32,
+    ) -> Result<Tensor, GraphError> {
+        let [_, _, _, c] = self.feature_map("window_attention", x)?;
+        let WindowAttentionParameters { norm, qkv, score_bias, project } = parameters;
+        let area = window * window;
+        let expected: [(Tensor, Vec<usize>); 7] = [
+            (norm[0], vec![c]),
+            (norm[1], vec![c]),
+            (qkv[0], vec![3 * c, c]),
+            (qkv[1], vec![3 * c]),
+            (score_bias, vec![heads, area, area]),
+            (project[0], vec![c, c]),
+            (project[1], vec![c]),
+        ];
+        let fits = heads > 0
+            && window > 0
+            && c.is_multiple_of(heads)
+            && expected.iter().all(|(t, dims)| self.shape(*t).dims() == dims);
+        if !fits {
+            let shapes: Vec<String> = expected.iter().map(|(t, _)| self.shape(*t).to_string()).collect();
+            let reason = format!(
+                "input {}, {heads} heads, window {window}, parameters {}",
+                self.shape(x),
+                shapes.join(", ")
+            );
+            return Err(self.error("window_attention", reason));
+        }
+        let ty = self.ty(x).clone();
+        let inputs: Vec<Tensor> = std::iter::once(x).chain(expected.iter().map(|(t, _)| *t)).collect();
+        Ok(self.push(Op::WindowAttention { window, heads, epsilon }, &inputs, ty))
     }
 
     /// Multi-scale deformable attention (Zhu et al. 2021, eq. 3) with the sampling of PyTorch's

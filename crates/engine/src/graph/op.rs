@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Tensor;
 use super::custom::CustomOp;
 use crate::tensor::HostTensor;
 
@@ -106,6 +107,19 @@ impl Epilogue {
     }
 }
 
+/// Parameters of [`Graph::window_attention`](super::Graph::window_attention) over C channels.
+#[derive(Debug, Clone, Copy)]
+pub struct WindowAttentionParameters {
+    /// Weight and bias of the layer norm, `[C]` each.
+    pub norm: [Tensor; 2],
+    /// Weight `[3·C, C]` and bias `[3·C]`: the queries of all heads, then the keys, then the values.
+    pub qkv: [Tensor; 2],
+    /// `[heads, window², window²]`, added to the scores.
+    pub score_bias: Tensor,
+    /// Weight `[C, C]` and bias `[C]` of the projection.
+    pub project: [Tensor; 2],
+}
+
 /// How a raw frame becomes a network's input; see [`Graph::image_to_tensor`](super::Graph::image_to_tensor).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageTransform {
@@ -143,6 +157,7 @@ pub enum Op {
     TopK { k: usize },
     Gather,
     Attention { heads: usize, scale: f32, bias: bool },
+    WindowAttention { window: usize, heads: usize, epsilon: f32 },
     DeformableAttention { heads: usize, levels_hw: Vec<[usize; 2]>, points_per_level: Vec<usize> },
     ImageToTensor(ImageTransform),
     LimitRows,
@@ -199,6 +214,7 @@ impl Op {
             Op::TopK { .. } => "top_k",
             Op::Gather => "gather",
             Op::Attention { .. } => "attention",
+            Op::WindowAttention { .. } => "window_attention",
             Op::DeformableAttention { .. } => "deformable_attention",
             Op::ImageToTensor(_) => "image_to_tensor",
             Op::LimitRows => "limit_rows",

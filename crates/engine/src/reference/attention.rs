@@ -1,7 +1,7 @@
-//! Attention over keys, and deformable attention over sampled points.
+//! Attention over keys, inside windows, and over sampled points.
 
 use super::Values;
-use super::networks::softmax_row;
+use super::networks::{layer_norm, linear, softmax_row};
 use crate::tensor::Shape;
 
 pub(super) fn attention(arguments: &[&Values], heads: usize, scale: f64, out: Shape) -> Values {
@@ -32,6 +32,48 @@ pub(super) fn attention(arguments: &[&Values], heads: usize, scale: f64, out: Sh
         }
     }
     Values::f64(out, result)
+}
+
+pub(super) fn window_attention(arguments: &[&Values], window: usize, heads: usize, epsilon: f64) -> Values {
+    let [x, gamma, beta, qkv_weight, qkv_bias, score_bias, project_weight, project_bias] = arguments else {
+        panic!("window_attention has eight inputs")
+    };
+    let (n, h, w, c) = (x.shape[0], x.shape[1], x.shape[2], x.shape[3]);
+    let (down, across, area) = (h.div_ceil(window), w.div_ceil(window), window * window);
+    // Row of the map, if any, of every pixel of every window.
+    let rows: Vec<Option<usize>> = (0..n * down * across * area)
+        .map(|i| {
+            let (pixel, index) = (i % area, i / area);
+            let (at, image) = (index % (down * across), index / (down * across));
+            let (y, x) = (at / across * window + pixel / window, at % across * window + pixel % window);
+            (y < h && x < w).then_some((image * h + y) * w + x)
+        })
+        .collect();
+    let windows = n * down * across;
+    let indices = rows.iter().flat_map(|row| (0..c).map(move |j| row.map(|r| r * c + j)));
+    let inside = x.rearranged(Shape::from([windows, area, c]), indices);
+    let with_bias = |mut values: Values, bias: &Values| {
+        let cols = values.shape.cols();
+        values.f64_mut().iter_mut().enumerate().for_each(|(i, v)| *v += bias.as_f64()[i % cols]);
+        values
+    };
+    let normed = layer_norm(&inside, gamma, beta, epsilon);
+    let qkv = with_bias(linear(&normed, qkv_weight, [windows, area, 3 * c].into()), qkv_bias);
+    let part = |which: usize| {
+        let of = (0..windows * area).flat_map(|row| (0..c).map(move |j| Some((row * 3 + which) * c + j)));
+        qkv.rearranged([windows, area, c].into(), of)
+    };
+    let (q, k, v) = (part(0), part(1), part(2));
+    let scale = 1.0 / ((c / heads) as f64).sqrt();
+    let attended = attention(&[&q, &k, &v, score_bias], heads, scale, [windows, area, c].into());
+    let projected = with_bias(linear(&attended, project_weight, [windows, area, c].into()), project_bias);
+    let mut result = (*x).clone();
+    for (from, to) in rows.iter().enumerate().filter_map(|(from, to)| to.map(|to| (from, to))) {
+        for j in 0..c {
+            result.f64_mut()[to * c + j] += projected.as_f64()[from * c + j];
+        }
+    }
+    result
 }
 
 pub(super) fn deformable(

@@ -251,6 +251,9 @@ pub(crate) fn evaluate(graph: &Graph, node: &Node, arguments: &[&Values]) -> Vec
         Op::Attention { heads, scale, .. } => {
             attention::attention(arguments, *heads, f64::from(*scale), out_shape)
         }
+        Op::WindowAttention { window, heads, epsilon } => {
+            attention::window_attention(arguments, *window, *heads, f64::from(*epsilon))
+        }
         Op::DeformableAttention { heads, levels_hw, points_per_level } => {
             attention::deformable(arguments, *heads, levels_hw, points_per_level, out_shape)
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ultramotion_engine::graph::{
     BinaryOp, CpuCall, CustomOp, ImageTransform, Padding, ReduceOp, Tensor, TensorType, UnaryOp,
+    WindowAttentionParameters,
 };
 use ultramotion_engine::reference::Values;
 use ultramotion_engine::tensor::{DType, HostTensor, Shape};
@@ -311,6 +312,26 @@ pub fn attention(r: &mut Random) -> Case {
     let y = c.graph.attention(inputs, bias, heads, scale).expect("fits");
     c.output(y);
     c.tolerance = 5e-6;
+    c
+}
+
+pub fn window_attention(r: &mut Random) -> Case {
+    let mut c = Case::new();
+    let (heads, window) = (r.size(1, 3), r.size(2, 7));
+    let width = heads * r.pick(&[4, 8, 5]);
+    let area = window * window;
+    let shape = [r.size(1, 2), r.size(1, 17), r.size(1, 17), width];
+    let x = c.input(r.values(shape));
+    let mut constant = |shape: &[usize]| c.graph.constant(r.values(shape));
+    let parameters = WindowAttentionParameters {
+        norm: [constant(&[width]), constant(&[width])],
+        qkv: [constant(&[3 * width, width]), constant(&[3 * width])],
+        score_bias: constant(&[heads, area, area]),
+        project: [constant(&[width, width]), constant(&[width])],
+    };
+    let y = c.graph.window_attention(x, parameters, heads, window, 1e-5).expect("fits");
+    c.output(y);
+    c.tolerance = 1e-5;
     c
 }
 

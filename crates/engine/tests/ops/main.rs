@@ -48,6 +48,7 @@ all_backends!([
     crate::cases::top_k => top_k,
     crate::cases::gather => gather,
     crate::cases::attention => attention,
+    crate::cases::window_attention => window_attention,
     crate::cases::deformable_attention => deformable_attention,
     crate::cases::image_to_tensor => image_to_tensor,
     crate::cases::custom_op_with_state => custom_op_with_state,

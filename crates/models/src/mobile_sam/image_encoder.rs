@@ -1,7 +1,7 @@
 //! TinyViT-5M (Wu et al. 2022) as MobileSAM's image encoder (Zhang et al. 2023): a convolutional stem and stage, three
 //! stages of window attention with local convolutions, and SAM's neck.
 
-use ultramotion_engine::graph::{Graph, GraphError, Padding, Tensor, UnaryOp};
+use ultramotion_engine::graph::{Graph, GraphError, Padding, Tensor, UnaryOp, WindowAttentionParameters};
 use ultramotion_engine::tensor::HostTensor;
 
 use super::config::{EMBED_DIM, MobileSamConfig};
@@ -122,11 +122,7 @@ fn window_block(
     })
 }
 
-/// Self-attention inside windows of `window` × `window` pixels with learned relative biases, plus its input.
-///
-/// The official code pads the map with zeros up to whole windows, then normalises. A padded pixel's query, key and
-/// value are therefore those of the norm's bias: one row, computed at build time. So the layers run on real pixels
-/// only, and gathering rows by constant indices makes windows of them.
+/// Self-attention inside windows of `window` x `window` pixels with learned relative biases, plus its input.
 fn window_attention(
     g: &mut Graph,
     p: &mut Parameters<'_>,
@@ -135,58 +131,21 @@ fn window_attention(
     heads: usize,
     window: usize,
 ) -> Result<Tensor, GraphError> {
-    let (h, w) = (g.shape(x)[1], g.shape(x)[2]);
-    let (windows_h, windows_w) = (h.div_ceil(window), w.div_ceil(window));
-    let (windows, area) = (windows_h * windows_w, window * window);
-    let rows = g.reshape(x, [h * w, dim])?;
-
-    let norm_bias = p.values("norm.bias", &[dim]);
-    let gamma = p.constant(g, "norm.weight", &[dim]);
-    let beta = g.constant(HostTensor::f32([dim], norm_bias.clone()));
-    let normed = g.layer_norm(rows, gamma, beta, 1e-5)?;
+    let area = window * window;
+    let biases = relative_biases(&p.values("attention_biases", &[heads, area]), heads, window);
+    let norm = [p.constant(g, "norm.weight", &[dim]), p.constant(g, "norm.bias", &[dim])];
     let weight = grouped_qkv(&p.values("qkv.weight", &[3 * dim, dim]), heads, dim);
     let bias = grouped_qkv(&p.values("qkv.bias", &[3 * dim]), heads, 1);
-    let weight = g.constant(HostTensor::f32([3 * dim, dim], weight));
-    let bias = g.constant(HostTensor::f32([3 * dim], bias));
-    let qkv = g.linear(normed, weight, Some(bias))?;
-
-    // Row of each window position, the padding row last; and where each pixel is afterwards.
-    let mut into_windows = Vec::with_capacity(windows * area);
-    let mut out_of_windows = vec![0i32; h * w];
-    for window_index in 0..windows {
-        for at in 0..area {
-            let y = window_index / windows_w * window + at / window;
-            let x = window_index % windows_w * window + at % window;
-            if y < h && x < w {
-                out_of_windows[y * w + x] = into_windows.len() as i32;
-                into_windows.push((y * w + x) as i32);
-            } else {
-                into_windows.push((h * w) as i32);
-            }
-        }
-    }
-    let table = if windows * area == h * w {
-        qkv
-    } else {
-        let row = g.constant(HostTensor::f32([1, dim], norm_bias));
-        let row = g.linear(row, weight, Some(bias))?;
-        g.concat(&[qkv, row], 0)?
+    let parameters = WindowAttentionParameters {
+        norm,
+        qkv: [
+            g.constant(HostTensor::f32([3 * dim, dim], weight)),
+            g.constant(HostTensor::f32([3 * dim], bias)),
+        ],
+        score_bias: g.constant(HostTensor::f32([heads, area, area], biases)),
+        project: [p.constant(g, "proj.weight", &[dim, dim]), p.constant(g, "proj.bias", &[dim])],
     };
-    let indices = g.constant(HostTensor::i32([windows, area], into_windows));
-    let windowed = g.gather(table, indices)?;
-    let q = g.slice(windowed, 2, 0, dim)?;
-    let k = g.slice(windowed, 2, dim, dim)?;
-    let v = g.slice(windowed, 2, 2 * dim, dim)?;
-    let biases = relative_biases(&p.values("attention_biases", &[heads, area]), heads, window);
-    let biases = g.constant(HostTensor::f32([heads, area, area], biases));
-    let attended = g.attention([q, k, v], Some(biases), heads, 1.0 / ((dim / heads) as f32).sqrt())?;
-
-    let attended = g.reshape(attended, [windows * area, dim])?;
-    let indices = g.constant(HostTensor::i32([h * w], out_of_windows));
-    let attended = g.gather(attended, indices)?;
-    let y = linear(g, p, "proj", attended, dim)?;
-    let y = g.add(y, rows)?;
-    g.reshape(y, [1, h, w, dim])
+    g.window_attention(x, parameters, heads, window, 1e-5)
 }
 
 /// TinyViT stores q, k and v head by head (q₀ k₀ v₀ q₁ …); reordered to all q, all k, all v, so that each is a slice.

@@ -1,7 +1,10 @@
-//! Attention over keys, and over sampled points.
+//! Attention over keys, inside windows, and over sampled points.
 
+use super::networks::values;
 use super::{Lowered, Site};
-use crate::cpu::kernels::{self, AttentionShape, Heads, SampledLevel};
+use crate::cpu::kernels::{
+    self, Act, AttentionShape, Epilogue, Heads, LayerNorm, Map, PackedLinear, SampledLevel, WindowAttention,
+};
 use crate::graph::Op;
 
 pub(super) fn attention(site: &mut Site<'_>) -> Lowered {
@@ -34,6 +37,52 @@ pub(super) fn attention(site: &mut Site<'_>) -> Lowered {
         }
     });
     Lowered { kernel, name: "attention".into(), flops, packed_bytes: 0 }
+}
+
+pub(super) fn window_attention(site: &mut Site<'_>) -> Lowered {
+    let Op::WindowAttention { window, heads, epsilon } = site.node.op else {
+        unreachable!("dispatched on the op")
+    };
+    let shape = site.input_shape(0).clone();
+    let (h, w, c) = (shape[1], shape[2], shape[3]);
+    let pack = |weight: usize, n: usize| {
+        let bias = Some(values(site, weight + 1).to_vec());
+        PackedLinear::new(site.level, values(site, weight), n, c, Epilogue { bias, ..Epilogue::default() })
+    };
+    let (qkv, project) = (pack(3, 3 * c), pack(6, c));
+    let (x, gamma, beta, bias, out) =
+        (site.input(0), site.input(1), site.input(2), site.input(5), site.output());
+    let d = c / heads;
+    let area = window * window;
+    let windows = shape[0] * h.div_ceil(window) * w.div_ceil(window);
+    Lowered {
+        name: "window_attention".into(),
+        flops: 2 * (windows * area * (4 * c * c + 2 * c * area)) as u64,
+        packed_bytes: qkv.bytes() + project.bytes(),
+        kernel: Box::new(move |call| {
+            let view = x.view(call.entries);
+            let layer = WindowAttention {
+                map: Map::new(view.rows() / (h * w), h, w),
+                side: window,
+                norm: LayerNorm {
+                    gamma: gamma.slice().f32(),
+                    beta: beta.slice().f32(),
+                    eps: epsilon,
+                    act: Act::None,
+                },
+                qkv: &qkv,
+                offsets: [0, c, 2 * c],
+                head_stride: d,
+                heads,
+                d,
+                dv: d,
+                scale: 1.0 / (d as f32).sqrt(),
+                bias: Some(bias.slice().f32()),
+                project: &project,
+            };
+            kernels::window_attention(call.pool, view, &layer, Some(view), out.view_mut(call.entries));
+        }),
+    }
 }
 
 pub(super) fn deformable(site: &mut Site<'_>) -> Lowered {

@@ -129,6 +129,7 @@ fn lower_node(site: &mut Site<'_>, copy_parts: &[usize]) -> Lowered {
         Op::Reshape => arrange::reshape(site),
         Op::Gather => arrange::gather(site),
         Op::TopK { k } => rows::top_k(site, *k),
+        Op::WindowAttention { .. } => attention::window_attention(site),
         Op::DeformableAttention { .. } => attention::deformable(site),
         Op::ImageToTensor(transform) => image::image_to_tensor(site, transform),
         Op::Constant(_) | Op::BatchNorm { .. } | Op::LimitRows => {
