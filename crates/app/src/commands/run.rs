@@ -302,6 +302,9 @@ impl Job {
         println!(
             "a frame      {h2d:.0} copy in, {d2h:.0} out, {waits:.0} wait, {allocations:.0} allocations on the device"
         );
+        if let Some(peak) = super::bench::peak_memory_mb() {
+            println!("memory       {peak:.0} MB at most");
+        }
         println!("results      {}", self.sinks.results.display());
         if let Some(folder) = &self.sinks.overlay_folder {
             println!("overlays     {}", folder.display());
