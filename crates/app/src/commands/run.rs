@@ -314,6 +314,9 @@ impl Job {
 }
 
 fn create_folder(path: &Path) -> Result<()> {
+    if path.is_file() {
+        bail!("'{}' is a file where a folder must be; choose another with --out", path.display());
+    }
     std::fs::create_dir_all(path).map_err(|source| {
         let error = MediaError::Io { action: "create the folder", path: path.to_owned(), source };
         anyhow!("{error}; choose another with --out")

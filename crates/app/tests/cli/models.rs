@@ -26,7 +26,7 @@ fn inspect_says_what_is_in_a_file() {
     assert_eq!((inspected.code, inspected.stderr.as_str()), (0, ""));
     insta::assert_snapshot!(inspected.stdout.replace(&segmenter, "SEGMENTER"));
     let tensors = models(folder.path(), &["inspect", &segmenter, "--tensors"]);
-    assert!(tensors.stdout.contains("  image_encoder.patch_embed.seq.0.c.weight F16 [32, 3, 3, 3]"));
+    assert!(tensors.stdout.contains("  image_encoder.patch_embed.seq.0.c.weight f16 [32, 3, 3, 3]"));
 }
 
 #[test]

@@ -75,7 +75,8 @@ pub fn time_s(frame: usize) -> f64 {
 }
 
 pub fn write_sequence(path: &Path, frames: usize) {
-    let mut writer = SequenceWriter::create(path, Layout::grey8(WIDTH, HEIGHT)).unwrap();
+    let mut writer =
+        SequenceWriter::create(path, Layout { compressed: false, ..Layout::grey8(WIDTH, HEIGHT) }).unwrap();
     for i in 0..frames {
         let frame = MediaFrame::grey8(WIDTH, HEIGHT, pixels(i, WIDTH, HEIGHT));
         writer.write(&MediaFrame { timestamp_s: time_s(i), ..frame }).unwrap();
