@@ -1,7 +1,7 @@
-"""Scores of detectors: COCO's average precision on a list of frames.
+"""Scores of detectors on a list of frames.
 
-In: frames and their predictions, boxes in pixels of each frame. Out: AP per class. Computed by
-pycocotools, so the numbers compare with others'.
+In: frames and their predictions, boxes in pixels of each frame. Out: AP per class, computed by
+pycocotools so that the numbers compare with others', and precision and recall at a threshold.
 """
 
 from __future__ import annotations
@@ -54,3 +54,28 @@ def average_precision(frames, predictions: list[dict], classes: list[str]) -> di
             evaluation.summarize()
             scores[name] = {"AP50": float(evaluation.stats[1]), "AP": float(evaluation.stats[0])}
     return scores
+
+
+def overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """IoU of one box with each of `others`, all xyxy."""
+    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    shared = (high - low).clip(0).prod(1)
+    return shared / ((box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(1) - shared)
+
+
+def precision_recall(frames, predictions: list[dict], label: str, index: int, threshold: float) -> tuple[float, float]:
+    """What a user sees at a score threshold: the best predictions first take the objects that they overlap
+    by half or more; a second box on one object is wrong. A precision of nothing predicted is nan."""
+    hits = predicted = present = 0
+    for frame, found in zip(frames, predictions):
+        truth = frame.boxes_xyxy[[i for i, name in enumerate(frame.labels) if name == label]]
+        free = np.ones(len(truth), bool)
+        chosen = (found["labels"] == index) & (found["scores"] >= threshold)
+        order = np.argsort(-found["scores"][chosen], kind="stable")
+        for box in found["boxes_xyxy"][chosen][order]:
+            iou = overlaps(box, truth) * free
+            if len(iou) and iou.max() >= 0.5:
+                free[iou.argmax()] = False
+                hits += 1
+        predicted, present = predicted + int(chosen.sum()), present + len(truth)
+    return hits / predicted if predicted else float("nan"), hits / max(1, present)

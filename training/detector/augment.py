@@ -83,7 +83,8 @@ def scanner(image: np.ndarray, rng) -> np.ndarray:
         noise = noise.repeat(grain, 0).repeat(grain, 1)[:side, :side]
         image = image * np.exp(rng.uniform(0.02, 0.25) * noise)
     if rng.random() < 0.15:
-        small = Image.fromarray(np.ascontiguousarray(image, np.float32)).resize([int(side * rng.uniform(0.4, 0.8))] * 2, Image.BILINEAR)
+        reduced = int(side * rng.uniform(0.4, 0.8))
+        small = Image.fromarray(np.ascontiguousarray(image, np.float32)).resize((reduced, reduced), Image.BILINEAR)
         image = np.asarray(small.resize((side, side), Image.BILINEAR))
     return image.clip(0, 1)
 

@@ -1,4 +1,5 @@
-"""Score a detector on the held-out frames: AP50 per data set and class.
+"""Score a detector on the held-out frames: average precision per data set and class, and
+precision and recall at a threshold.
 
 In: a training run's `last.pt`, or an exported `.safetensors`. Out: one line a set and class.
 
@@ -12,7 +13,6 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import safe_open
 
@@ -43,14 +43,17 @@ def predict(model: DFine, frames: list, side: int, top: int = 100) -> list[dict]
     return predictions
 
 
-def evaluate(model: DFine, frames: list, side: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Scores by data set and class."""
+def evaluate(model: DFine, frames: list, side: int, threshold: float = 0.5) -> dict[str, dict[str, dict[str, float]]]:
+    """Scores by data set and class: `AP50`, `AP`, and `precision`, `recall` at `threshold`."""
     predictions = predict(model, frames, side)
     scores = {}
     for name in sorted({f.set_name for f in frames}):
         chosen = [i for i, f in enumerate(frames) if f.set_name == name]
         part = [frames[i] for i in chosen], [predictions[i] for i in chosen]
         scores[name] = metrics.average_precision(*part, CLASSES)
+        for label, score in scores[name].items():
+            pair = metrics.precision_recall(*part, label, CLASSES.index(label), threshold)
+            score["precision"], score["recall"] = pair
     return scores
 
 
@@ -76,16 +79,18 @@ if __name__ == "__main__":
     parser.add_argument("weights", type=Path)
     parser.add_argument("--phantom", type=Path, help="also score this folder of phantom frames")
     parser.add_argument("--part", default="held_out", choices=["held_out", "train"])
+    parser.add_argument("--threshold", type=float, default=0.5, help="score for precision and recall")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     detector, input_side = load_model(args.weights)
     chosen_frames = data.load(args.part, ["usgra", "carotid"])
     if args.phantom:
         chosen_frames += data.load(args.part, ["phantom"], phantom=args.phantom)
-    result = evaluate(detector, chosen_frames, input_side)
+    result = evaluate(detector, chosen_frames, input_side, args.threshold)
     if args.json:
         print(json.dumps(result))
     for set_name, by_class in {} if args.json else result.items():
         count = sum(f.set_name == set_name for f in chosen_frames)
         for label, ap in by_class.items():
-            print(f"{set_name:8} {label:7} {count:4} frames  AP50 {ap['AP50']:.3f}  AP {ap['AP']:.3f}")
+            at = f"at {args.threshold}: precision {ap['precision']:.2f}, recall {ap['recall']:.2f}"
+            print(f"{set_name:8} {label:7} {count:4} frames  AP50 {ap['AP50']:.3f}  AP {ap['AP']:.3f}  {at}")

@@ -29,16 +29,25 @@ ROW = (
 )
 
 
-@torch.no_grad()
-def masks_of(model, image, boxes_xyxy, side=RUN_TIME_SIDE):
-    """Boolean masks [N, H, W] and predicted IoU [N] of a uint8 image [H, W] and boxes in its pixels."""
-    square, (height, width) = preprocess(image, side)
-    scale = np.array([width / image.shape[1], height / image.shape[0]] * 2, np.float32)
-    boxes = torch.from_numpy(np.asarray(boxes_xyxy, np.float32) * scale)
-    logits, iou = model.predict(model.image_encoder(square.unsqueeze(0)), boxes_xyxy=boxes)
-    logits = F.interpolate(logits, (side, side), mode="bilinear", align_corners=False)
-    logits = F.interpolate(logits[..., :height, :width], image.shape, mode="bilinear", align_corners=False)
-    return (logits[:, 0] > 0).numpy(), iou[:, 0].numpy()
+class Predictor:
+    """An image set once, outlined for many boxes: `masks(boxes_xyxy)` gives boolean masks [N, H, W] and predicted IoU
+    [N] for boxes in pixels of the image (uint8 [H, W])."""
+
+    @torch.no_grad()
+    def __init__(self, model, image, side=RUN_TIME_SIDE):
+        square, self.inner_size = preprocess(image, side)
+        self.model, self.side, self.size = model, side, image.shape
+        self.embedding = model.image_encoder(square.unsqueeze(0))
+
+    @torch.no_grad()
+    def masks(self, boxes_xyxy):
+        (height, width), (full_height, full_width) = self.inner_size, self.size
+        scale = np.array([width / full_width, height / full_height] * 2, np.float32)
+        boxes = torch.from_numpy(np.asarray(boxes_xyxy, np.float32) * scale)
+        logits, iou = self.model.predict(self.embedding, boxes_xyxy=boxes)
+        logits = F.interpolate(logits, (self.side, self.side), mode="bilinear", align_corners=False)
+        logits = F.interpolate(logits[..., :height, :width], self.size, mode="bilinear", align_corners=False)
+        return (logits[:, 0] > 0).numpy(), iou[:, 0].numpy()
 
 
 def dice_score(own, true):
@@ -54,21 +63,24 @@ def ellipse_in(box_xyxy, shape):
     return dx**2 + dy**2 <= 1
 
 
-def scores(model, frames, jitter, seed=0, side=RUN_TIME_SIDE):
-    """{(set, class): [(Dice, Dice of the box's ellipse), …]} and the mean error of the predicted IoU."""
+def scores(model, frames, seed=0):
+    """For "exact" and "jittered" boxes: {(set, class): [(Dice, Dice of the box's ellipse), …]}, and the mean error of
+    the predicted IoU."""
     rng = np.random.default_rng(seed)
-    found, iou_errors = defaultdict(list), []
+    found = {"exact": defaultdict(list), "jittered": defaultdict(list)}
+    iou_errors = {kind: [] for kind in found}
     for frame in frames:
         if len(frame.labels) == 0:
             continue
-        boxes = jittered(frame.boxes_xyxy, rng) if jitter else frame.boxes_xyxy
-        own, iou = masks_of(model, frame.image, boxes, side)
-        for i, label in enumerate(frame.labels):
-            score = dice_score(own[i], frame.mask(i))
-            plain = dice_score(ellipse_in(boxes[i], frame.image.shape), frame.mask(i))
-            found[frame.set_name, label].append((score, plain))
-            iou_errors.append(abs(score / (2 - score) - iou[i]))
-    return found, float(np.mean(iou_errors))
+        predictor = Predictor(model, frame.image)
+        for kind, boxes in (("exact", frame.boxes_xyxy), ("jittered", jittered(frame.boxes_xyxy, rng))):
+            own, iou = predictor.masks(boxes)
+            for i, label in enumerate(frame.labels):
+                score = dice_score(own[i], frame.mask(i))
+                plain = dice_score(ellipse_in(boxes[i], frame.image.shape), frame.mask(i))
+                found[kind][frame.set_name, label].append((score, plain))
+                iou_errors[kind].append(abs(score / (2 - score) - iou[i]))
+    return found, {kind: float(np.mean(errors)) for kind, errors in iou_errors.items()}
 
 
 def load_model(path):
@@ -95,9 +107,9 @@ def main():
     frames = load(arguments.part, ["usgra", "carotid"])
     if arguments.phantom:
         frames += load(arguments.part, ["phantom"], phantom=arguments.phantom)
-    for name, jitter in (("exact", False), ("jittered", True)):
-        found, iou_error = scores(model, frames, jitter)
-        for (set_name, label), pairs in sorted(found.items()):
+    found, iou_errors = scores(model, frames)
+    for name, by_class in found.items():
+        for (set_name, label), pairs in sorted(by_class.items()):
             own, ellipse = np.array(pairs).T
             row = {"boxes": name, "set": set_name, "class": label, "objects": len(pairs), "dice": own.mean()}
             row |= {"dice_p10": np.quantile(own, 0.1), "ellipse_dice": ellipse.mean()}
@@ -106,7 +118,7 @@ def main():
             else:
                 print(ROW.format(**row))
         if not arguments.json:
-            print(f"{name:9} mean error of the predicted IoU {iou_error:.3f}")
+            print(f"{name:9} mean error of the predicted IoU {iou_errors[name]:.3f}")
 
 
 if __name__ == "__main__":

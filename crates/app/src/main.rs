@@ -1,5 +1,8 @@
 //! The `ultramotion` command.
 
+// The doc comments of arguments are their help texts, where `[:N]` is no link.
+#![allow(rustdoc::broken_intra_doc_links)]
+
 mod commands;
 mod device;
 mod interrupt;

@@ -1,7 +1,7 @@
 //! Kernel timings at the shapes of D-FINE and MobileSAM: `cargo bench -p ultramotion-engine [-- FILTER]`.
 //!
 //! Prints the median in ms, GFLOP/s, and the share of the threads' measured FMA peak. `ULTRAMOTION_SIMD`
-//! chooses the instruction set, `THREADS` the threads (2).
+//! chooses the instruction set, `THREADS` the threads (2), `SECONDS` the time spent on each (0.08).
 #![allow(clippy::print_stdout, missing_docs)]
 
 use std::time::Instant;
@@ -20,7 +20,8 @@ impl Bench {
         let begin = Instant::now();
         body();
         let once = begin.elapsed().as_secs_f64();
-        let runs = ((0.08 / once) as usize).clamp(5, 300);
+        let seconds = std::env::var("SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(0.08);
+        let runs = ((seconds / once) as usize).clamp(5, 100_000);
         for _ in 0..runs / 5 {
             body();
         }
@@ -35,8 +36,12 @@ impl Bench {
         times[runs / 2]
     }
 
+    fn skips(&self, name: &str) -> bool {
+        self.filter.as_ref().is_some_and(|f| !name.contains(f))
+    }
+
     fn run(&self, name: &str, flops: f64, bytes: f64, body: impl FnMut()) {
-        if self.filter.as_ref().is_some_and(|f| !name.contains(f)) {
+        if self.skips(name) {
             return;
         }
         let t = Self::median(body);
@@ -49,6 +54,10 @@ impl Bench {
     }
 
     fn conv(&self, h: usize, cin: usize, cout: usize, k: usize, stride: usize) {
+        let name = format!("conv{k}x{k}s{stride} {h}x{h} {cin}->{cout}");
+        if self.skips(&name) {
+            return;
+        }
         let input = Map::new(1, h, h);
         let shape = ConvShape::square(k, stride, k / 2);
         let out = shape.output(input);
@@ -59,7 +68,7 @@ impl Bench {
         let mut y = AlignedVec::zeros(out.pixels() * cout);
         let flops = 2.0 * (out.pixels() * cout * cin * k * k) as f64;
         let bytes = 4.0 * (x.len() + y.len() + w.len()) as f64;
-        self.run(&format!("conv{k}x{k}s{stride} {h}x{h} {cin}->{cout}"), flops, bytes, || {
+        self.run(&name, flops, bytes, || {
             conv2d(
                 &self.pool,
                 View::new(&x, input.pixels(), cin, cin),
@@ -72,12 +81,16 @@ impl Bench {
     }
 
     fn linear(&self, m: usize, k: usize, n: usize, act: Act) {
+        let name = format!("linear {m}x{k}->{n} {act:?}");
+        if self.skips(&name) {
+            return;
+        }
         let w = noise(n * k);
         let weight = PackedLinear::new(self.level, &w, n, k, Epilogue::bias_act(&noise(n), act));
         let x = noise(m * k);
         let mut y = AlignedVec::zeros(m * n);
         let bytes = 4.0 * (x.len() + y.len() + w.len()) as f64;
-        self.run(&format!("linear {m}x{k}->{n} {act:?}"), 2.0 * (m * n * k) as f64, bytes, || {
+        self.run(&name, 2.0 * (m * n * k) as f64, bytes, || {
             linear(&self.pool, View::new(&x, m, k, k), &weight, None, ViewMut::new(&mut y, m, n, n));
         });
     }
@@ -115,6 +128,10 @@ fn measured_peak(pool: &Pool, level: Level) -> f64 {
 
 impl Bench {
     fn depthwise(&self, h: usize, c: usize, k: usize, stride: usize, act: Act) {
+        let name = format!("depthwise{k}x{k}s{stride} {h}x{h} {c} {act:?}");
+        if self.skips(&name) {
+            return;
+        }
         let input = Map::new(1, h, h);
         let shape = ConvShape::square(k, stride, k / 2);
         let out = shape.output(input);
@@ -124,7 +141,7 @@ impl Bench {
         let mut y = AlignedVec::zeros(out.pixels() * c);
         let flops = 2.0 * (out.pixels() * c * k * k) as f64;
         let bytes = 4.0 * (x.len() + y.len()) as f64;
-        self.run(&format!("depthwise{k}x{k}s{stride} {h}x{h} {c} {act:?}"), flops, bytes, || {
+        self.run(&name, flops, bytes, || {
             depthwise(
                 &self.pool,
                 View::new(&x, input.pixels(), c, c),
@@ -137,6 +154,10 @@ impl Bench {
     }
 
     fn attention(&self, batch: usize, heads: usize, lq: usize, lk: usize, d: usize, biased: bool) {
+        let name = format!("attention {batch}x{heads} {lq}x{lk}x{d}{}", if biased { " bias" } else { "" });
+        if self.skips(&name) {
+            return;
+        }
         let c = heads * d;
         let (q, k, v) = (noise(batch * lq * c), noise(batch * lk * c), noise(batch * lk * c));
         let bias = biased.then(|| noise(heads * lq * lk));
@@ -144,7 +165,6 @@ impl Bench {
         let shape = AttentionShape { batch, heads, lq, lk, d, dv: d, scale: (d as f32).powf(-0.5) };
         let flops = 4.0 * (batch * heads * lq * lk * d) as f64;
         let bytes = 4.0 * (q.len() + k.len() + v.len() + y.len()) as f64;
-        let name = format!("attention {batch}x{heads} {lq}x{lk}x{d}{}", if biased { " bias" } else { "" });
         self.run(&name, flops, bytes, || {
             attention(
                 self.level,
@@ -210,6 +230,10 @@ impl Bench {
     }
 
     fn up(&self, h: usize, cin: usize, cout: usize) {
+        let name = format!("up2x2 {h}x{h} {cin}->{cout}");
+        if self.skips(&name) {
+            return;
+        }
         let input = Map::new(1, h, h);
         let w = noise(cin * cout * 4);
         let weight =
@@ -217,7 +241,7 @@ impl Bench {
         let x = noise(input.pixels() * cin);
         let mut y = AlignedVec::zeros(input.pixels() * cout * 4);
         let flops = 8.0 * (input.pixels() * cin * cout) as f64;
-        self.run(&format!("up2x2 {h}x{h} {cin}->{cout}"), flops, 4.0 * (x.len() + y.len()) as f64, || {
+        self.run(&name, flops, 4.0 * (x.len() + y.len()) as f64, || {
             conv_transpose2x2(
                 &self.pool,
                 View::new(&x, input.pixels(), cin, cin),
@@ -255,6 +279,88 @@ impl Bench {
         self.run("top_k 300 of 8400", 0.0, 4.0 * 8400.0, || {
             let out = ViewMut::new(&mut values, 1, 300, 300);
             top_k(&self.pool, View::new(&scores, 1, 8400, 8400), 300, out, &mut indices);
+        });
+    }
+
+    fn mlp(&self, m: usize, c: usize, hidden: usize) {
+        let name = format!("mlp {m}x{c}->{hidden} Gelu");
+        if self.skips(&name) {
+            return;
+        }
+        let first = Epilogue::bias_act(&noise(hidden), Act::Gelu);
+        let first = PackedLinear::new(self.level, &noise(hidden * c), hidden, c, first);
+        let second = Epilogue::bias_act(&noise(c), Act::None);
+        let second = PackedLinear::new(self.level, &noise(c * hidden), c, hidden, second);
+        let x = noise(m * c);
+        let mut y = AlignedVec::zeros(m * c);
+        let flops = 4.0 * (m * c * hidden) as f64;
+        self.run(&name, flops, 8.0 * (m * c) as f64, || {
+            let x = View::new(&x, m, c, c);
+            mlp(&self.pool, x, &first, &second, Some(x), ViewMut::new(&mut y, m, c, c));
+        });
+    }
+
+    fn bottleneck(&self, h: usize, cin: usize, c: usize, cout: usize, stride: usize) {
+        let name = format!("bottleneck s{stride} {h}x{h} {cin}->{c}->{cout} Gelu");
+        if self.skips(&name) {
+            return;
+        }
+        let input = Map::new(1, h, h);
+        let shape = ConvShape::square(3, stride, 1);
+        let out = shape.output(input).pixels();
+        let act = |n: usize| Epilogue::bias_act(&noise(n), Act::Gelu);
+        let expand = PackedLinear::new(self.level, &noise(c * cin), c, cin, act(c));
+        let middle = PackedDepthwise::new(self.level, &noise(c * 9), c, shape, act(c));
+        let project = PackedLinear::new(self.level, &noise(c * cout), cout, c, act(cout));
+        let x = noise(input.pixels() * cin);
+        let mut y = AlignedVec::zeros(out * cout);
+        let flops = 2.0 * (c * (input.pixels() * cin + out * 9 + out * cout)) as f64;
+        let bytes = 4.0 * (x.len() + y.len()) as f64;
+        self.run(&name, flops, bytes, || {
+            inverted_bottleneck(
+                &self.pool,
+                View::new(&x, input.pixels(), cin, cin),
+                input,
+                &expand,
+                &middle,
+                &project,
+                None,
+                ViewMut::new(&mut y, out, cout, cout),
+            );
+        });
+    }
+
+    fn windows(&self, h: usize, side: usize, heads: usize) {
+        let (d, c, map) = (32, heads * 32, Map::new(1, h, h));
+        let name = format!("window_attention {h}x{h} {side} {heads}x{d}");
+        if self.skips(&name) {
+            return;
+        }
+        let linear = |n: usize| {
+            PackedLinear::new(self.level, &noise(n * c), n, c, Epilogue::bias_act(&noise(n), Act::None))
+        };
+        let (qkv, project, pixels) = (linear(3 * c), linear(c), side * side);
+        let (gamma, bias) = (noise(c), noise(heads * pixels * pixels));
+        let layer = WindowAttention {
+            map,
+            side,
+            norm: LayerNorm { gamma: &gamma, beta: &gamma, eps: 1e-5, act: Act::None },
+            qkv: &qkv,
+            offsets: [0, d, 2 * d],
+            head_stride: 3 * d,
+            heads,
+            d,
+            dv: d,
+            scale: 0.18,
+            bias: Some(&bias),
+            project: &project,
+        };
+        let x = noise(map.pixels() * c);
+        let mut y = AlignedVec::zeros(x.len());
+        let flops = 4.0 * window_rows(map, side) as f64 * (2 * c * c + pixels * c) as f64;
+        self.run(&name, flops, 8.0 * x.len() as f64, || {
+            let x = View::new(&x, map.pixels(), c, c);
+            window_attention(&self.pool, x, &layer, Some(x), ViewMut::new(&mut y, map.pixels(), c, c));
         });
     }
 
@@ -333,6 +439,15 @@ fn main() {
     b.linear(65536, 64, 256, Act::Gelu);
     b.depthwise(256, 256, 3, 1, Act::Gelu);
     b.linear(65536, 256, 64, Act::None);
+    b.bottleneck(256, 64, 256, 64, 1);
+    b.bottleneck(256, 64, 128, 128, 2);
+    b.bottleneck(128, 128, 160, 160, 2);
+    b.windows(128, 7, 4);
+    b.windows(64, 14, 5);
+    b.windows(64, 7, 10);
+    b.mlp(16384, 128, 512);
+    b.mlp(4096, 160, 640);
+    b.mlp(4096, 320, 1280);
     b.linear(17689, 128, 384, Act::None);
     b.linear(16384, 128, 512, Act::Gelu);
     b.linear(16384, 512, 128, Act::None);

@@ -163,8 +163,8 @@ fn half_an_image_is_half_a_mask() {
 
         let boxes = HostTensor::f32([1, 4], vec![16.0, 8.0, 32.0, 16.0]);
         let masks = to_source(&device, &logits, geometry, None, Some((&boxes, 0.0)));
-        assert_eq!(masks.box_xyxy, [25, 13, 50, 25], "pixels whose centre is in x 25 to 50, y 12.5 to 25");
-        assert_eq!(masks.area_px, [25 * 12]);
+        assert_eq!(masks.box_xyxy, [25, 12, 50, 25], "pixels whose centre is in x 25 to 50, y 12.5 to 25");
+        assert_eq!(masks.area_px, [25 * 13]);
         let masks = to_source(&device, &logits, geometry, None, Some((&boxes, 0.25)));
         assert_eq!(masks.box_xyxy[..2], [19, 9]);
     }

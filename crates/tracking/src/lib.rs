@@ -8,6 +8,16 @@
 //!
 //! Everything works on plain slices with memory lent by the caller, allocates nothing on its way, has a fixed
 //! capacity and gives the same answer everywhere.
+//!
+//! ```
+//! use ultramotion_tracking::track::{Detections, Tracker, TrackerConfig};
+//!
+//! let mut tracker = Tracker::new(TrackerConfig::default(), 4, 8)?;
+//! let found = Detections { boxes_cxcywh: &[0.5, 0.5, 0.1, 0.1], scores: &[0.9], classes: &[0], count: 1 };
+//! assert_eq!(tracker.update(&found, 0.0)?.track_ids, [1]);
+//! assert_eq!(tracker.update(&found, 0.04)?.track_ids, [1], "the same structure");
+//! # Ok::<(), ultramotion_tracking::TrackingError>(())
+//! ```
 
 pub mod assignment;
 mod error;

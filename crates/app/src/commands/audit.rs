@@ -135,6 +135,9 @@ fn largest(a: Counts, b: Counts) -> Counts {
     }
 }
 
+/// A line of the report: its name, and how a mode's figure is found.
+type Row = (&'static str, fn(&Mode) -> f64);
+
 #[allow(clippy::print_stdout)] // the report is the output
 fn print(report: &Report, json: bool) -> Result<()> {
     if json {
@@ -144,7 +147,7 @@ fn print(report: &Report, json: bool) -> Result<()> {
     let [device, host] = &report.modes[..] else { return Ok(()) };
     println!("{} with {} threads, {} frames each, medians", report.device, report.threads, device.frames);
     println!("{:<24} {:>12} {:>12}", "", "device mode", "host mode");
-    let rows: [(&str, fn(&Mode) -> f64); 13] = [
+    let rows: [Row; 13] = [
         ("latency, ms", |m| m.latency_p50_ms.total),
         ("  upload", |m| m.latency_p50_ms.upload),
         ("  detect", |m| m.latency_p50_ms.detect),

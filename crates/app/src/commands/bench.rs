@@ -239,6 +239,9 @@ fn noise(shape: [usize; 4]) -> HostTensor {
     HostTensor::f32(shape, (0..shape.iter().product()).map(values).collect::<Vec<f32>>())
 }
 
+/// A part of a frame: its name, how its time is found, and its work in floating-point operations.
+type Part = (&'static str, fn(&LatencyMs) -> f64, u64);
+
 /// A whole frame, stage by stage.
 fn frame(args: &Args) -> Result<()> {
     let mut pipeline = args.pipeline.resolve()?.build(args.device.open()?)?;
@@ -259,7 +262,7 @@ fn frame(args: &Args) -> Result<()> {
     }
     let kernels = pipeline.kernel_times();
     let flops = kernels.iter().map(|k| k.flops).sum();
-    let parts: [(&str, fn(&LatencyMs) -> f64, u64); 6] = [
+    let parts: [Part; 6] = [
         ("upload", |l| l.upload, 0),
         ("detect", |l| l.detect, 0),
         ("match", |l| l.matching, 0),

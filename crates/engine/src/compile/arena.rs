@@ -14,6 +14,12 @@ pub(crate) struct Lifetime {
 /// Every buffer starts at a multiple of this many bytes: a cache line, and the widest vector.
 pub(crate) const ALIGNMENT: usize = 64;
 
+/// Buffers of this many bytes or more start at different distances from a page: when input and output have equal low
+/// address bits, a processor takes a load for one that needs a store before it.
+const LARGE: usize = 64 * 1024;
+const PAGE: usize = 4096;
+const COLOURS: usize = 32;
+
 /// Offset of each buffer, and the size of the arena. Largest buffers first, each at the lowest offset that is free
 /// throughout its life (Pisarchyk & Lee 2020, "greedy by size").
 pub(crate) fn plan(buffers: &[Lifetime]) -> (Vec<usize>, usize) {
@@ -30,12 +36,16 @@ pub(crate) fn plan(buffers: &[Lifetime]) -> (Vec<usize>, usize) {
             .map(|&p| (offsets[p], offsets[p] + buffers[p].bytes))
             .collect();
         neighbours.sort_unstable();
-        let mut offset = 0usize;
+        let colour = if buffer.bytes >= LARGE { index % COLOURS * ALIGNMENT } else { 0 };
+        let next_free = |at: usize| (at.saturating_sub(colour)).next_multiple_of(PAGE) + colour;
+        let place =
+            |at: usize| if buffer.bytes >= LARGE { next_free(at) } else { at.next_multiple_of(ALIGNMENT) };
+        let mut offset = place(0);
         for (start, end) in neighbours {
             if offset + buffer.bytes <= start {
                 break;
             }
-            offset = offset.max(end.next_multiple_of(ALIGNMENT));
+            offset = offset.max(place(end));
         }
         offsets[index] = offset;
         size = size.max(offset + buffer.bytes);

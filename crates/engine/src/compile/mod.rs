@@ -1,6 +1,6 @@
 //! How a graph is computed: named rewrites, then a plan of where everything lives.
 //!
-//! In: a [`Graph`] as the model wrote it. Out: a [`Plan`] with fused ops in execution order, a placement for every
+//! In: a [`Graph`] as the model wrote it. Out: a plan with fused ops in execution order, a placement for every
 //! tensor, one arena and the two blocks that cross the border. Backends turn plans into kernels.
 //!
 //! ```
@@ -21,12 +21,14 @@
 
 mod arena;
 mod branches;
+mod chain;
 mod fold;
 mod fuse;
 mod place;
 mod rewrite;
 
 pub(crate) use arena::ALIGNMENT;
+pub(crate) use chain::Chain;
 pub(crate) use place::{Placement, Places};
 
 use arena::Lifetime;
@@ -109,6 +111,8 @@ impl BlockEntry {
 pub(crate) enum Step {
     /// Compute the node with this index. `copy_parts` are the arguments of a concat that are not in place already.
     Node { index: usize, copy_parts: Vec<usize> },
+    /// Compute these nodes in order; only the last one's result is kept.
+    Chain { chain: Chain, nodes: Vec<usize> },
     /// Copy a tensor to where an output or a state wants it.
     Copy { from: Tensor, to: Site },
 }
@@ -182,7 +186,17 @@ impl Plan {
         }
 
         let mut steps = Vec::new();
+        let chains = chain::find(&graph);
+        let inside: std::collections::HashSet<usize> =
+            chains.iter().flatten().flat_map(|(_, nodes)| nodes[..nodes.len() - 1].iter().copied()).collect();
         for (index, node) in graph.nodes.iter().enumerate() {
+            if inside.contains(&index) {
+                continue;
+            }
+            if let Some((chain, nodes)) = &chains[index] {
+                steps.push(Step::Chain { chain: *chain, nodes: nodes.clone() });
+                continue;
+            }
             let copy_parts: Vec<usize> = places.in_place[index]
                 .iter()
                 .enumerate()
@@ -201,12 +215,9 @@ impl Plan {
         let root = |t: &Tensor| placements[t.0 as usize].root;
         let accesses: Vec<branches::Access> = steps
             .iter()
-            .map(|step| match step {
-                Step::Node { index, .. } => branches::Access {
-                    reads: read_by(&graph, step).iter().map(root).collect(),
-                    writes: graph.nodes[*index].outputs.iter().map(root).collect(),
-                },
-                Step::Copy { from, .. } => branches::Access { reads: vec![root(from)], writes: Vec::new() },
+            .map(|step| branches::Access {
+                reads: read_by(&graph, step).iter().map(root).collect(),
+                writes: written_by(&graph, step).iter().map(root).collect(),
             })
             .collect();
         let branches = branches::mark(&accesses, graph.types.len());
@@ -289,7 +300,23 @@ fn read_by(graph: &Graph, step: &Step) -> Vec<Tensor> {
             let counts = node.outputs.iter().filter_map(|&t| graph.ty(t).rows.map(|r| r.count));
             node.inputs.iter().copied().chain(counts).collect()
         }
+        Step::Chain { nodes, .. } => {
+            let inner: Vec<Tensor> =
+                nodes.iter().flat_map(|&n| graph.nodes[n].outputs.iter().copied()).collect();
+            let counts = inner.iter().filter_map(|&t| graph.ty(t).rows.map(|r| r.count));
+            let inputs = nodes.iter().flat_map(|&n| graph.nodes[n].inputs.iter().copied());
+            inputs.filter(|t| !inner.contains(t)).chain(counts).collect()
+        }
         Step::Copy { from, .. } => vec![*from],
+    }
+}
+
+/// What a step leaves in memory.
+fn written_by<'g>(graph: &'g Graph, step: &Step) -> &'g [Tensor] {
+    match step {
+        Step::Node { index, .. } => &graph.nodes[*index].outputs,
+        Step::Chain { nodes, .. } => nodes.last().map_or(&[], |&last| &graph.nodes[last].outputs),
+        Step::Copy { .. } => &[],
     }
 }
 
@@ -302,11 +329,7 @@ fn lifetimes(
 ) -> Vec<(Tensor, Lifetime)> {
     let mut spans: Vec<Option<(usize, usize)>> = vec![None; graph.types.len()];
     for (at, step) in steps.iter().enumerate() {
-        let written: &[Tensor] = match step {
-            Step::Node { index, .. } => &graph.nodes[*index].outputs,
-            Step::Copy { .. } => &[],
-        };
-        for t in read_by(graph, step).iter().chain(written) {
+        for t in read_by(graph, step).iter().chain(written_by(graph, step)) {
             let span = &mut spans[placements[t.0 as usize].root.0 as usize];
             *span = Some(span.map_or((at, at), |(first, _)| (first, at)));
         }

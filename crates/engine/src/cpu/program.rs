@@ -68,16 +68,24 @@ impl CpuProgram {
                 weight_bytes += lowered.packed_bytes;
                 let runs_on_nothing =
                     matches!(step, Step::Node { index, .. } if matches!(plan.graph.nodes()[*index].op, Op::Custom(_)));
-                let (scope, stage, shape, count) = match step {
-                    Step::Node { index, .. } => {
-                        let node = &plan.graph.nodes()[*index];
+                let last = match step {
+                    Step::Node { index, .. } => Some(*index),
+                    Step::Chain { nodes, .. } => nodes.last().copied(),
+                    Step::Copy { .. } => None,
+                };
+                let (scope, stage, shape, count) = match (last, step) {
+                    (Some(index), _) => {
+                        let node = &plan.graph.nodes()[index];
                         let ty = plan.graph.ty(node.outputs[0]);
                         let count = ty.rows.map(|rows| {
                             (memory.operand(&plan, rows.count), rows.rows_per_item, ty.shape.dims()[0])
                         });
                         (node.scope.clone(), node.stage, ty.shape.to_string(), count)
                     }
-                    Step::Copy { from, .. } => (String::new(), "", plan.graph.shape(*from).to_string(), None),
+                    (None, Step::Copy { from, .. }) => {
+                        (String::new(), "", plan.graph.shape(*from).to_string(), None)
+                    }
+                    (None, _) => unreachable!("every step but a copy ends with a node"),
                 };
                 let stage_index = stages.iter().position(|s| s.stage == stage).unwrap_or_else(|| {
                     stages.push(StageTime { stage, time: Duration::ZERO });

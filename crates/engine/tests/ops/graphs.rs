@@ -65,6 +65,46 @@ pub fn reparameterised_pair(r: &mut Random) -> Case {
     c
 }
 
+/// Two linear layers in a row, wide enough to run as one step, with and without a residual.
+pub fn perceptron(r: &mut Random) -> Case {
+    let mut c = Case::new();
+    let (rows, width, hidden) = (r.size(100, 300), r.size(1, 40), r.size(1, 150));
+    let x = c.input(r.values([rows, width]));
+    let mut layer = |c: &mut Case, x: Tensor, inputs: usize, outputs: usize| {
+        let weight = c.graph.constant(r.values([outputs, inputs]));
+        let bias = r.flag().then(|| c.graph.constant(r.values([outputs])));
+        c.graph.linear(x, weight, bias).expect("fits")
+    };
+    let y = layer(&mut c, x, width, hidden);
+    let y = c.graph.unary(UnaryOp::Gelu, y).expect("same shape");
+    let y = layer(&mut c, y, hidden, width);
+    let y = if r.flag() { c.graph.add(y, x).expect("same shape") } else { y };
+    c.output(y);
+    c.tolerance = 5e-6;
+    c
+}
+
+/// 1x1, depthwise, 1x1 convolution with activations, residual where the shape allows it.
+pub fn inverted_bottleneck(r: &mut Random) -> Case {
+    let mut c = Case::new();
+    let (width, hidden, stride, kernel) = (r.size(1, 30), r.size(2, 90), r.size(1, 2), r.pick(&[3, 5]));
+    let shape = [1, r.size(5, 30), r.size(5, 40), width];
+    let x = c.input(r.values(shape));
+    let expand = c.graph.constant(r.values([hidden, width, 1, 1]));
+    let y = c.graph.conv2d(x, expand, None, 1, Padding::default(), 1).expect("fits");
+    let y = c.graph.unary(UnaryOp::Gelu, y).expect("same shape");
+    let middle = c.graph.constant(r.values([hidden, 1, kernel, kernel]));
+    let bias = c.graph.constant(r.values([hidden]));
+    let y = c.graph.conv2d(y, middle, Some(bias), stride, Padding::same(kernel / 2), hidden).expect("fits");
+    let y = c.graph.unary(UnaryOp::Gelu, y).expect("same shape");
+    let project = c.graph.constant(r.values([width, hidden, 1, 1]));
+    let y = c.graph.conv2d(y, project, None, 1, Padding::default(), 1).expect("fits");
+    let y = if stride == 1 && r.flag() { c.graph.add(y, x).expect("same shape") } else { y };
+    c.output(y);
+    c.tolerance = 5e-6;
+    c
+}
+
 /// A random network over feature maps of one size: convolutions, sums, concatenations in all nestings, slices,
 /// reshapes and norms, several outputs. Buffers are shared, viewed and reused in every way the planner knows.
 pub fn random_network(r: &mut Random) -> Case {

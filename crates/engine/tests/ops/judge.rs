@@ -77,6 +77,7 @@ impl Case {
 }
 
 /// Runs a case many times with new random numbers on `device` and on the reference, and compares.
+#[allow(clippy::print_stdout)] // the seed, which the test runner shows when a case fails
 pub fn check(name: &str, device: &Device, case: fn(&mut Random) -> Case) {
     let given = std::env::var("ULTRAMOTION_SEED").ok().and_then(|s| s.parse::<u64>().ok());
     let first = given.unwrap_or_else(|| {

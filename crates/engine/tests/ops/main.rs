@@ -53,5 +53,7 @@ all_backends!([
     crate::cases::custom_op_with_state => custom_op_with_state,
     crate::graphs::row_counted_chain => row_counted_chain,
     crate::graphs::reparameterised_pair => reparameterised_pair,
+    crate::graphs::perceptron => perceptron,
+    crate::graphs::inverted_bottleneck => inverted_bottleneck,
     crate::graphs::random_network => random_network,
 ]);

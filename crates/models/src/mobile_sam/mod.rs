@@ -2,7 +2,7 @@
 //!
 //! In: a normalised image and prompts. Out: mask logits and their estimated IoU. The image is encoded once
 //! ([`build_encoder`]); any number of prompts is decoded against it ([`encode_prompts`], [`build_decoder`]), and the
-//! masks are brought to the frame's size ([`masks_to_source`]).
+//! masks are brought to the frame's size ([`masks_to_source`]). [`SamPredictor`] does all of it for single images.
 //!
 //! ```
 //! use ultramotion_engine::graph::Graph;
@@ -29,12 +29,16 @@ mod layers;
 mod mask_decoder;
 mod mask_filter;
 mod postprocess;
+mod predictor;
 mod prompt_encoder;
 
 pub use config::{BadInputSize, EMBED_DIM, EMBEDDING_STRIDE, MobileSamConfig, PIXEL_MEAN, PIXEL_STD};
 pub use image_encoder::build_encoder;
 pub use mask_decoder::{DecodedMasks, MaskOutput, build_decoder};
 pub use postprocess::{BoxRestriction, MaskGeometry, SourceMasks, logits_to_source, masks_to_source};
+pub use predictor::{
+    LabelledPoint, Mask, Masks, ObjectPrompt, PredictOptions, PredictorError, PredictorOptions, SamPredictor,
+};
 pub use prompt_encoder::{EncodedPrompts, PointKind, Prompts, box_input, encode_prompts};
 
 /// Whether the network leaves this name of an official checkpoint unread: counters, the classifier that TinyViT was

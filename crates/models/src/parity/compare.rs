@@ -51,9 +51,17 @@ fn largest(values: impl Iterator<Item = f64>) -> f64 {
 pub(super) fn sampled_nchw(map: &HostTensor, count: usize) -> Vec<f32> {
     let (values, shape) = (map.as_f32().unwrap_or_default(), map.shape());
     let (h, w, c) = (shape[1], shape[2], shape[3]);
-    let step = (values.len() / count.max(1)).max(1);
     let at = |nchw: usize| values[nchw % (h * w) * c + nchw / (h * w)];
-    (0..values.len()).step_by(step).take(count).map(at).collect()
+    sampled_indices(values.len(), count).map(at).collect()
+}
+
+/// Every (numel / count)-th value.
+pub(super) fn sampled(values: &[f32], count: usize) -> Vec<f32> {
+    sampled_indices(values.len(), count).map(|i| values[i]).collect()
+}
+
+fn sampled_indices(len: usize, count: usize) -> impl Iterator<Item = usize> {
+    (0..len).step_by((len / count.max(1)).max(1)).take(count)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@
 mod compare;
 mod detector;
 mod fixture;
+mod segmenter;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -34,14 +35,15 @@ use fixture::Fixture;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ParityOptions {
     /// Fill the weights with this salt instead, and compare with the float64 interpreter instead of the fixture's
-    /// outputs, which belong to the fixture's own weights. Shows that nothing is tuned to the fixture.
+    /// outputs, which belong to the fixture's own weights. Shows that nothing is tuned to the fixture. A segmenter is
+    /// compared on a part of the image, which the interpreter gets through in seconds.
     pub salt: Option<String>,
 }
 
 /// One compared tensor.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Check {
-    /// Tensor: `backbone.0`, `encoder.0`, `pred_scores`, `pred_boxes`…
+    /// Tensor: `backbone.0`, `encoder.0`, `pred_scores`, `pred_boxes`, `image_embedding`, `box.low_res_masks`…
     pub name: String,
     /// Features and masks: `‖a − b‖ / ‖b‖`. Scores: largest difference between the sorted scores. Boxes: largest L1
     /// distance to the nearest box of the other set, in shares of the image.
@@ -80,7 +82,7 @@ impl fmt::Display for ParityReport {
         for check in &self.checks {
             let verdict = if check.pass { "ok" } else { "FAIL" };
             let Check { name, relative_error, tolerance, .. } = check;
-            writeln!(f, "  {name:<24} {relative_error:9.2e} of {tolerance:.0e}  {verdict}")?;
+            writeln!(f, "  {name:<26} {relative_error:9.2e} of {tolerance:.0e}  {verdict}")?;
         }
         Ok(())
     }
@@ -127,6 +129,7 @@ pub fn check(path: &Path, device: &Device, options: &ParityOptions) -> Result<Pa
     let fixture = Fixture::read(path)?;
     let checks = match fixture.metadata("model")? {
         model if model.starts_with("dfine_") => detector::check(&fixture, device, options)?,
+        "mobile_sam" => segmenter::check(&fixture, device, options)?,
         model => return Err(fixture.error(format!("its model '{model}' is not one that is compared here"))),
     };
     Ok(ParityReport {

@@ -58,9 +58,9 @@ impl<'a> Heads<'a> {
 /// Keys of a block.
 const KEYS: usize = 512;
 /// Queries of a chunk.
-const QUERIES: usize = 256;
+pub(super) const QUERIES: usize = 256;
 /// Largest head.
-const MAX_D: usize = 128;
+pub(super) const MAX_D: usize = 128;
 /// Scratch memory, in elements: transposed keys, padded values, scores, results so far, maxima, sums.
 const SCORES_PITCH: usize = KEYS + 16;
 const AT_VALUES: usize = MAX_D * KEYS;
@@ -69,7 +69,9 @@ const AT_RESULT: usize = AT_SCORES + MAX_MR * SCORES_PITCH;
 const AT_MAXIMA: usize = AT_RESULT + QUERIES * MAX_D;
 const AT_SUMS: usize = AT_MAXIMA + QUERIES;
 const AT_TILE: usize = AT_SUMS + QUERIES;
-const _: () = assert!(AT_TILE + MAX_MR * 32 <= crate::cpu::pool::SCRATCH_LEN);
+/// Scratch memory that a [`Head`] takes.
+pub(super) const HEAD_SCRATCH: usize = AT_TILE + MAX_MR * 32;
+const _: () = assert!(HEAD_SCRATCH <= crate::cpu::pool::SCRATCH_LEN);
 
 /// `out[batch · lq, heads · dv] = softmax(scale · q kᵀ + bias) v` for each head, heads side by side.
 /// `bias`, if given, is `[heads, lq, lk]`, the same for all sequences.
@@ -102,44 +104,61 @@ pub fn attention(
     let wanted = if pool.threads() == 1 { 1 } else { pool.threads() * 4 };
     let parts = s.lq.div_ceil(QUERIES).max(wanted.div_ceil(pairs).min(s.lq.div_ceil(2 * MAX_MR)));
     let to = Out(out.ptr());
-    pool.parallel_for_scratch(pairs * parts, |chunk, scratch| {
-        let (pair, part) = (chunk / parts, chunk % parts);
-        let (batch, head) = (pair / s.heads, pair % s.heads);
-        let (q0, q1) = (part * s.lq / parts, (part + 1) * s.lq / parts);
-        let at = |h: &Heads, row: usize| {
+    // Small heads go several to a chunk, each asking for the memory of the next.
+    let group = (pairs * parts / (wanted * 4)).clamp(1, s.heads.max(4));
+    let all = pairs * parts;
+    pool.parallel_for_scratch(all.div_ceil(group), |chunk, scratch| {
+        let at = |h: &Heads, row: usize, head: usize| {
             h.view.ptr().wrapping_add(row * h.view.pitch() + h.offset + head * h.stride)
         };
-        level.dispatch(Head {
-            s,
-            queries: q1 - q0,
-            q: at(&q, batch * s.lq + q0),
-            q_pitch: q.view.pitch(),
-            k: at(&k, batch * s.lk),
-            k_pitch: k.view.pitch(),
-            v: at(&v, batch * s.lk),
-            v_pitch: v.view.pitch(),
-            bias: bias.map_or(std::ptr::null(), |b| b[(head * s.lq + q0) * s.lk..].as_ptr()),
-            out: to.get().wrapping_add((batch * s.lq + q0) * out.pitch() + head * s.dv),
-            out_pitch: out.pitch(),
-            scratch: scratch.as_mut_ptr(),
-        });
+        let place = |item: usize| {
+            let (pair, part) = (item / parts, item % parts);
+            let q0 = part * s.lq / parts;
+            (pair / s.heads, pair % s.heads, q0, (part + 1) * s.lq / parts)
+        };
+        for item in chunk * group..((chunk + 1) * group).min(all) {
+            let (batch, head, q0, q1) = place(item);
+            let (next_batch, next_head, next_q0, _) = place((item + 1).min(all - 1));
+            level.dispatch(Head {
+                s,
+                queries: q1 - q0,
+                q: at(&q, batch * s.lq + q0, head),
+                q_pitch: q.view.pitch(),
+                k: at(&k, batch * s.lk, head),
+                k_pitch: k.view.pitch(),
+                v: at(&v, batch * s.lk, head),
+                v_pitch: v.view.pitch(),
+                bias: bias.map_or(std::ptr::null(), |b| b[(head * s.lq + q0) * s.lk..].as_ptr()),
+                out: to.get().wrapping_add((batch * s.lq + q0) * out.pitch() + head * s.dv),
+                out_pitch: out.pitch(),
+                next: Some([
+                    at(&q, next_batch * s.lq + next_q0, next_head),
+                    at(&k, next_batch * s.lk, next_head),
+                    at(&v, next_batch * s.lk, next_head),
+                ]),
+                scratch: scratch.as_mut_ptr(),
+            });
+        }
     });
 }
 
 /// Some queries of one head of one sequence.
-struct Head {
-    s: AttentionShape,
-    queries: usize,
-    q: *const f32,
-    q_pitch: usize,
-    k: *const f32,
-    k_pitch: usize,
-    v: *const f32,
-    v_pitch: usize,
-    bias: *const f32,
-    out: *mut f32,
-    out_pitch: usize,
-    scratch: *mut f32,
+pub(super) struct Head {
+    pub s: AttentionShape,
+    pub queries: usize,
+    pub q: *const f32,
+    pub q_pitch: usize,
+    pub k: *const f32,
+    pub k_pitch: usize,
+    pub v: *const f32,
+    pub v_pitch: usize,
+    pub bias: *const f32,
+    pub out: *mut f32,
+    pub out_pitch: usize,
+    /// Queries, keys and values of the head that comes next.
+    pub next: Option<[*const f32; 3]>,
+    /// [`HEAD_SCRATCH`] elements.
+    pub scratch: *mut f32,
 }
 
 /// `S::NV` vectors at a time, the last time fewer.
@@ -177,24 +196,45 @@ impl Kernel for Head {
             let result = self.scratch.add(AT_RESULT);
             let (maxima, sums) = (self.scratch.add(AT_MAXIMA), self.scratch.add(AT_SUMS));
             let tile_out = self.scratch.add(AT_TILE);
+            if let Some([q, k, v]) = self.next.filter(|_| s.lq.max(s.lk) <= 256) {
+                // The hardware does not foresee a walk down the columns of a head.
+                for (first, pitch, rows, d) in [
+                    (q, self.q_pitch, s.lq, s.d),
+                    (k, self.k_pitch, s.lk, s.d),
+                    (v, self.v_pitch, s.lk, s.dv),
+                ] {
+                    for row in 0..rows {
+                        for c in (0..d).step_by(16) {
+                            S::prefetch::<false>(first.wrapping_add(row * pitch + c));
+                        }
+                    }
+                }
+            }
             for block in 0..blocks {
                 let k0 = block * s.lk / blocks;
                 let n = (block + 1) * s.lk / blocks - k0;
                 let vectors = n.div_ceil(S::LANES);
                 let pitch = vectors * S::LANES;
                 let k = self.k.add(k0 * self.k_pitch);
-                S::vectorize(TransposeBlock {
-                    src: k,
-                    src_pitch: self.k_pitch,
-                    rows: n,
+                let full = n / S::LANES * S::LANES;
+                let block_of = |src, src_pitch, rows, dst| TransposeBlock {
+                    src,
+                    src_pitch,
+                    rows,
                     cols: s.d,
-                    dst: keys,
+                    dst,
                     dst_pitch: pitch,
-                });
-                for c in 0..s.d {
-                    for r in n..pitch {
-                        *keys.add(c * pitch + r) = 0.0;
+                };
+                S::vectorize(block_of(k, self.k_pitch, full, keys));
+                if full < n {
+                    // The last keys with zeros after them, so that they too go as whole vectors.
+                    let tail = self.scratch.add(AT_VALUES);
+                    std::slice::from_raw_parts_mut(tail, S::LANES * s.d).fill(0.0);
+                    for r in full..n {
+                        let to = tail.add((r - full) * s.d);
+                        std::ptr::copy_nonoverlapping(k.add(r * self.k_pitch), to, s.d);
                     }
+                    S::vectorize(block_of(tail.cast_const(), s.d, S::LANES, keys.add(full)));
                 }
                 let (mut values, mut values_step) = (self.v.add(k0 * self.v_pitch), self.v_pitch);
                 if !s.dv.is_multiple_of(S::LANES) {

@@ -1,8 +1,8 @@
 //! Dense convolutions, straight from the channels-last map: no im2col, no padded copy.
 use super::aligned::AlignedVec;
 use super::epilogue::Epilogue;
-use super::gemm::{MatrixRows, residual_of};
-use super::tile::{MAX_MR, MAX_RUNS, Panels, Run, TileAt, TileSource, product};
+use super::gemm::residual_of;
+use super::tile::{Grid, MAX_MR, MAX_RUNS, Panels, Run, TileAt, TileSource, product};
 use super::view::{Map, View, ViewMut};
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::Level;
@@ -220,7 +220,7 @@ pub fn conv2d(
         // point to `zeros`, which has as many elements as a pixel.
         unsafe {
             if weight.shape == plain {
-                product(pool, &MatrixRows::new(x, panels.level), panels, residual, out.ptr(), out.pitch());
+                product(pool, &Grid::matrix(x, panels.level), panels, residual, out.ptr(), out.pitch());
             } else {
                 let pixels = Pixels {
                     x: x.ptr(),

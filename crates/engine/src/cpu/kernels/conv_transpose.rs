@@ -2,11 +2,10 @@
 //! other line.
 use super::epilogue::Epilogue;
 use super::gemm::residual_of;
-use super::tile::{MAX_MR, MAX_RUNS, Panels, Run, TileAt, TileSource, product};
+use super::tile::{Grid, Panels, product};
 use super::view::{Map, View, ViewMut};
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::Level;
-use std::mem::MaybeUninit;
 
 /// The weights of a transposed 2x2 convolution with stride 2, packed for one SIMD level.
 pub struct PackedConvTranspose {
@@ -31,48 +30,6 @@ impl PackedConvTranspose {
     }
 }
 
-struct EveryOther {
-    x: *const f32,
-    pitch: usize,
-    lines: usize,
-    width: usize,
-    k: usize,
-    tap: usize,
-    tiles_per_line: usize,
-}
-// SAFETY: read only; stands for a shared borrow.
-unsafe impl Sync for EveryOther {}
-
-impl TileSource for EveryOther {
-    fn tiles(&self) -> usize {
-        self.lines * self.tiles_per_line
-    }
-    #[inline(always)]
-    fn tile(&self, index: usize, runs: &mut [MaybeUninit<Run>; MAX_RUNS]) -> TileAt {
-        let (line, part) = (index / self.tiles_per_line, index % self.tiles_per_line);
-        let x = part * self.width / self.tiles_per_line;
-        let mr = (part + 1) * self.width / self.tiles_per_line - x;
-        let first = self.x.wrapping_add((line * self.width + x) * self.pitch);
-        let mut rows = [first; MAX_MR];
-        for (i, r) in rows.iter_mut().enumerate() {
-            *r = first.wrapping_add(i * self.pitch);
-        }
-        runs[0].write(Run { k: 0, rows });
-        let row = (2 * line + self.tap / 2) * 2 * self.width + 2 * x + self.tap % 2;
-        TileAt { mr, runs: 1, len: self.k, row, row_step: 2 }
-    }
-    fn tile_bytes(&self) -> usize {
-        self.width * self.k * 4 / self.tiles_per_line.max(1)
-    }
-    #[inline(always)]
-    fn fresh(&self, index: usize) -> (*const f32, usize, usize, usize) {
-        let (line, part) = (index / self.tiles_per_line, index % self.tiles_per_line);
-        let x = part * self.width / self.tiles_per_line;
-        let mr = (part + 1) * self.width / self.tiles_per_line - x;
-        (self.x.wrapping_add((line * self.width + x) * self.pitch), self.pitch, mr, self.k)
-    }
-}
-
 /// `out[N, 2H, 2W, Cout] = epilogue(conv_transpose(x[N, H, W, Cin]))`. The residual has the output's size
 /// and may be its memory.
 pub fn conv_transpose2x2(
@@ -89,13 +46,16 @@ pub fn conv_transpose2x2(
     assert_eq!(out.cols(), weight.cout, "output channels");
     let residual = residual_of(residual, &out);
     for (tap, panels) in weight.taps.iter().enumerate() {
-        let source = EveryOther {
+        let source = Grid {
             x: x.ptr(),
             pitch: x.pitch(),
+            k: weight.cin,
             lines: input.n * input.h,
             width: input.w,
-            k: weight.cin,
-            tap,
+            line_step: input.w,
+            out_row: tap / 2 * 2 * input.w + tap % 2,
+            out_step: 2,
+            out_line_step: 4 * input.w,
             tiles_per_line: input.w.div_ceil(panels.level.tile().0),
         };
         // SAFETY: the views are checked; tiles name each output pixel of this tap once.

@@ -11,9 +11,9 @@ use crate::cpu::simd::{Kernel, Level, Simd};
 
 /// The weights of a depthwise convolution, packed for one SIMD level.
 pub struct PackedDepthwise {
-    level: Level,
-    shape: ConvShape,
-    channels: usize,
+    pub(crate) level: Level,
+    pub(crate) shape: ConvShape,
+    pub(crate) channels: usize,
     /// `[kh * kw, padded channels]`
     weight: AlignedVec,
     bias: AlignedVec,
@@ -95,6 +95,7 @@ pub fn depthwise(
         let part = |i: usize, n: usize, of: usize| i * of / n..(i + 1) * of / n;
         weight.level.dispatch(Band {
             w: weight,
+            pad: [weight.shape.pad[0], weight.shape.pad[1]],
             input,
             output,
             x: x_ptr.get(),
@@ -108,17 +109,21 @@ pub fn depthwise(
     });
 }
 
-struct Band<'a> {
-    w: &'a PackedDepthwise,
-    input: Map,
-    output: Map,
-    x: *const f32,
-    x_pitch: usize,
-    out: *mut f32,
-    out_pitch: usize,
-    residual: Option<Residual>,
-    lines: std::ops::Range<usize>,
-    vectors: std::ops::Range<usize>,
+/// Some lines and some channel vectors of a depthwise convolution.
+pub(crate) struct Band<'a> {
+    pub w: &'a PackedDepthwise,
+    /// Padding at the top and at the left.
+    pub pad: [usize; 2],
+    pub input: Map,
+    pub output: Map,
+    pub x: *const f32,
+    pub x_pitch: usize,
+    pub out: *mut f32,
+    pub out_pitch: usize,
+    pub residual: Option<Residual>,
+    /// Output lines of all images, one after the other.
+    pub lines: std::ops::Range<usize>,
+    pub vectors: std::ops::Range<usize>,
 }
 
 impl Kernel for Band<'_> {
@@ -199,7 +204,7 @@ impl<const K: usize, const STRIDE: usize, const P: usize> Kernel for Strip<'_, K
     unsafe fn run<S: Simd>(self) {
         let Strip { b, line, ox, pixels } = self;
         let (w, post) = (b.w, b.w.post);
-        let [top, left, ..] = w.shape.pad;
+        let [top, left] = b.pad;
         let (image, oy) = (line / b.output.h, line % b.output.h);
         let columns = (P - 1) * STRIDE + K;
         // Where each input column of each kernel row begins; columns outside the image read zeros.
@@ -288,7 +293,7 @@ impl Kernel for AnyLines<'_> {
     unsafe fn run<S: Simd>(self) {
         let b = &self.0;
         let w = b.w;
-        let ([kh, kw], [sh, sw], [top, left, ..]) = (w.shape.kernel, w.shape.stride, w.shape.pad);
+        let ([kh, kw], [sh, sw], [top, left]) = (w.shape.kernel, w.shape.stride, b.pad);
         let padded = w.weight.len() / (kh * kw);
         for line in b.lines.clone() {
             let (image, oy) = (line / b.output.h, line % b.output.h);

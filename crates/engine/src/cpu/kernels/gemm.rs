@@ -1,14 +1,13 @@
 //! Linear layers and 1x1 convolutions: `out[M, N] = x[M, K] · Wᵀ`, with a fused epilogue.
 use super::epilogue::Epilogue;
-use super::tile::{MAX_MR, MAX_RUNS, Panels, Residual, Run, TileAt, TileSource, product};
+use super::tile::{Grid, Panels, Residual, product};
 use super::view::{View, ViewMut};
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::Level;
-use std::mem::MaybeUninit;
 
 /// The weights of a linear layer, packed for one SIMD level.
 pub struct PackedLinear {
-    panels: Panels,
+    pub(crate) panels: Panels,
 }
 
 impl PackedLinear {
@@ -38,51 +37,6 @@ impl PackedLinear {
     }
 }
 
-/// The rows of a matrix, cut into tiles of nearly equal height.
-pub(crate) struct MatrixRows {
-    pub x: *const f32,
-    pub pitch: usize,
-    pub rows: usize,
-    pub k: usize,
-    pub tiles: usize,
-}
-// SAFETY: read only; stands for a shared borrow.
-unsafe impl Sync for MatrixRows {}
-
-impl MatrixRows {
-    pub fn new(x: View, level: Level) -> Self {
-        let tiles = x.rows().div_ceil(level.tile().0);
-        MatrixRows { x: x.ptr(), pitch: x.pitch(), rows: x.rows(), k: x.cols(), tiles }
-    }
-}
-
-impl TileSource for MatrixRows {
-    fn tiles(&self) -> usize {
-        self.tiles
-    }
-    #[inline(always)]
-    fn tile(&self, index: usize, runs: &mut [MaybeUninit<Run>; MAX_RUNS]) -> TileAt {
-        let row = index * self.rows / self.tiles;
-        let mr = (index + 1) * self.rows / self.tiles - row;
-        let first = self.x.wrapping_add(row * self.pitch);
-        let mut rows = [first; MAX_MR];
-        for (i, r) in rows.iter_mut().enumerate() {
-            *r = first.wrapping_add(i * self.pitch);
-        }
-        runs[0].write(Run { k: 0, rows });
-        TileAt { mr, runs: 1, len: self.k, row, row_step: 1 }
-    }
-    fn tile_bytes(&self) -> usize {
-        self.rows * self.k * 4 / self.tiles.max(1)
-    }
-    #[inline(always)]
-    fn fresh(&self, index: usize) -> (*const f32, usize, usize, usize) {
-        let row = index * self.rows / self.tiles;
-        let mr = (index + 1) * self.rows / self.tiles - row;
-        (self.x.wrapping_add(row * self.pitch), self.pitch, mr, self.k)
-    }
-}
-
 /// `out[M, N] = epilogue(x[M, K] · Wᵀ)`. The residual is `[M, N]` and may be the memory of `out`.
 pub fn linear(pool: &Pool, x: View, weight: &PackedLinear, residual: Option<View>, out: ViewMut) {
     let p = &weight.panels;
@@ -91,7 +45,7 @@ pub fn linear(pool: &Pool, x: View, weight: &PackedLinear, residual: Option<View
     assert_eq!(out.rows(), x.rows(), "output and input rows");
     let residual = residual_of(residual, &out);
     // SAFETY: the views are checked; tiles cut the rows without overlap.
-    unsafe { product(pool, &MatrixRows::new(x, p.level), p, residual, out.ptr(), out.pitch()) }
+    unsafe { product(pool, &Grid::matrix(x, p.level), p, residual, out.ptr(), out.pitch()) }
 }
 
 /// Checks a residual against the output it is added to.

@@ -172,12 +172,13 @@ pub fn layer_norm(
     });
 }
 
-struct NormRow<'a> {
-    x: *const f32,
-    residual: *const f32,
-    sum: *mut f32,
-    y: *mut f32,
-    norm: LayerNorm<'a>,
+/// A row of [`layer_norm`]; a null residual or sum is left out.
+pub(super) struct NormRow<'a> {
+    pub x: *const f32,
+    pub residual: *const f32,
+    pub sum: *mut f32,
+    pub y: *mut f32,
+    pub norm: LayerNorm<'a>,
 }
 
 impl Kernel for NormRow<'_> {

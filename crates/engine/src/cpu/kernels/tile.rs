@@ -7,7 +7,7 @@
 use super::aligned::AlignedVec;
 use super::epilogue::{Act, Epilogue, Post};
 use super::rows::{load, store};
-use super::view::Out;
+use super::view::{Out, View};
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::{Kernel, Level, Simd};
 use std::mem::MaybeUninit;
@@ -50,6 +50,80 @@ pub(crate) trait TileSource: Sync {
     fn tile_bytes(&self) -> usize;
     /// Memory that the tile reads and its predecessor did not: first row, pitch, rows, elements of a row.
     fn fresh(&self, index: usize) -> (*const f32, usize, usize, usize);
+}
+
+/// Rows of operands in lines: the pixels of a part of a map, or one line of all rows of a matrix. Lines are
+/// cut into tiles of nearly equal height.
+#[derive(Clone, Copy)]
+pub(crate) struct Grid {
+    pub x: *const f32,
+    pub pitch: usize,
+    pub k: usize,
+    pub lines: usize,
+    /// Rows of a line.
+    pub width: usize,
+    /// Operand rows from a line to the next.
+    pub line_step: usize,
+    /// Output row of the first row, and steps to the next row and to the next line.
+    pub out_row: usize,
+    pub out_step: usize,
+    pub out_line_step: usize,
+    pub tiles_per_line: usize,
+}
+// SAFETY: read only; stands for a shared borrow.
+unsafe impl Sync for Grid {}
+
+impl Grid {
+    /// All rows of a matrix, to the same rows of the output.
+    pub fn matrix(x: View, level: Level) -> Self {
+        Grid {
+            x: x.ptr(),
+            pitch: x.pitch(),
+            k: x.cols(),
+            lines: 1,
+            width: x.rows(),
+            line_step: 0,
+            out_row: 0,
+            out_step: 1,
+            out_line_step: 0,
+            tiles_per_line: x.rows().div_ceil(level.tile().0),
+        }
+    }
+
+    /// Line, first row in it, and height of a tile.
+    #[inline(always)]
+    fn place(&self, index: usize) -> (usize, usize, usize) {
+        let (line, part) = (index / self.tiles_per_line, index % self.tiles_per_line);
+        let first = part * self.width / self.tiles_per_line;
+        (line, first, (part + 1) * self.width / self.tiles_per_line - first)
+    }
+}
+
+impl TileSource for Grid {
+    fn tiles(&self) -> usize {
+        self.lines * self.tiles_per_line
+    }
+    #[inline(always)]
+    fn tile(&self, index: usize, runs: &mut [MaybeUninit<Run>; MAX_RUNS]) -> TileAt {
+        let (line, first, mr) = self.place(index);
+        let start = self.x.wrapping_add((line * self.line_step + first) * self.pitch);
+        let mut rows = [start; MAX_MR];
+        for (i, r) in rows.iter_mut().enumerate() {
+            *r = start.wrapping_add(i * self.pitch);
+        }
+        runs[0].write(Run { k: 0, rows });
+        let row = self.out_row + line * self.out_line_step + first * self.out_step;
+        TileAt { mr, runs: 1, len: self.k, row, row_step: self.out_step }
+    }
+    fn tile_bytes(&self) -> usize {
+        self.width * self.k * 4 / self.tiles_per_line.max(1)
+    }
+    #[inline(always)]
+    fn fresh(&self, index: usize) -> (*const f32, usize, usize, usize) {
+        let (line, first, mr) = self.place(index);
+        let start = self.x.wrapping_add((line * self.line_step + first) * self.pitch);
+        (start, self.pitch, mr, self.k)
+    }
 }
 
 /// A weight matrix `[K, N]` cut into panels of `NV` vectors of columns, each stored K-major.
@@ -167,6 +241,28 @@ pub(crate) unsafe fn product<T: TileSource>(
             pitch,
         };
         panels.level.dispatch(block);
+    });
+}
+
+/// Runs all tiles of a product on the calling thread, as a part of a chunk.
+///
+/// # Safety
+/// As for [`product`].
+pub(crate) unsafe fn product_here<T: TileSource>(
+    source: &T,
+    panels: &Panels,
+    residual: Option<Residual>,
+    out: *mut f32,
+    pitch: usize,
+) {
+    panels.level.dispatch(Block {
+        source,
+        panels,
+        tile_range: 0..source.tiles(),
+        panel_range: 0..panels.count(),
+        residual,
+        out,
+        pitch,
     });
 }
 

@@ -6,7 +6,7 @@ use crate::cpu::pool::Pool;
 use crate::cpu::simd::{Kernel, Level, Simd};
 
 /// Windows down and across a map, the last ones padded.
-fn windows(map: Map, side: usize) -> (usize, usize) {
+pub(super) fn windows(map: Map, side: usize) -> (usize, usize) {
     assert!(side > 0, "windows of no pixels");
     (map.h.div_ceil(side), map.w.div_ceil(side))
 }

@@ -2,6 +2,7 @@
 
 mod arrange;
 mod attention;
+mod chains;
 mod custom;
 mod image;
 mod networks;
@@ -10,7 +11,7 @@ mod rows;
 use super::Level;
 use super::memory::{Memory, Operand};
 use super::program::Call;
-use crate::compile::{Home, Plan, Step};
+use crate::compile::{Chain, Home, Plan, Step};
 use crate::graph::{Node, Op, Tensor};
 use crate::tensor::{HostTensor, Shape};
 
@@ -44,6 +45,10 @@ struct Site<'p> {
 }
 
 impl Site<'_> {
+    /// The same view of another node.
+    fn at<'s>(&'s mut self, node: &'s Node) -> Site<'s> {
+        Site { plan: self.plan, memory: self.memory, level: self.level, node, used: self.used }
+    }
     fn operand(&mut self, tensor: Tensor) -> Operand {
         if let Home::Constant(node) = self.plan.site(tensor).home {
             self.used[node] = true;
@@ -86,6 +91,15 @@ pub(super) fn lower(plan: &Plan, memory: &Memory, level: Level, step: &Step, use
             let source = memory.operand(plan, *from);
             let target = memory.operand_at(*to, ty.dtype, ty.shape.rows(), ty.shape.cols());
             Lowered::new("copy", move |_| target.copy_rows_from(&source))
+        }
+        Step::Chain { chain, nodes } => {
+            let mut sites: Vec<&Node> = nodes.iter().map(|&n| &plan.graph.nodes()[n]).collect();
+            let last = sites.pop().expect("a chain has nodes");
+            let mut site = Site { plan, memory, level, node: last, used };
+            match chain {
+                Chain::Perceptron => chains::perceptron(&mut site, sites[0]),
+                Chain::Bottleneck => chains::bottleneck(&mut site, sites[0], sites[1]),
+            }
         }
         Step::Node { index, copy_parts } => {
             let node = &plan.graph.nodes()[*index];

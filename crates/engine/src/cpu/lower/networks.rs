@@ -21,7 +21,7 @@ fn act(op: Option<UnaryOp>) -> Act {
     }
 }
 
-fn epilogue(site: &Site<'_>, epilogue: &Epilogue, bias: bool) -> kernels::Epilogue {
+pub(super) fn epilogue(site: &Site<'_>, epilogue: &Epilogue, bias: bool) -> kernels::Epilogue {
     let bias = bias.then(|| values(site, 2).to_vec());
     kernels::Epilogue {
         bias,
@@ -31,11 +31,11 @@ fn epilogue(site: &Site<'_>, epilogue: &Epilogue, bias: bool) -> kernels::Epilog
     }
 }
 
-fn values<'s>(site: &'s Site<'_>, argument: usize) -> &'s [f32] {
+pub(super) fn values<'s>(site: &'s Site<'_>, argument: usize) -> &'s [f32] {
     site.constant(argument).and_then(|c| c.as_f32()).expect("weights are float constants")
 }
 
-fn suffix(epilogue: &Epilogue) -> String {
+pub(super) fn suffix(epilogue: &Epilogue) -> String {
     let mut name = String::new();
     if let Some(op) = epilogue.activation {
         name += &format!("+{}", Op::Unary(op).name());
@@ -118,14 +118,23 @@ pub(super) fn conv2d(site: &mut Site<'_>) -> Lowered {
     Lowered { kernel, name, flops, packed_bytes }
 }
 
+/// Weights `[N, K]` of a linear layer, or `[N, K, 1, 1]` of a 1x1 convolution, with bias and epilogue.
+pub(super) fn pack_linear(site: &Site<'_>) -> PackedLinear {
+    let (Op::Linear { bias, epilogue: fused } | Op::Conv2d { bias, epilogue: fused, .. }) = &site.node.op
+    else {
+        unreachable!("only layers with weights are packed")
+    };
+    let weight_shape = site.input_shape(1);
+    let (n, k) = (weight_shape[0], weight_shape[1]);
+    PackedLinear::new(site.level, values(site, 1), n, k, epilogue(site, fused, *bias))
+}
+
 pub(super) fn linear(site: &mut Site<'_>) -> Lowered {
     let Op::Linear { bias, epilogue: fused } = site.node.op.clone() else {
         unreachable!("dispatched on the op")
     };
-    let own = epilogue(site, &fused, bias);
-    let weight_shape = site.constant(1).expect("weights are constants").shape().clone();
-    let (n, k) = (weight_shape[0], weight_shape[1]);
-    let packed = PackedLinear::new(site.level, values(site, 1), n, k, own);
+    let packed = pack_linear(site);
+    let (n, k) = (packed.n(), packed.k());
     let (x, out) = (site.input(0), site.output());
     let residual = fused.residual.then(|| site.input(2 + usize::from(bias)));
     let flops = 2 * (out.rows * n * k) as u64;

@@ -93,6 +93,10 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    unsafe fn ldexp(x: __m512, n: __m512) -> __m512 {
+        unsafe { _mm512_scalef_ps(x, n) }
+    }
+    #[inline(always)]
     unsafe fn select_lt(a: __m512, b: __m512, t: __m512, f: __m512) -> __m512 {
         unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), f, t) }
     }

@@ -183,6 +183,17 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn abs(a: Self::V) -> Self::V;
     /// `2^n` of an integral `n` in `[-126, 127]`.
     unsafe fn pow2i(n: Self::V) -> Self::V;
+    /// `x · 2^n` of an integral `n`; 0 below the normal numbers is allowed, and 2^127 for larger powers.
+    #[inline(always)]
+    unsafe fn ldexp(x: Self::V, n: Self::V) -> Self::V {
+        // SAFETY: the caller's promise about the processor.
+        unsafe {
+            let lowest = Self::splat(-126.0);
+            let bounded = Self::min(Self::splat(127.0), Self::max(lowest, n));
+            let y = Self::mul(x, Self::pow2i(bounded));
+            Self::select_lt(n, lowest, Self::zero(), y)
+        }
+    }
     /// Lane by lane `a < b ? t : f`.
     unsafe fn select_lt(a: Self::V, b: Self::V, t: Self::V, f: Self::V) -> Self::V;
     unsafe fn reduce_add(a: Self::V) -> f32;
@@ -282,6 +293,8 @@ mod tests {
                 assert_eq!(out(S::abs(va)), each(&|x, _| x.abs()));
                 assert_eq!(out(S::sqrt(S::abs(va))), each(&|x, _| x.abs().sqrt()));
                 assert_eq!(out(S::pow2i(S::round(va))), each(&|x, _| x.round_ties_even().exp2()));
+                assert_eq!(out(S::ldexp(vb, S::round(va))), each(&|x, y| y * x.round_ties_even().exp2()));
+                assert!(out(S::ldexp(va, S::splat(-300.0))).iter().all(|&x| x == 0.0));
                 assert_eq!(out(S::select_lt(va, vb, va, vb)), each(&|x, y| if x < y { x } else { y }));
                 assert_eq!(S::reduce_add(va), a.iter().sum::<f32>());
                 assert_eq!(S::reduce_max(va), a.iter().copied().fold(f32::MIN, f32::max));
