@@ -76,11 +76,13 @@ struct File {
 }
 
 /// Everything resolved.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub detector: String,
     pub segmenter: String,
     pub options: PipelineOptions,
+    /// The configuration file that some of it comes from.
+    pub config: Option<PathBuf>,
 }
 
 impl PipelineArgs {
@@ -99,6 +101,7 @@ impl PipelineArgs {
             argument.clone().or(in_file).unwrap_or_else(|| default.to_owned())
         };
         Ok(Settings {
+            config: self.config.clone(),
             detector: pick(&self.detector, file.detector, DEFAULT_DETECTOR),
             segmenter: pick(&self.segmenter, file.segmenter, DEFAULT_SEGMENTER),
             options: PipelineOptions {
@@ -128,7 +131,13 @@ fn read(path: &Path) -> Result<File> {
         let place = error.span().map_or(String::new(), |span| {
             format!(" line {}", text[..span.start.min(text.len())].lines().count().max(1))
         });
-        let reason = error.message().trim_end().replace('\n', "; ");
+        let mut reason = error.message().trim_end().replace('\n', "; ");
+        // The parser speaks of its own types.
+        for (rust, plain) in
+            [("usize", "a whole number"), ("u32", "a whole number, 0 or more"), ("f32", "a number")]
+        {
+            reason = reason.replace(&format!("expected {rust}"), &format!("expected {plain}"));
+        }
         usage(format!("the configuration '{}'{place}: {reason}", path.display()))
     })
 }
@@ -141,7 +150,10 @@ impl Settings {
         for origin in [detector.origin(), segmenter.origin()].into_iter().filter(|o| !o.is_trained()) {
             tracing::warn!("{origin}: its weights are made up, so what it finds means nothing");
         }
-        Orchestrator::new(device, detector, segmenter, self.options).map_err(usage)
+        Orchestrator::new(device, detector, segmenter, self.options).map_err(|error| match &self.config {
+            Some(path) => usage(format!("{error}; see the command line and '{}'", path.display())),
+            None => usage(error),
+        })
     }
 }
 

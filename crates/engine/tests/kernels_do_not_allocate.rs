@@ -1,34 +1,11 @@
 //! No kernel allocates: counted, over a call of each on two threads.
 #![allow(unsafe_code)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use ultramotion_engine::cpu::kernels::*;
 use ultramotion_engine::cpu::{Level, Pool};
 
-struct Counting;
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: passes everything on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.dealloc(p, layout) }
-    }
-    unsafe fn realloc(&self, p: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.realloc(p, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+mod counting_allocator;
+use counting_allocator::allocations;
 
 #[test]
 fn kernels_do_not_allocate() {
@@ -106,10 +83,11 @@ fn kernels_do_not_allocate() {
         };
         // The first call lets the threads and the standard library set themselves up.
         all();
-        let before = ALLOCATIONS.load(Ordering::SeqCst);
-        for _ in 0..3 {
-            all();
-        }
-        assert_eq!(ALLOCATIONS.load(Ordering::SeqCst) - before, 0, "{} allocated", level.name());
+        let count = allocations(|| {
+            for _ in 0..3 {
+                all();
+            }
+        });
+        assert_eq!(count, 0, "{} allocated", level.name());
     }
 }

@@ -11,7 +11,7 @@ use ultramotion_pipeline::{LatencyMs, Residency};
 
 use crate::device::DeviceArgs;
 use crate::record::Transfers;
-use crate::settings::{PipelineArgs, Settings};
+use crate::settings::PipelineArgs;
 use crate::source;
 
 /// Runs the same frames with everything on the device and with every stage going through host memory, and prints
@@ -58,7 +58,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let mut modes = Vec::new();
     let mut described = None;
     for residency in [Residency::Device, Residency::Host] {
-        let mut settings = Settings { options: settings.options, ..clone_names(&settings) };
+        let mut settings = settings.clone();
         settings.options.residency = residency;
         let mut pipeline = settings.build(args.device.open()?)?;
         let mut source = source::open("phantom")?;
@@ -107,14 +107,6 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     };
     print(&report, args.json)?;
     Ok(if report.pass { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn clone_names(settings: &Settings) -> Settings {
-    Settings {
-        detector: settings.detector.clone(),
-        segmenter: settings.segmenter.clone(),
-        options: settings.options,
-    }
 }
 
 fn largest(a: Counts, b: Counts) -> Counts {

@@ -302,6 +302,9 @@ impl Job {
         println!(
             "a frame      {h2d:.0} copy in, {d2h:.0} out, {waits:.0} wait, {allocations:.0} allocations on the device"
         );
+        if let Some(peak) = super::bench::peak_memory_mb() {
+            println!("memory       {peak:.0} MB at most");
+        }
         println!("results      {}", self.sinks.results.display());
         if let Some(folder) = &self.sinks.overlay_folder {
             println!("overlays     {}", folder.display());
@@ -311,6 +314,9 @@ impl Job {
 }
 
 fn create_folder(path: &Path) -> Result<()> {
+    if path.is_file() {
+        bail!("'{}' is a file where a folder must be; choose another with --out", path.display());
+    }
     std::fs::create_dir_all(path).map_err(|source| {
         let error = MediaError::Io { action: "create the folder", path: path.to_owned(), source };
         anyhow!("{error}; choose another with --out")
