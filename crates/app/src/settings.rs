@@ -38,7 +38,7 @@ pub(crate) struct PipelineArgs {
     /// Most objects in a frame, 1 to 64 [default: 8]
     #[arg(long, value_name = "K")]
     pub max_objects: Option<usize>,
-    /// Least score of a detection, 0 to 1 [default: 0.4]
+    /// Least score of a detection, 0 to 1 [default: 0.5]
     #[arg(long, value_name = "T")]
     pub score_threshold: Option<f32>,
     /// Frames are unrelated images: nothing is predicted from one to the next

@@ -73,7 +73,7 @@ impl Default for PipelineOptions {
     fn default() -> Self {
         PipelineOptions {
             max_objects: 8,
-            score_threshold: 0.4,
+            score_threshold: 0.5,
             max_overlap_iou: 0.7,
             residency: Residency::Device,
             matcher: MatcherMode::Exact,
