@@ -117,10 +117,12 @@ impl PipelineArgs {
 }
 
 fn read(path: &Path) -> Result<File> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| {
+    let text = std::fs::read_to_string(path).map_err(|error| {
         let path = path.to_owned();
-        usage(format!("{}; check the path after --config", MediaError::Io { action: "read", path, source: error }))
+        usage(format!(
+            "{}; check the path after --config",
+            MediaError::Io { action: "read", path, source: error }
+        ))
     })?;
     toml::from_str(&text).map_err(|error| {
         let place = error.span().map_or(String::new(), |span| {

@@ -26,7 +26,8 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     // Causes that repeat what their context already says are left out, and the system's own words: who met them has
     // said them in plain ones.
     let mut sentence = error.to_string();
-    for cause in error.chain().skip(1).filter(|cause| !cause.is::<std::io::Error>()).map(ToString::to_string) {
+    for cause in error.chain().skip(1).filter(|cause| !cause.is::<std::io::Error>()).map(ToString::to_string)
+    {
         if !sentence.contains(&cause) {
             sentence = format!("{sentence}: {cause}");
         }

@@ -103,7 +103,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 /// A file that could not be opened as a model again is not written.
 fn check_input(checkpoint: &Checkpoint) -> Result<()> {
     match (checkpoint.architecture, checkpoint.input_size) {
-        (Some(Architecture::MobileSam), Some([side, _])) => MobileSamConfig::new(side).map(drop).map_err(usage),
+        (Some(Architecture::MobileSam), Some([side, _])) => {
+            MobileSamConfig::new(side).map(drop).map_err(usage)
+        }
         (Some(_), Some(_)) => DfineConfig::from_checkpoint(checkpoint).map(drop).map_err(usage),
         _ => Ok(()),
     }
