@@ -219,7 +219,7 @@ pub(crate) trait Simd: Copy + 'static {
             if const { WRITE && Self::MR > 4 } {
                 std::arch::asm!("prefetchw [{}]", in(reg) p, options(nostack, preserves_flags, readonly));
             } else {
-                std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast());
+                std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(p.cast());
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
