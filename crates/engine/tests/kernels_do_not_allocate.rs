@@ -26,7 +26,6 @@ fn kernels_do_not_allocate() {
         let conv_weight = PackedConv::new(level, &weight, c, c, 1, shape, epilogue());
         let depthwise_weight = PackedDepthwise::new(level, &weight[..c * 9], c, shape, epilogue());
         let up_weight = PackedConvTranspose::new(level, &weight[..c * c * 4], c, c, epilogue());
-        let plan = ResizePlan::new(map, double);
         let placement = ImagePlacement {
             size: [20, 24],
             corner: [0, 0],
@@ -53,7 +52,6 @@ fn kernels_do_not_allocate() {
             conv_transpose2x2(&pool, view(), map, &up_weight, None, to(rows * 4, c));
             max_pool(level, &pool, view(), map, shape, f32::NEG_INFINITY, to(rows, c));
             upsample_nearest2(level, &pool, view(), map, to(rows * 4, c));
-            resize_bilinear(level, &pool, &plan, view(), to(rows * 4, c));
             transpose(level, &pool, view(), 1, to(c, rows));
             copy(level, &pool, view(), to(rows, c));
             unary(level, &pool, Unary::Exp, view(), to(rows, c));
@@ -73,13 +71,10 @@ fn kernels_do_not_allocate() {
             let heads = Heads::adjacent(view(), 16);
             attention(level, &pool, attended, heads, heads, heads, None, to(rows, c));
             matmul(level, &pool, 1, view(), View::new(&x, c, c, c), true, to(rows, c));
-            window_partition(level, &pool, view(), map, 7, to(window_rows(map, 7), c));
-            window_merge(level, &pool, View::new(&x, window_rows(map, 7), c, c), map, 7, None, to(rows, c));
             let (at, w) = (View::new(&x, 9, 16, 16), View::new(&x, 9, 8, 8));
             deformable(level, &pool, 1, 2, &levels, view(), at, w, to(9, c));
             image(level, &pool, &image_plan, &frame, to(rows, 3));
             top_k(&pool, View::new(&x, 1, 3000, 3000), 100, to(1, 100), &mut indices[..100]);
-            gather_rows(&pool, view(), &indices[..100], to(100, c));
         };
         // The first call lets the threads and the standard library set themselves up.
         all();

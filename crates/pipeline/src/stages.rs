@@ -4,9 +4,7 @@
 use ultramotion_engine::graph::{Graph, GraphError, ImageTransform, Tensor};
 use ultramotion_engine::tensor::HostTensor;
 use ultramotion_models::dfine::{self, DetectionTensors, SelectionOptions};
-use ultramotion_models::mobile_sam::{
-    self, MaskGeometry, MaskOutput, Prompts, SourceMasks,
-};
+use ultramotion_models::mobile_sam::{self, MaskGeometry, MaskOutput, Prompts, SourceMasks};
 use ultramotion_models::parameters::Parameters;
 use ultramotion_models::zoo::{Detector, Segmenter};
 use ultramotion_tracking::ops::{self, TrackTensors};

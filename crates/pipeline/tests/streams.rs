@@ -7,7 +7,7 @@ use ultramotion_pipeline::{Frame, Orchestrator, PipelineError, PipelineOptions, 
 use ultramotion_tracking::assignment::MatcherMode;
 
 fn ids(pipeline: &mut Orchestrator, frame: &Frame<'_>) -> Vec<i32> {
-    pipeline.process(frame).unwrap().objects.iter().map(|o| o.track_id).collect()
+    pipeline.process(frame).expect("a frame that fits").objects.iter().map(|o| o.track_id).collect()
 }
 
 #[test]
