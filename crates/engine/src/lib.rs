@@ -28,6 +28,7 @@ pub mod tensor;
 mod device;
 mod program;
 mod state_store;
+mod values;
 
 pub use device::{Device, DeviceError, DeviceKind};
 pub use program::{CompileOptions, Event, KernelTime, Program, StageTime};

@@ -3,21 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::lower::{Kernel, lower};
+use super::lower::{Call, Kernel, lower};
 use super::memory::{Memory, Operand};
 use super::{Level, Pool};
 use crate::compile::{Plan, Step};
 use crate::graph::Op;
 use crate::program::{Executable, KernelTime, StageTime};
 use crate::state_store::StateStore;
-
-/// What a kernel gets when it runs.
-pub(super) struct Call<'a> {
-    /// Threads.
-    pub pool: &'a Pool,
-    /// Valid entries of the leading dimension, for a row-counted result.
-    pub entries: Option<usize>,
-}
 
 struct BoundStep {
     kernel: Kernel,

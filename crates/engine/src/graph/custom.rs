@@ -4,8 +4,8 @@
 use std::fmt::Debug;
 
 use super::TensorType;
-use crate::reference::Values;
 use crate::tensor::DType;
+use crate::values::Values;
 
 /// An operation defined outside the engine.
 ///

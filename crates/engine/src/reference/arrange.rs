@@ -3,6 +3,7 @@
 use super::Values;
 use crate::graph::Padding;
 use crate::tensor::Shape;
+use crate::values::Data;
 
 fn strides(shape: &Shape) -> Vec<usize> {
     let mut strides = vec![1; shape.rank()];
@@ -68,15 +69,15 @@ pub(super) fn concat(parts: &[&Values], axis: usize, out: Shape) -> Values {
         }
     }
     let joined = match parts[0].data {
-        super::Data::F64(_) => Values::f64(
+        Data::F64(_) => Values::f64(
             [sizes.iter().sum::<usize>()],
             parts.iter().flat_map(|p| p.as_f64()).copied().collect(),
         ),
-        super::Data::I32(_) => Values::i32(
+        Data::I32(_) => Values::i32(
             [sizes.iter().sum::<usize>()],
             parts.iter().flat_map(|p| p.as_i32()).copied().collect(),
         ),
-        super::Data::U8(_) => {
+        Data::U8(_) => {
             Values::u8([sizes.iter().sum::<usize>()], parts.iter().flat_map(|p| p.as_u8()).copied().collect())
         }
     };

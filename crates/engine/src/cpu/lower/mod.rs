@@ -8,12 +8,19 @@ mod image;
 mod networks;
 mod rows;
 
-use super::Level;
 use super::memory::{Memory, Operand};
-use super::program::Call;
+use super::{Level, Pool};
 use crate::compile::{Chain, Home, Plan, Step};
 use crate::graph::{Node, Op, Tensor};
 use crate::tensor::{HostTensor, Shape};
+
+/// What a kernel gets when it runs.
+pub(in crate::cpu) struct Call<'a> {
+    /// Threads.
+    pub pool: &'a Pool,
+    /// Valid entries of the leading dimension, for a row-counted result.
+    pub entries: Option<usize>,
+}
 
 /// A kernel with everything but the call's own facts bound.
 pub(super) type Kernel = Box<dyn Fn(&Call<'_>) + Send>;
