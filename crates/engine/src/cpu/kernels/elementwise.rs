@@ -351,7 +351,7 @@ mod tests {
     fn unary_agrees_with_f64() {
         let mut rng = Rng::seeded();
         everywhere(|level, pool| {
-            for _ in 0..100 {
+            for _ in 0..60 {
                 let (r, c) = (rng.size(1, 300), rng.size(1, 100));
                 let f = rng.of(&[
                     Unary::Act(Act::None),
@@ -403,7 +403,7 @@ mod tests {
     fn binary_broadcasts_agree_with_naive_loops() {
         let mut rng = Rng::seeded();
         everywhere(|level, pool| {
-            for _ in 0..150 {
+            for _ in 0..80 {
                 let (r, c) = (rng.size(1, 200), rng.size(1, 150));
                 let f =
                     rng.of(&[Binary::Add, Binary::Sub, Binary::Mul, Binary::Div, Binary::Max, Binary::Min]);

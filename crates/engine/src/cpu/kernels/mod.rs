@@ -35,6 +35,7 @@ mod transpose;
 mod view;
 mod window_attention;
 mod windows;
+mod winograd;
 
 pub use aligned::AlignedVec;
 pub use attention::{AttentionShape, Heads, attention};

@@ -148,6 +148,8 @@ impl Panels {
         epilogue: &Epilogue,
         weight: impl Fn(usize, usize) -> f32,
     ) -> Panels {
+        // Half of a wide vector would be padding; narrower ones go twice as fast.
+        let level = if level == Level::Avx512 && n <= 8 { Level::Avx2 } else { level };
         let width = level.tile().1 * level.lanes();
         let mut bias = AlignedVec::zeros(n.next_multiple_of(width));
         if let Some(b) = &epilogue.bias {
@@ -274,7 +276,8 @@ fn split<T: TileSource>(threads: usize, source: &T, panels: &Panels) -> (usize, 
     const LEAST_WORK: usize = 200_000;
     let (tiles, count) = (source.tiles(), panels.count());
     let by_cache = if count > 1 { (tiles * source.tile_bytes()).div_ceil(BLOCK_BYTES) } else { 1 };
-    let work = tiles * panels.level.tile().0 * panels.n * panels.k;
+    let padded = panels.n.next_multiple_of(panels.level.lanes());
+    let work = tiles * panels.level.tile().0 * padded * panels.k;
     let wanted = if threads == 1 { 1 } else { (threads * 6).min(work / LEAST_WORK).max(1) };
     let mut best = (usize::MAX, (1, 1));
     let mut panel_blocks = 1;
