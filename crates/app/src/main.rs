@@ -1,2 +1,72 @@
-//! ultramotion command
-fn main() {}
+//! The `ultramotion` command.
+
+// The doc comments of arguments are their help texts, where `[:N]` is no link.
+#![allow(rustdoc::broken_intra_doc_links)]
+
+mod commands;
+mod device;
+mod interrupt;
+mod record;
+mod settings;
+mod source;
+mod usage;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Real-time ultrasound perception: finds, follows and outlines anatomy in a stream of ultrasound frames.
+///
+/// Research software. Not a medical device: do not use it for diagnosis or treatment.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Examples:
+  ultramotion run --overlay                       simulated ultrasound in, pictures and results.jsonl out
+  ultramotion run recording.igs.mha --overlay     your own recording
+  ultramotion run stills/ --independent           a folder of unrelated images
+  ultramotion doctor                              what this machine can run
+
+Environment:
+  ULTRAMOTION_DEBUG=2   print every kernel with its shape, time and GFLOP/s
+  ULTRAMOTION_LOG       log filter, e.g. info or ultramotion_pipeline=debug (default: warn)
+  ULTRAMOTION_SIMD      avx512, avx2, neon or portable instead of the best that the processor has")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Find, track and outline structures in a recording, images or simulated ultrasound
+    Run(commands::run::Args),
+    /// Compare the networks with outputs of the official implementations
+    Parity(commands::parity::Args),
+    /// Time a whole frame, or one network alone
+    Bench(commands::bench::Args),
+    /// Device mode against host mode: latency, memory, transfers; fails over budget
+    Audit(commands::audit::Args),
+    /// List, inspect, convert and verify models
+    Models(commands::models::Args),
+    /// What this machine can run, and why not
+    Doctor(commands::doctor::Args),
+}
+
+fn main() -> ExitCode {
+    usage::on_panic();
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_env("ULTRAMOTION_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let result = match cli.command {
+        Command::Run(args) => commands::run::run(args),
+        Command::Parity(args) => commands::parity::run(args),
+        Command::Bench(args) => commands::bench::run(args),
+        Command::Audit(args) => commands::audit::run(args),
+        Command::Models(args) => commands::models::run(args),
+        Command::Doctor(args) => commands::doctor::run(args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => usage::report(&error),
+    }
+}

@@ -219,10 +219,6 @@ impl Bench {
         self.run(&format!("upsample2 {h}x{h} {c}"), 0.0, 5.0 * bytes, || {
             upsample_nearest2(level, pool, view(), input, ViewMut::new(&mut y, input.pixels() * 4, c, c));
         });
-        let plan = ResizePlan::new(input, Map::new(1, 2 * h, 2 * h));
-        self.run(&format!("resize2 {h}x{h} {c}"), 0.0, 5.0 * bytes, || {
-            resize_bilinear(level, pool, &plan, view(), ViewMut::new(&mut y, input.pixels() * 4, c, c));
-        });
         self.run(&format!("transpose {h}x{h} {c}"), 0.0, 2.0 * bytes, || {
             let out = ViewMut::new(&mut y, c, input.pixels(), input.pixels());
             transpose(level, pool, view(), 1, out);
@@ -357,7 +353,9 @@ impl Bench {
         };
         let x = noise(map.pixels() * c);
         let mut y = AlignedVec::zeros(x.len());
-        let flops = 4.0 * window_rows(map, side) as f64 * (2 * c * c + pixels * c) as f64;
+        let flops = 4.0
+            * (map.n * map.h.div_ceil(side) * map.w.div_ceil(side) * pixels) as f64
+            * (2 * c * c + pixels * c) as f64;
         self.run(&name, flops, 8.0 * x.len() as f64, || {
             let x = View::new(&x, map.pixels(), c, c);
             window_attention(&self.pool, x, &layer, Some(x), ViewMut::new(&mut y, map.pixels(), c, c));

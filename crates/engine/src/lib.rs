@@ -1,2 +1,35 @@
-//! ultramotion-engine
+//! Static tensor graphs on a device: describe ([`graph`]), compile ([`compile`]), run ([`Program`]).
+//!
+//! In: a graph of a closed list of ops with static shapes. Out: a program that runs again and again without
+//! allocating and without asking the host anything. Every transfer is counted in one place ([`ledger`]).
+//!
+//! ```
+//! use ultramotion_engine::graph::{Graph, UnaryOp};
+//! use ultramotion_engine::tensor::{DType, HostTensor};
+//! use ultramotion_engine::{CompileOptions, Device, Program};
+//!
+//! let mut g = Graph::new("example");
+//! let x = g.input("x", DType::F32, [3])?;
+//! let y = g.unary(UnaryOp::Relu, x)?;
+//! g.output("y", y)?;
+//! let mut program = Program::compile(g, &Device::cpu(1), &CompileOptions::default())?;
+//! let outputs = program.run(&[&HostTensor::f32([3], vec![-1.0, 0.0, 2.0])])?;
+//! assert_eq!(outputs[0].as_f32(), Some(&[0.0, 0.0, 2.0][..]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod compile;
 pub mod cpu;
+pub mod graph;
+pub mod ledger;
+pub mod reference;
+pub mod tensor;
+
+mod device;
+mod program;
+mod state_store;
+mod values;
+
+pub use device::{Device, DeviceError, DeviceKind};
+pub use program::{CompileOptions, Event, KernelTime, Program, StageTime};
+pub use state_store::StateStore;

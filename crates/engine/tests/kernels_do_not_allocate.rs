@@ -1,34 +1,11 @@
 //! No kernel allocates: counted, over a call of each on two threads.
 #![allow(unsafe_code)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use ultramotion_engine::cpu::kernels::*;
 use ultramotion_engine::cpu::{Level, Pool};
 
-struct Counting;
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: passes everything on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.dealloc(p, layout) }
-    }
-    unsafe fn realloc(&self, p: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.realloc(p, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+mod counting_allocator;
+use counting_allocator::allocations;
 
 #[test]
 fn kernels_do_not_allocate() {
@@ -49,7 +26,6 @@ fn kernels_do_not_allocate() {
         let conv_weight = PackedConv::new(level, &weight, c, c, 1, shape, epilogue());
         let depthwise_weight = PackedDepthwise::new(level, &weight[..c * 9], c, shape, epilogue());
         let up_weight = PackedConvTranspose::new(level, &weight[..c * c * 4], c, c, epilogue());
-        let plan = ResizePlan::new(map, double);
         let placement = ImagePlacement {
             size: [20, 24],
             corner: [0, 0],
@@ -76,7 +52,6 @@ fn kernels_do_not_allocate() {
             conv_transpose2x2(&pool, view(), map, &up_weight, None, to(rows * 4, c));
             max_pool(level, &pool, view(), map, shape, f32::NEG_INFINITY, to(rows, c));
             upsample_nearest2(level, &pool, view(), map, to(rows * 4, c));
-            resize_bilinear(level, &pool, &plan, view(), to(rows * 4, c));
             transpose(level, &pool, view(), 1, to(c, rows));
             copy(level, &pool, view(), to(rows, c));
             unary(level, &pool, Unary::Exp, view(), to(rows, c));
@@ -96,20 +71,18 @@ fn kernels_do_not_allocate() {
             let heads = Heads::adjacent(view(), 16);
             attention(level, &pool, attended, heads, heads, heads, None, to(rows, c));
             matmul(level, &pool, 1, view(), View::new(&x, c, c, c), true, to(rows, c));
-            window_partition(level, &pool, view(), map, 7, to(window_rows(map, 7), c));
-            window_merge(level, &pool, View::new(&x, window_rows(map, 7), c, c), map, 7, None, to(rows, c));
             let (at, w) = (View::new(&x, 9, 16, 16), View::new(&x, 9, 8, 8));
             deformable(level, &pool, 1, 2, &levels, view(), at, w, to(9, c));
             image(level, &pool, &image_plan, &frame, to(rows, 3));
             top_k(&pool, View::new(&x, 1, 3000, 3000), 100, to(1, 100), &mut indices[..100]);
-            gather_rows(&pool, view(), &indices[..100], to(100, c));
         };
         // The first call lets the threads and the standard library set themselves up.
         all();
-        let before = ALLOCATIONS.load(Ordering::SeqCst);
-        for _ in 0..3 {
-            all();
-        }
-        assert_eq!(ALLOCATIONS.load(Ordering::SeqCst) - before, 0, "{} allocated", level.name());
+        let count = allocations(|| {
+            for _ in 0..3 {
+                all();
+            }
+        });
+        assert_eq!(count, 0, "{} allocated", level.name());
     }
 }

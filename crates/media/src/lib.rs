@@ -1,1 +1,44 @@
-//! ultramotion-media
+//! Sources and sinks that are files.
+//!
+//! - [`source`]: MetaImage sequences (`.mha`, `.mhd`, `.igs.mha` as PLUS records them), PNG and JPEG images, and
+//!   folders of images come in; [`MediaFrame`]s of 8-bit pixels go out, one at a time, each bad frame as an error
+//!   value that does not end the source.
+//! - [`sink`]: results go out as JSON lines and as overlay pictures.
+//! - [`metaimage`]: the file format itself, with a writer for sequences.
+//! - [`mask`]: binary masks, COCO run-length coding, outlines.
+//!
+//! ```
+//! use ultramotion_media::source::{FrameSource, open};
+//! use ultramotion_media::metaimage::{Layout, SequenceWriter};
+//! use ultramotion_media::{MediaFrame, PixelFormat};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("two.igs.mha");
+//! let mut writer = SequenceWriter::create(&path, Layout::grey8(4, 3))?;
+//! for time in [0.0, 0.04] {
+//!     let frame = MediaFrame { timestamp_s: time, ..MediaFrame::grey8(4, 3, vec![7; 12]) };
+//!     writer.write(&frame)?;
+//! }
+//! writer.finish()?;
+//!
+//! let mut source = open(&path)?;
+//! let mut frame = MediaFrame::default();
+//! while let Some(read) = source.read_into(&mut frame) {
+//!     match read {
+//!         Ok(()) => assert_eq!((frame.width, frame.height, frame.pixel_format), (4, 3, PixelFormat::Grey8)),
+//!         Err(problem) => eprintln!("{problem}"),
+//!     }
+//! }
+//! assert_eq!(frame.timestamp_s, 0.04);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod error;
+mod frame;
+pub mod mask;
+pub mod metaimage;
+pub mod sink;
+pub mod source;
+
+pub use error::MediaError;
+pub use frame::{ImageStatus, MAX_SIDE_PX, MediaFrame, NamedTransform, PixelFormat};

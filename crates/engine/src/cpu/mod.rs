@@ -5,7 +5,8 @@
 //! - [`kernels`]: the tensor operations, on raw pitched views, channels last.
 //!
 //! In: pitched f32 views and weights packed once at build time. Out: the output view, written in place.
-//! Nothing here knows of graphs.
+//! - `lower`, `memory`, `program`: a plan's steps bound to kernels and to the program's memory. Only these know of
+//!   graphs.
 //!
 //! ```
 //! use ultramotion_engine::cpu::{Level, Pool};
@@ -23,6 +24,12 @@
 pub mod kernels;
 pub mod pool;
 pub mod simd;
+
+mod lower;
+mod memory;
+mod program;
+
+pub(crate) use program::CpuProgram;
 
 pub use pool::Pool;
 pub use simd::Level;

@@ -25,7 +25,6 @@ mod gemm;
 mod image;
 mod matmul;
 mod pooling;
-mod resize;
 mod rows;
 #[cfg(test)]
 mod testing;
@@ -34,7 +33,6 @@ mod top_k;
 mod transpose;
 mod view;
 mod window_attention;
-mod windows;
 mod winograd;
 
 pub use aligned::AlignedVec;
@@ -50,10 +48,8 @@ pub use gemm::{PackedLinear, linear};
 pub use image::{ImageError, ImagePlacement, ImagePlan, image};
 pub use matmul::matmul;
 pub use pooling::{max_pool, upsample_nearest2};
-pub use resize::{ResizePlan, resize_bilinear};
 pub use rows::{LayerNorm, Reduce, layer_norm, reduce, softmax};
-pub use top_k::{gather_rows, top_k};
+pub use top_k::top_k;
 pub use transpose::transpose;
 pub use view::{Map, View, ViewMut};
 pub use window_attention::{WindowAttention, window_attention};
-pub use windows::{window_merge, window_partition, window_rows};

@@ -1,4 +1,4 @@
-//! The k largest of a row, and rows picked by index.
+//! The k largest of a row.
 use super::elementwise::by_rows;
 use super::view::{Out, View, ViewMut};
 use crate::cpu::pool::Pool;
@@ -107,21 +107,6 @@ fn sink(values: &mut [f32], indices: &mut [u32], mut i: usize) {
     }
 }
 
-/// `out[i] = x[indices[i]]`, rows. Panics on an index past the end.
-pub fn gather_rows(pool: &Pool, x: View, indices: &[u32], out: ViewMut) {
-    assert_eq!((indices.len(), x.cols()), (out.rows(), out.cols()), "the size of gathered rows");
-    let to = Out(out.ptr());
-    by_rows(pool, indices.len(), x.cols(), 16 * 1024, |rows| {
-        for r in rows {
-            let from = x.row(indices[r] as usize);
-            // SAFETY: row `r` is inside the output and written by one chunk.
-            unsafe {
-                std::ptr::copy_nonoverlapping(from.as_ptr(), to.get().add(r * out.pitch()), from.len());
-            }
-        }
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,10 +131,6 @@ mod tests {
             let mut values = rng.matrix(r, k);
             let mut indices = vec![0u32; r * k];
             top_k(&pool, x.view(), k, values.view_mut(), &mut indices);
-            let picked = rng.matrix(r * k, 3);
-            let mut gathered = picked.clone();
-            let table = rng.matrix(n, 3);
-            gather_rows(&pool, table.view(), &indices, gathered.view_mut());
             for row in 0..r {
                 let line = x.view().row(row);
                 let mut order: Vec<usize> = (0..n).collect();
@@ -162,7 +143,6 @@ mod tests {
                     assert_eq!(indices[row * k + i] as usize, order[i], "row {row}, place {i} of {r}x{n}");
                     let (got, want) = (values.view().row(row)[i], line[order[i]]);
                     assert!(got == want || (got.is_nan() && want.is_nan()));
-                    assert_eq!(gathered.view().row(row * k + i), table.view().row(order[i]));
                 }
             }
         }

@@ -6,7 +6,6 @@ use super::gemm::{PackedLinear, residual_of};
 use super::rows::{LayerNorm, NormRow};
 use super::tile::{Grid, product_here};
 use super::view::{Map, Out, View, ViewMut};
-use super::windows::windows;
 use crate::cpu::pool::{Pool, SCRATCH_LEN};
 
 /// What [`window_attention`] computes.
@@ -37,6 +36,12 @@ pub struct WindowAttention<'a> {
     pub bias: Option<&'a [f32]>,
     /// From the heads' results, side by side, to the output.
     pub project: &'a PackedLinear,
+}
+
+/// Windows down and across a map, the last ones padded.
+fn windows(map: Map, side: usize) -> (usize, usize) {
+    assert!(side > 0, "windows of no pixels");
+    (map.h.div_ceil(side), map.w.div_ceil(side))
 }
 
 /// `out = project(attention(qkv(norm(x)))) + residual` within windows of the map. Both `residual` and `out`
@@ -163,11 +168,27 @@ mod tests {
                 let residual = rng.coin().then(|| rng.matrix(map.pixels(), n));
                 let r = || residual.as_ref().map(|r| r.view());
                 let before = rng.matrix(map.pixels(), n);
-                let rows = window_rows(map, side);
+                // Pixel of the map, if any, of each pixel of the windows.
+                let (down, across) = windows(map, side);
+                let places: Vec<Option<usize>> = (0..map.n * down * across * pixels)
+                    .map(|i| {
+                        let (pixel, window) = (i % pixels, i / pixels);
+                        let (at, image) = (window % (down * across), window / (down * across));
+                        let y = at / across * side + pixel / side;
+                        let x = at % across * side + pixel % side;
+                        (y < map.h && x < map.w).then_some((image * map.h + y) * map.w + x)
+                    })
+                    .collect();
+                let rows = places.len();
 
                 let (mut cut, mut wide_rows) = (rng.matrix(rows, c), rng.matrix(rows, wide));
                 let mut heads_out = rng.matrix(rows, attended);
-                window_partition(level, pool, x.view(), map, side, cut.view_mut());
+                for (row, place) in places.iter().enumerate() {
+                    match place {
+                        Some(pixel) => cut.view_mut().row_mut(row).copy_from_slice(x.view().row(*pixel)),
+                        None => cut.view_mut().row_mut(row).fill(0.0),
+                    }
+                }
                 let mut normed = cut.clone();
                 layer_norm(level, pool, cut.view(), None, norm, None, normed.view_mut());
                 linear(pool, normed.view(), &qkv, None, wide_rows.view_mut());
@@ -178,7 +199,9 @@ mod tests {
                 attention(level, pool, shape, q, k, v, bias.as_deref(), heads_out.view_mut());
                 // The projection's epilogue ends with the residual, so pixels go back to their place first.
                 let mut placed = rng.matrix(map.pixels(), attended);
-                window_merge(level, pool, heads_out.view(), map, side, None, placed.view_mut());
+                for (row, pixel) in places.iter().enumerate().filter_map(|(row, p)| p.map(|p| (row, p))) {
+                    placed.view_mut().row_mut(pixel).copy_from_slice(heads_out.view().row(row));
+                }
                 let mut want = before.clone();
                 linear(pool, placed.view(), &project, r(), want.view_mut());
 

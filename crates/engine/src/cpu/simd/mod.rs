@@ -1,7 +1,7 @@
 //! Vector instructions behind one trait.
 //!
-//! A kernel is a struct that implements [`Kernel`]: its `run` is written once, generic over `S: Simd`.
-//! [`Level::dispatch`] calls it inside a function compiled for the instruction set, into which everything
+//! A kernel is a struct that implements `Kernel`: its `run` is written once, generic over `S: Simd`.
+//! `Level::dispatch` calls it inside a function compiled for the instruction set, into which everything
 //! marked `#[inline(always)]` folds.
 #![allow(unsafe_code)]
 // Lanes are indexed in several arrays at once.

@@ -1,0 +1,164 @@
+//! `ultramotion audit`: does the data stay on the device?
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use serde::Serialize;
+use ultramotion_engine::ledger::{Budget, Counts};
+use ultramotion_media::MediaFrame;
+use ultramotion_pipeline::kpi::Kpi;
+use ultramotion_pipeline::{LatencyMs, Residency};
+
+use crate::device::DeviceArgs;
+use crate::record::Transfers;
+use crate::settings::PipelineArgs;
+use crate::source;
+
+/// Runs the same frames with everything on the device and with every stage going through host memory, and prints
+/// latency, memory and transfers side by side.
+///
+/// Exit code 1 if a frame in device mode makes more than one copy in, one copy out and one wait, or allocates.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// Frames in each mode
+    #[arg(long, default_value_t = 30, value_name = "N")]
+    frames: u64,
+    /// One JSON object for both modes
+    #[arg(long)]
+    json: bool,
+}
+
+/// One mode's figures.
+#[derive(Debug, Serialize)]
+struct Mode {
+    residency: Residency,
+    frames: u64,
+    latency_p50_ms: LatencyMs,
+    /// Of one frame, after the first.
+    transfers: Transfers,
+    device_memory_mb: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    device: &'static str,
+    threads: usize,
+    budget: [u64; 4],
+    modes: Vec<Mode>,
+    pass: bool,
+}
+
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    let settings = args.pipeline.resolve()?;
+    let mut worst = Counts::default();
+    let mut modes = Vec::new();
+    let mut described = None;
+    for residency in [Residency::Device, Residency::Host] {
+        let mut settings = settings.clone();
+        settings.options.residency = residency;
+        let mut pipeline = settings.build(args.device.open()?)?;
+        let mut source = source::open("phantom")?;
+        let mut frame = MediaFrame::default();
+        let mut kpi = Kpi::default();
+        let mut last = Counts::default();
+        for index in 0..args.frames.max(2) {
+            if let Some(read) = source.read_into(&mut frame) {
+                read?;
+            }
+            let packet = pipeline.process(&source::borrow(&frame))?;
+            kpi.add(packet);
+            // The first frame compiles: it allocates.
+            if index > 0 {
+                last = packet.transfers;
+                if residency == Residency::Device {
+                    worst = largest(worst, last);
+                }
+            }
+        }
+        let p50 = |part: fn(&LatencyMs) -> f64| kpi.latency(part).p50;
+        modes.push(Mode {
+            residency,
+            frames: kpi.frames(),
+            latency_p50_ms: LatencyMs {
+                total: p50(|l| l.total),
+                upload: p50(|l| l.upload),
+                detect: p50(|l| l.detect),
+                matching: p50(|l| l.matching),
+                segment: p50(|l| l.segment),
+                download: p50(|l| l.download),
+            },
+            transfers: last.into(),
+            device_memory_mb: pipeline.memory_bytes() as f64 / 1e6,
+        });
+        described = Some((pipeline.device().name(), pipeline.device().threads()));
+    }
+    let budget = Budget::RESIDENT_FRAME;
+    let (device, threads) = described.unwrap_or(("cpu", 0));
+    let report = Report {
+        device,
+        threads,
+        budget: [budget.h2d, budget.d2h, budget.host_syncs, budget.allocations],
+        modes,
+        pass: budget.check(worst).is_ok(),
+    };
+    print(&report, args.json)?;
+    Ok(if report.pass { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn largest(a: Counts, b: Counts) -> Counts {
+    Counts {
+        h2d: a.h2d.max(b.h2d),
+        d2h: a.d2h.max(b.d2h),
+        host_syncs: a.host_syncs.max(b.host_syncs),
+        allocations: a.allocations.max(b.allocations),
+        ..b
+    }
+}
+
+/// A line of the report: its name, and how a mode's figure is found.
+type Row = (&'static str, fn(&Mode) -> f64);
+
+#[allow(clippy::print_stdout)] // the report is the output
+fn print(report: &Report, json: bool) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string(report)?);
+        return Ok(());
+    }
+    let [device, host] = &report.modes[..] else { return Ok(()) };
+    println!("{} with {} threads, {} frames each, medians", report.device, report.threads, device.frames);
+    println!("{:<24} {:>12} {:>12}", "", "device mode", "host mode");
+    let rows: [Row; 13] = [
+        ("latency, ms", |m| m.latency_p50_ms.total),
+        ("  upload", |m| m.latency_p50_ms.upload),
+        ("  detect", |m| m.latency_p50_ms.detect),
+        ("  match", |m| m.latency_p50_ms.matching),
+        ("  segment", |m| m.latency_p50_ms.segment),
+        ("  download", |m| m.latency_p50_ms.download),
+        ("copies in", |m| m.transfers.h2d as f64),
+        ("  kilobytes", |m| m.transfers.h2d_bytes as f64 / 1e3),
+        ("copies out", |m| m.transfers.d2h as f64),
+        ("  kilobytes", |m| m.transfers.d2h_bytes as f64 / 1e3),
+        ("waits", |m| m.transfers.host_syncs as f64),
+        ("allocations", |m| m.transfers.allocations as f64),
+        ("device memory, MB", |m| m.device_memory_mb),
+    ];
+    for (name, value) in rows {
+        let digits =
+            if name.ends_with("in") || name.ends_with("out") || name == "waits" || name == "allocations" {
+                0
+            } else {
+                2
+            };
+        println!("{name:<24} {:>12.digits$} {:>12.digits$}", value(device), value(host));
+    }
+    let [h2d, d2h, waits, allocations] = report.budget;
+    let verdict = if report.pass { "kept" } else { "EXCEEDED" };
+    println!(
+        "budget of a frame in device mode: {h2d} in, {d2h} out, {waits} wait, {allocations} allocations: {verdict}"
+    );
+    Ok(())
+}

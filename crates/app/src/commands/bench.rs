@@ -1,0 +1,321 @@
+//! `ultramotion bench`: how fast.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Result;
+use serde::Serialize;
+use ultramotion_engine::graph::Graph;
+use ultramotion_engine::tensor::{DType, HostTensor};
+use ultramotion_engine::{CompileOptions, Device, KernelTime, Program};
+use ultramotion_media::MediaFrame;
+use ultramotion_models::dfine;
+use ultramotion_models::mobile_sam::{self, EMBED_DIM, MaskOutput};
+use ultramotion_models::parameters::Parameters;
+use ultramotion_models::zoo::{Detector, Segmenter};
+use ultramotion_pipeline::LatencyMs;
+use ultramotion_pipeline::kpi::Quantiles;
+
+use crate::device::DeviceArgs;
+use crate::settings::{PipelineArgs, by_fault};
+use crate::source;
+use crate::usage::usage;
+
+/// Times a whole frame on the phantom, stage by stage, or one network alone with made-up weights.
+///
+/// Warm-up is excluded. Medians and tails are of one run after another; for a comparison, run both sides in turn on
+/// an otherwise idle machine.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// One network alone: dfine_n, _s, _m, _l, _x, mobile_sam_encoder or mobile_sam_decoder
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// Side of the network's input in pixels [default: 640 for D-FINE, 1024 for MobileSAM]
+    #[arg(long, value_name = "SIZE")]
+    input: Option<usize>,
+    /// Boxes that the mask decoder is prompted with
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    boxes: usize,
+    /// Number format: f32 is what the CPU computes in
+    #[arg(long, default_value = "f32", value_name = "P")]
+    precision: String,
+    /// Runs that count
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    runs: usize,
+    /// Also print every kernel, its shape, time and GFLOP/s
+    #[arg(long)]
+    plan: bool,
+    /// One JSON object a measurement
+    #[arg(long)]
+    json: bool,
+}
+
+const WARM_UP: usize = 5;
+
+/// One line of the report.
+#[derive(Debug, Serialize)]
+struct Measurement {
+    model: String,
+    input: [usize; 2],
+    boxes: Option<usize>,
+    device: &'static str,
+    threads: usize,
+    precision: &'static str,
+    runs: usize,
+    p50_ms: f64,
+    p90_ms: f64,
+    p99_ms: f64,
+    max_ms: f64,
+    gflops: Option<f64>,
+    peak_memory_mb: Option<f64>,
+}
+
+impl Measurement {
+    fn new(
+        model: impl Into<String>,
+        input: [usize; 2],
+        device: &Device,
+        times_ms: &[f64],
+        flops: u64,
+    ) -> Self {
+        let Quantiles { p50, p90, p99, max } = Quantiles::of(times_ms);
+        Measurement {
+            model: model.into(),
+            input,
+            boxes: None,
+            device: device.name(),
+            threads: device.threads(),
+            precision: device.precision(),
+            runs: times_ms.len(),
+            p50_ms: p50,
+            p90_ms: p90,
+            p99_ms: p99,
+            max_ms: max,
+            gflops: (flops > 0 && p50 > 0.0).then(|| flops as f64 / p50 / 1e6),
+            peak_memory_mb: peak_memory_mb(),
+        }
+    }
+
+    #[allow(clippy::print_stdout)] // the report is the output
+    fn print(&self, json: bool) -> Result<()> {
+        if json {
+            println!("{}", serde_json::to_string(self)?);
+            return Ok(());
+        }
+        let [h, w] = self.input;
+        let boxes = self.boxes.map_or(String::new(), |n| format!(", {n} boxes"));
+        let speed = self.gflops.map_or(String::new(), |g| format!("  {g:.0} GFLOP/s"));
+        println!(
+            "{:<20} {w}x{h}{boxes}  p50 {:.2} ms  p90 {:.2}  p99 {:.2}  max {:.2}{speed}  ({} runs, {}, {} threads, {})",
+            self.model,
+            self.p50_ms,
+            self.p90_ms,
+            self.p99_ms,
+            self.max_ms,
+            self.runs,
+            self.device,
+            self.threads,
+            self.precision
+        );
+        Ok(())
+    }
+}
+
+/// Largest resident size so far, where the system tells.
+pub(crate) fn peak_memory_mb() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / 1024.0)
+}
+
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    if args.precision != "f32" {
+        return Err(usage(format!("--precision {}: the CPU computes in f32", args.precision)));
+    }
+    if args.runs == 0 {
+        return Err(usage("--runs 0: at least one run counts"));
+    }
+    match args.model.clone() {
+        Some(model) => network(&args, &model)?,
+        None => frame(&args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One network alone.
+fn network(args: &Args, model: &str) -> Result<()> {
+    let device = args.device.open()?;
+    let mut parameters;
+    let mut g = Graph::new(model);
+    let (side, inputs, boxes) = match model {
+        "mobile_sam_encoder" | "mobile_sam_decoder" => {
+            let mut segmenter = Segmenter::open("mobile_sam").map_err(by_fault)?;
+            if let Some(side) = args.input {
+                segmenter = segmenter.with_input_size(side).map_err(usage)?;
+            }
+            let config = *segmenter.config();
+            let (side, cells) = (config.input_size(), config.embedding_size());
+            parameters = Parameters::new(segmenter.weights());
+            if model == "mobile_sam_encoder" {
+                let image = g.input("image", DType::F32, [1, side, side, 3])?;
+                let embedding = mobile_sam::build_encoder(&mut g, image, &mut parameters, &config)?;
+                g.output("embedding", embedding)?;
+                (side, vec![noise([1, side, side, 3])], None)
+            } else {
+                if !(1..=ultramotion_pipeline::MOST_OBJECTS).contains(&args.boxes) {
+                    let most = ultramotion_pipeline::MOST_OBJECTS;
+                    return Err(usage(format!("--boxes {}: 1 to {most} boxes are decoded", args.boxes)));
+                }
+                let embedding = g.input("embedding", DType::F32, [1, cells, cells, EMBED_DIM])?;
+                let prompts = mobile_sam::box_input(&mut g, "boxes", args.boxes)?;
+                let prompts = mobile_sam::encode_prompts(&mut g, &prompts, &mut parameters, &config)?;
+                let output = MaskOutput::One;
+                let masks =
+                    mobile_sam::build_decoder(&mut g, embedding, &prompts, &mut parameters, &config, output)?;
+                g.output("masks", masks.low_res_masks)?;
+                g.output("iou", masks.iou)?;
+                let corner = |i: usize| side as f32 * [0.1, 0.2, 0.5, 0.6][i % 4];
+                let boxes: Vec<f32> = (0..4 * args.boxes).map(corner).collect();
+                let boxes = HostTensor::f32([args.boxes, 4], boxes);
+                (side, vec![noise([1, cells, cells, EMBED_DIM]), boxes], Some(args.boxes))
+            }
+        }
+        name if name.starts_with("dfine_") => {
+            let mut detector = Detector::open(name).map_err(by_fault)?;
+            if let Some(side) = args.input {
+                detector = detector.with_input_hw([side, side]).map_err(usage)?;
+            }
+            let [h, w] = detector.config().input_hw;
+            parameters = Parameters::new(detector.weights());
+            let image = g.input("image", DType::F32, [1, h, w, 3])?;
+            let found = dfine::build(&mut g, image, &mut parameters, detector.config())?;
+            g.output("pred_logits", found.pred_logits)?;
+            g.output("pred_boxes", found.pred_boxes)?;
+            (h, vec![noise([1, h, w, 3])], None)
+        }
+        other => {
+            return Err(usage(format!(
+                "--model '{other}' is not known; dfine_n, dfine_s, dfine_m, dfine_l, dfine_x, mobile_sam_encoder and mobile_sam_decoder are"
+            )));
+        }
+    };
+    let options = CompileOptions { profile: args.plan, ..CompileOptions::default() };
+    let mut program = Program::compile(g, &device, &options)?;
+    let mut block = vec![0; program.input_bytes()];
+    for (entry, value) in program.inputs().iter().zip(&inputs) {
+        block[entry.offset..][..entry.bytes()].copy_from_slice(value.bytes());
+    }
+    let mut result = vec![0; program.output_bytes()];
+    let mut times_ms = Vec::with_capacity(args.runs);
+    for run in 0..WARM_UP + args.runs {
+        let start = Instant::now();
+        program.upload(&block)?;
+        let event = program.launch();
+        program.wait(event);
+        program.download(&mut result)?;
+        if run >= WARM_UP {
+            times_ms.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    let kernels = program.kernel_times();
+    let flops = kernels.iter().map(|k| k.flops).sum();
+    let measurement =
+        Measurement { boxes, ..Measurement::new(model, [side, side], &device, &times_ms, flops) };
+    measurement.print(args.json)?;
+    print_plan(args, &kernels);
+    Ok(())
+}
+
+/// Values without structure, the same each time.
+fn noise(shape: [usize; 4]) -> HostTensor {
+    let values =
+        |i: usize| ((i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
+    HostTensor::f32(shape, (0..shape.iter().product()).map(values).collect::<Vec<f32>>())
+}
+
+/// A part of a frame: its name, how its time is found, and its work in floating-point operations.
+type Part = (&'static str, fn(&LatencyMs) -> f64, u64);
+
+/// A whole frame, stage by stage.
+fn frame(args: &Args) -> Result<()> {
+    let mut pipeline = args.pipeline.resolve()?.build(args.device.open()?)?;
+    if args.plan {
+        pipeline.profile_kernels();
+    }
+    let mut source = source::open("phantom")?;
+    let mut frame = MediaFrame::default();
+    let mut latencies: Vec<LatencyMs> = Vec::with_capacity(args.runs);
+    for run in 0..WARM_UP + args.runs {
+        if let Some(read) = source.read_into(&mut frame) {
+            read?;
+        }
+        let packet = pipeline.process(&source::borrow(&frame))?;
+        if run >= WARM_UP {
+            latencies.push(packet.latency_ms);
+        }
+    }
+    let kernels = pipeline.kernel_times();
+    let flops = kernels.iter().map(|k| k.flops).sum();
+    let parts: [Part; 6] = [
+        ("upload", |l| l.upload, 0),
+        ("detect", |l| l.detect, 0),
+        ("match", |l| l.matching, 0),
+        ("segment", |l| l.segment, 0),
+        ("download", |l| l.download, 0),
+        ("frame", |l| l.total, flops),
+    ];
+    for (name, part, flops) in parts {
+        let times: Vec<f64> = latencies.iter().map(part).collect();
+        Measurement::new(name, [frame.height, frame.width], pipeline.device(), &times, flops)
+            .print(args.json)?;
+    }
+    print_plan(args, &kernels);
+    Ok(())
+}
+
+#[allow(clippy::print_stdout)] // asked for
+fn print_plan(args: &Args, kernels: &[KernelTime]) {
+    if args.plan {
+        print!("{}", kernel_table(kernels));
+    }
+}
+
+/// Each kernel with its shape, time and GFLOP/s, then the sums by op.
+pub(crate) fn kernel_table(kernels: &[KernelTime]) -> String {
+    let mut table = String::new();
+    let mut sums: Vec<(&str, f64, u64, usize)> = Vec::new();
+    for kernel in kernels {
+        let us = kernel.time.as_secs_f64() * 1e6;
+        let speed = if kernel.flops > 0 && us > 0.0 {
+            format!("{:7.1}", kernel.flops as f64 / us / 1e3)
+        } else {
+            "      -".into()
+        };
+        let KernelTime { op, scope, shape, branch, waits, .. } = kernel;
+        let after = if waits.is_empty() { String::new() } else { format!("  after {waits:?}") };
+        // Writing to a string does not fail.
+        let _ = writeln!(table, "{us:9.1} us {speed} GFLOP/s  b{branch} {op:<28} {shape:<22} {scope}{after}");
+        match sums.iter_mut().find(|s| s.0 == op) {
+            Some(sum) => *sum = (sum.0, sum.1 + us, sum.2 + kernel.flops, sum.3 + 1),
+            None => sums.push((op, us, kernel.flops, 1)),
+        }
+    }
+    sums.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let all: f64 = sums.iter().map(|s| s.1).sum();
+    for (op, us, flops, count) in sums {
+        let speed =
+            if flops > 0 && us > 0.0 { format!("{:7.1}", flops as f64 / us / 1e3) } else { "      -".into() };
+        let _ = writeln!(
+            table,
+            "{us:9.1} us {speed} GFLOP/s  {:4.1} %  {count:3} x {op}",
+            100.0 * us / all.max(1e-9)
+        );
+    }
+    table
+}

@@ -1,0 +1,8 @@
+//! One file for each subcommand.
+
+pub(crate) mod audit;
+pub(crate) mod bench;
+pub(crate) mod doctor;
+pub(crate) mod models;
+pub(crate) mod parity;
+pub(crate) mod run;

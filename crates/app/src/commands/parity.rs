@@ -1,0 +1,51 @@
+//! `ultramotion parity`: is this implementation the official one?
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use ultramotion_models::parity::{self, ParityOptions};
+
+use crate::device::DeviceArgs;
+use crate::usage::usage;
+
+/// Runs each fixture's network and compares features, scores, boxes and masks with the official implementation's.
+///
+/// Exit code 1 if anything differs by more than its tolerance.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Reference outputs (.safetensors)
+    #[arg(required = true, value_name = "FIXTURE")]
+    fixtures: Vec<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Number format: f32 is what the CPU computes in
+    #[arg(long, default_value = "f32", value_name = "P")]
+    precision: String,
+    /// Fill the weights with another salt and compare with the float64 interpreter instead
+    #[arg(long, value_name = "SALT")]
+    salt: Option<String>,
+    /// One JSON object a fixture
+    #[arg(long)]
+    json: bool,
+}
+
+#[allow(clippy::print_stdout)] // the report is the output
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    if args.precision != "f32" {
+        return Err(usage(format!("--precision {}: the CPU computes in f32", args.precision)));
+    }
+    let device = args.device.open()?;
+    let options = ParityOptions { salt: args.salt };
+    let mut pass = true;
+    for fixture in &args.fixtures {
+        let report = parity::check(fixture, &device, &options)?;
+        if args.json {
+            println!("{}", serde_json::to_string(&report)?);
+        } else {
+            print!("{report}");
+        }
+        pass &= report.pass;
+    }
+    Ok(if pass { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,101 @@
+//! `SOURCE`: the phantom, a recording, an image, a folder.
+
+use std::path::Path;
+
+use anyhow::Result;
+use ultramotion_media::source::FrameSource;
+use ultramotion_media::{MediaError, MediaFrame, NamedTransform, PixelFormat};
+use ultramotion_phantom::{Phantom, PhantomConfig, PhantomFrame};
+use ultramotion_pipeline as pipeline;
+
+use crate::usage::usage;
+
+/// Frames of a phantom unless `--frames` says otherwise.
+pub(crate) const PHANTOM_FRAMES: u64 = 150;
+
+/// Opens what `SOURCE` names.
+pub(crate) fn open(source: &str) -> Result<Box<dyn FrameSource>> {
+    if source == "phantom" {
+        return PhantomSource::open(0);
+    }
+    if let Some(seed) = source.strip_prefix("phantom:") {
+        let seed = seed.parse().map_err(|_| {
+            usage(format!("SOURCE '{source}': the phantom's seed is a number, as in phantom:7"))
+        })?;
+        return PhantomSource::open(seed);
+    }
+    if source.starts_with("igtl://") {
+        return Err(usage(format!("SOURCE '{source}': this build does not read OpenIGTLink streams yet")));
+    }
+    Ok(ultramotion_media::source::open(Path::new(source))?)
+}
+
+/// A frame as the pipeline takes it.
+pub(crate) fn borrow(frame: &MediaFrame) -> pipeline::Frame<'_> {
+    pipeline::Frame {
+        frame_id: frame.frame_id,
+        timestamp_s: frame.timestamp_s,
+        source: &frame.source,
+        width: frame.width,
+        height: frame.height,
+        format: match frame.pixel_format {
+            PixelFormat::Grey8 => pipeline::PixelFormat::Grey8,
+            PixelFormat::Rgb8 => pipeline::PixelFormat::Rgb8,
+        },
+        pixels: &frame.pixels,
+    }
+}
+
+/// The phantom as a source of frames.
+#[derive(Debug)]
+struct PhantomSource {
+    phantom: Phantom,
+    scratch: PhantomFrame,
+    name: String,
+    next: u64,
+}
+
+impl PhantomSource {
+    fn open(seed: u64) -> Result<Box<dyn FrameSource>> {
+        let phantom = Phantom::new(PhantomConfig { seed, ..PhantomConfig::default() })?;
+        let scratch = phantom.frame(0);
+        Ok(Box::new(PhantomSource { phantom, scratch, name: format!("phantom:{seed}"), next: 0 }))
+    }
+}
+
+impl FrameSource for PhantomSource {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn frame_count_hint(&self) -> Option<u64> {
+        Some(PHANTOM_FRAMES)
+    }
+
+    fn read_into(&mut self, frame: &mut MediaFrame) -> Option<Result<(), MediaError>> {
+        self.phantom.render_into(self.next, &mut self.scratch);
+        frame.frame_id = self.next;
+        frame.timestamp_s = self.scratch.timestamp_s;
+        self.name.clone_into(&mut frame.source);
+        (frame.width, frame.height) = (self.scratch.width, self.scratch.height);
+        frame.pixel_format = PixelFormat::Grey8;
+        self.scratch.pixels.clone_into(&mut frame.pixels);
+        frame.spacing_mm = Some([self.scratch.spacing_mm; 2]);
+        frame.transforms.clear();
+        frame.transforms.push(NamedTransform {
+            name: "ProbeToTracker".into(),
+            matrix: self.scratch.tracker_from_probe,
+            valid: true,
+        });
+        self.next += 1;
+        Some(Ok(()))
+    }
+
+    fn rewind(&mut self) -> Result<(), MediaError> {
+        self.next = 0;
+        Ok(())
+    }
+
+    /// The phantom's frames have times of their own.
+    fn set_nominal_frames_per_second(&mut self, _frames_per_second: f64) {}
+}

@@ -1,0 +1,15 @@
+//! The program as its users meet it: started as a process, judged by what it prints, writes and returns.
+//!
+//! The networks are the untrained ones at their least sizes, saved as checkpoints: they find noise, but the same noise
+//! each time, and no test needs data from elsewhere.
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod help;
+mod images;
+mod models;
+mod modes;
+mod program;
+mod reports;
+mod results;
+mod stopping;

@@ -1,0 +1,176 @@
+//! Activations, learnable affine blocks and residual sums become the epilogue of the layer before them.
+
+use super::rewrite::{Links, rebuild, replace};
+use crate::graph::{BinaryOp, Epilogue, Graph, Op, Tensor, UnaryOp};
+use crate::tensor::Shape;
+
+fn epilogue_mut(op: &mut Op) -> Option<&mut Epilogue> {
+    match op {
+        Op::Conv2d { epilogue, .. } | Op::ConvTranspose2d { epilogue, .. } | Op::Linear { epilogue, .. } => {
+            Some(epilogue)
+        }
+        _ => None,
+    }
+}
+
+/// Whether layers can apply this function to their sums.
+fn is_activation(op: UnaryOp) -> bool {
+    matches!(op, UnaryOp::Relu | UnaryOp::Silu | UnaryOp::Gelu | UnaryOp::Sigmoid | UnaryOp::Tanh)
+}
+
+/// Whether a tensor can be added by a layer's epilogue: it has the result's shape, or is one entry of it that every
+/// entry of the leading dimension gets.
+fn is_residual(shape: &Shape, output: &Shape) -> bool {
+    shape == output
+        || (shape.rank() == output.rank() && shape[0] == 1 && shape.dims()[1..] == output.dims()[1..])
+}
+
+/// Fuses until nothing changes, in one walk: each fused node takes the place of what it swallowed, so the next
+/// elementwise node sees it as its producer.
+pub(super) fn fuse_epilogues(graph: &mut Graph) {
+    let mut links = Links::of(graph);
+    let mut dead = vec![false; graph.nodes.len()];
+    for index in 0..graph.nodes.len() {
+        let node = &graph.nodes[index];
+        let output = node.outputs[0];
+        // Candidates: (layer's output, other operand of a sum).
+        let candidates: Vec<(Tensor, Option<Tensor>)> = match node.op {
+            Op::Unary(_) => vec![(node.inputs[0], None)],
+            Op::Binary(BinaryOp::Add) => {
+                let pairs = [(node.inputs[0], node.inputs[1]), (node.inputs[1], node.inputs[0])];
+                let fits = |other: &Tensor| is_residual(graph.shape(*other), graph.shape(output));
+                pairs
+                    .into_iter()
+                    .filter(|(_, other)| fits(other))
+                    .map(|(sums, other)| (sums, Some(other)))
+                    .collect()
+            }
+            _ => continue,
+        };
+        let op = node.op.clone();
+        for (sums, other) in candidates {
+            let Some(layer) = links.producer(sums).filter(|&l| links.uses(sums) == 1 && !dead[l]) else {
+                continue;
+            };
+            if graph.shape(sums) != graph.shape(output) || graph.ty(sums).rows != graph.ty(output).rows {
+                continue;
+            }
+            let mut fused = graph.nodes[layer].clone();
+            let Some(epilogue) = epilogue_mut(&mut fused.op) else { continue };
+            let done = match (&op, other) {
+                (Op::Unary(UnaryOp::Affine(scale, shift)), None)
+                    if !epilogue.residual && epilogue.affine.is_none() =>
+                {
+                    epilogue.affine = Some((*scale, *shift));
+                    true
+                }
+                (Op::Unary(act), None) if is_activation(*act) && epilogue.is_identity() => {
+                    epilogue.activation = Some(*act);
+                    true
+                }
+                (Op::Unary(act), None)
+                    if is_activation(*act)
+                        && (epilogue.residual || epilogue.affine.is_some())
+                        && epilogue.activation_after_residual.is_none() =>
+                {
+                    epilogue.activation_after_residual = Some(*act);
+                    true
+                }
+                (Op::Binary(_), Some(other))
+                    if !epilogue.residual
+                        && epilogue.activation_after_residual.is_none()
+                        && other != sums =>
+                {
+                    epilogue.residual = true;
+                    fused.inputs.push(other);
+                    true
+                }
+                _ => false,
+            };
+            if done {
+                // The fused layer stands where the swallowed node stood: everything it reads has been computed there.
+                fused.outputs = vec![output];
+                graph.nodes[index] = fused;
+                dead[layer] = true;
+                links.forget(sums);
+                links.set_producer(output, index);
+                break;
+            }
+        }
+    }
+    rebuild(graph, Vec::new(), &dead);
+}
+
+/// Merges linear layers that read the same tensor into one wider layer whose result is sliced: one pass over the
+/// input instead of several (q, k and v; offsets and weights).
+pub(super) fn merge_siblings(graph: &mut Graph) {
+    use super::rewrite::{constant, constant_node};
+    use crate::tensor::HostTensor;
+    let links = Links::of(graph);
+    let mut groups: Vec<(Tensor, Vec<usize>)> = Vec::new();
+    for (index, node) in graph.nodes.iter().enumerate() {
+        let Op::Linear { bias: true, epilogue } = &node.op else { continue };
+        let weights_known = node.inputs[1..].iter().all(|&t| constant(graph, &links, t).is_some());
+        if !epilogue.is_identity() || !weights_known {
+            continue;
+        }
+        match groups.iter_mut().find(|(input, _)| *input == node.inputs[0]) {
+            Some((_, members)) => members.push(index),
+            None => groups.push((node.inputs[0], vec![index])),
+        }
+    }
+    let mut constants = Vec::new();
+    let mut inserted: Vec<(usize, Vec<crate::graph::Node>)> = Vec::new();
+    let mut dead = vec![false; graph.nodes.len()];
+    for (input, members) in groups.into_iter().filter(|(_, members)| members.len() > 1) {
+        let (mut taps, mut bias, mut widths) = (Vec::new(), Vec::new(), Vec::new());
+        for &m in &members {
+            let node = &graph.nodes[m];
+            let values = |t| constant(graph, &links, t).and_then(HostTensor::as_f32).expect("checked above");
+            taps.extend_from_slice(values(node.inputs[1]));
+            bias.extend_from_slice(values(node.inputs[2]));
+            widths.push(graph.shape(node.outputs[0]).cols());
+        }
+        let first = graph.nodes[members[0]].clone();
+        let (k, n) = (graph.shape(input).cols(), bias.len());
+        let weight_node = constant_node(graph, &first, HostTensor::f32([n, k], taps));
+        let bias_node = constant_node(graph, &first, HostTensor::f32([n], bias));
+        let mut ty = graph.ty(first.outputs[0]).clone();
+        let mut dims = ty.shape.dims().to_vec();
+        *dims.last_mut().expect("a linear layer's result has a last dimension") = n;
+        let axis = dims.len() - 1;
+        ty.shape = dims.into();
+        let wide = graph.tensor(ty);
+        let mut new_nodes = vec![crate::graph::Node {
+            inputs: vec![input, weight_node.outputs[0], bias_node.outputs[0]],
+            outputs: vec![wide],
+            ..first.clone()
+        }];
+        let mut start = 0;
+        for (&m, &len) in members.iter().zip(&widths) {
+            let old = graph.nodes[m].outputs[0];
+            let part = graph.tensor(graph.ty(old).clone());
+            new_nodes.push(crate::graph::Node {
+                op: Op::Slice { axis, start, len },
+                inputs: vec![wide],
+                outputs: vec![part],
+                ..first.clone()
+            });
+            replace(graph, old, part);
+            start += len;
+            dead[m] = true;
+        }
+        constants.extend([weight_node, bias_node]);
+        inserted.push((members[0], new_nodes));
+    }
+    let old = std::mem::take(&mut graph.nodes);
+    graph.nodes = constants;
+    for (index, node) in old.into_iter().enumerate() {
+        if let Some(position) = inserted.iter().position(|(at, _)| *at == index) {
+            graph.nodes.append(&mut inserted[position].1);
+        }
+        if !dead[index] {
+            graph.nodes.push(node);
+        }
+    }
+}

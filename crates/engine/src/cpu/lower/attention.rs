@@ -1,0 +1,102 @@
+//! Attention over keys, inside windows, and over sampled points.
+
+use super::networks::values;
+use super::{Lowered, Site};
+use crate::cpu::kernels::{
+    self, Act, AttentionShape, Epilogue, Heads, LayerNorm, Map, PackedLinear, SampledLevel, WindowAttention,
+};
+use crate::graph::Op;
+
+pub(super) fn attention(site: &mut Site<'_>) -> Lowered {
+    let Op::Attention { heads, scale, bias } = site.node.op else { unreachable!("dispatched on the op") };
+    let [q_shape, k_shape, v_shape] = [0, 1, 2].map(|i| site.input_shape(i).clone());
+    let (d, dv) = (q_shape[2] / heads, v_shape[2] / heads);
+    let (lq, lk) = (q_shape[1], k_shape[1]);
+    let (shared_q, shared_k) = (q_shape[0] == 1, k_shape[0] == 1);
+    let (q, k, v, out) = (site.input(0), site.input(1), site.input(2), site.output());
+    let bias = bias.then(|| site.input(3));
+    let level = site.level;
+    let flops = 2 * (site.output_shape()[0] * heads * lq * lk * (d + dv)) as u64;
+    let kernel = Box::new(move |call: &super::Call<'_>| {
+        let (q, k, v) = (q.view(call.entries), k.view(call.entries), v.view(call.entries));
+        let mut out = out.view_mut(call.entries);
+        let bias = bias.as_ref().map(|b| b.slice().f32());
+        let batch = out.rows() / lq;
+        // Sequences that share their queries or their keys are attended one at a time.
+        let at_once = if batch > 1 && (shared_q || shared_k) { 1 } else { batch };
+        for first in (0..batch).step_by(at_once.max(1)) {
+            let shape = AttentionShape { batch: at_once, heads, lq, lk, d, dv, scale };
+            let [q, k, v] = [(q, lq, shared_q, d), (k, lk, shared_k, d), (v, lk, shared_k, dv)].map(
+                |(view, l, shared, dim)| {
+                    let (start, n) = if shared { (0, 1) } else { (first, at_once) };
+                    Heads::adjacent(view.row_range(start * l, n * l), dim)
+                },
+            );
+            let out = out.reborrow().row_range(first * lq, at_once * lq);
+            kernels::attention(level, call.pool, shape, q, k, v, bias, out);
+        }
+    });
+    Lowered { kernel, name: "attention".into(), flops, packed_bytes: 0 }
+}
+
+pub(super) fn window_attention(site: &mut Site<'_>) -> Lowered {
+    let Op::WindowAttention { window, heads, epsilon } = site.node.op else {
+        unreachable!("dispatched on the op")
+    };
+    let shape = site.input_shape(0).clone();
+    let (h, w, c) = (shape[1], shape[2], shape[3]);
+    let pack = |weight: usize, n: usize| {
+        let bias = Some(values(site, weight + 1).to_vec());
+        PackedLinear::new(site.level, values(site, weight), n, c, Epilogue { bias, ..Epilogue::default() })
+    };
+    let (qkv, project) = (pack(3, 3 * c), pack(6, c));
+    let (x, gamma, beta, bias, out) =
+        (site.input(0), site.input(1), site.input(2), site.input(5), site.output());
+    let d = c / heads;
+    let area = window * window;
+    let windows = shape[0] * h.div_ceil(window) * w.div_ceil(window);
+    Lowered {
+        name: "window_attention".into(),
+        flops: 2 * (windows * area * (4 * c * c + 2 * c * area)) as u64,
+        packed_bytes: qkv.bytes() + project.bytes(),
+        kernel: Box::new(move |call| {
+            let view = x.view(call.entries);
+            let layer = WindowAttention {
+                map: Map::new(view.rows() / (h * w), h, w),
+                side: window,
+                norm: LayerNorm {
+                    gamma: gamma.slice().f32(),
+                    beta: beta.slice().f32(),
+                    eps: epsilon,
+                    act: Act::None,
+                },
+                qkv: &qkv,
+                offsets: [0, c, 2 * c],
+                head_stride: d,
+                heads,
+                d,
+                dv: d,
+                scale: 1.0 / (d as f32).sqrt(),
+                bias: Some(bias.slice().f32()),
+                project: &project,
+            };
+            kernels::window_attention(call.pool, view, &layer, Some(view), out.view_mut(call.entries));
+        }),
+    }
+}
+
+pub(super) fn deformable(site: &mut Site<'_>) -> Lowered {
+    let Op::DeformableAttention { heads, levels_hw, points_per_level } = site.node.op.clone() else {
+        unreachable!("dispatched on the op")
+    };
+    let levels: Vec<SampledLevel> = (levels_hw.iter().zip(&points_per_level))
+        .map(|(&[h, w], &points)| SampledLevel { h, w, points })
+        .collect();
+    let (value, locations, weights, out) = (site.input(0), site.input(1), site.input(2), site.output());
+    let level = site.level;
+    Lowered::new("deformable_attention", move |call| {
+        let (locations, weights) = (locations.view(call.entries), weights.view(call.entries));
+        let out = out.view_mut(call.entries);
+        kernels::deformable(level, call.pool, 1, heads, &levels, value.view(None), locations, weights, out);
+    })
+}

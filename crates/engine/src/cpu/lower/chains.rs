@@ -1,0 +1,80 @@
+//! Layers that run as one step: what lies between them stays in the cache.
+
+use super::networks::{epilogue, pack_linear, suffix, values};
+use super::{Lowered, Site};
+use crate::cpu::kernels::{self, ConvShape, Map, PackedDepthwise, PackedLinear};
+use crate::graph::{Epilogue, Node, Op};
+
+/// Bias flag and epilogue of a linear layer or convolution.
+fn layer(node: &Node) -> (bool, Epilogue) {
+    match &node.op {
+        Op::Linear { bias, epilogue } | Op::Conv2d { bias, epilogue, .. } => (*bias, *epilogue),
+        other => unreachable!("{} is in no chain", other.name()),
+    }
+}
+
+fn flops(rows: usize, weight: &PackedLinear) -> u64 {
+    2 * (rows * weight.n() * weight.k()) as u64
+}
+
+/// `site` is the second layer.
+pub(super) fn perceptron(site: &mut Site<'_>, first: &Node) -> Lowered {
+    let (_, first_epilogue) = layer(first);
+    let (bias, own) = layer(site.node);
+    let (x, first) = {
+        let mut site = site.at(first);
+        (site.input(0), pack_linear(&site))
+    };
+    let second = pack_linear(site);
+    let out = site.output();
+    let residual = own.residual.then(|| site.input(2 + usize::from(bias)));
+    let name = format!("linear{}, linear{}", suffix(&first_epilogue), suffix(&own));
+    Lowered {
+        name,
+        flops: flops(out.rows, &first) + flops(out.rows, &second),
+        packed_bytes: first.bytes() + second.bytes(),
+        kernel: Box::new(move |call| {
+            let residual = residual.as_ref().map(|r| r.view(call.entries));
+            let (x, out) = (x.view(call.entries), out.view_mut(call.entries));
+            kernels::mlp(call.pool, x, &first, &second, residual, out);
+        }),
+    }
+}
+
+/// `site` is the projection.
+pub(super) fn bottleneck(site: &mut Site<'_>, expand: &Node, middle: &Node) -> Lowered {
+    let (bias, own) = layer(site.node);
+    let (x, input_shape, expand) = {
+        let mut site = site.at(expand);
+        (site.input(0), site.input_shape(0).clone(), pack_linear(&site))
+    };
+    let (middle, middle_rows, taps) = {
+        let site = site.at(middle);
+        let Op::Conv2d { stride, padding, bias, epilogue: fused, .. } = &site.node.op else {
+            unreachable!("the middle of a bottleneck is a convolution")
+        };
+        let weight = site.input_shape(1);
+        let (channels, kernel) = (weight[0], [weight[2], weight[3]]);
+        let pad = [padding.top, padding.left, padding.bottom, padding.right];
+        let shape = ConvShape { kernel, stride: *stride, pad };
+        let own = epilogue(&site, fused, *bias);
+        let packed = PackedDepthwise::new(site.level, values(&site, 1), channels, shape, own);
+        (packed, site.output_shape().rows(), channels * kernel[0] * kernel[1])
+    };
+    let project = pack_linear(site);
+    let out = site.output();
+    let residual = own.residual.then(|| site.input(2 + usize::from(bias)));
+    let (h, w) = (input_shape[1], input_shape[2]);
+    Lowered {
+        name: format!("bottleneck{}", suffix(&own)),
+        flops: flops(x.rows, &expand) + 2 * (middle_rows * taps) as u64 + flops(out.rows, &project),
+        packed_bytes: expand.bytes() + middle.bytes() + project.bytes(),
+        kernel: Box::new(move |call| {
+            let x = x.view(call.entries);
+            let map = Map::new(x.rows() / (h * w), h, w);
+            let residual = residual.as_ref().map(|r| r.view(call.entries));
+            let out = out.view_mut(call.entries);
+            kernels::inverted_bottleneck(call.pool, x, map, &expand, &middle, &project, residual, out);
+        }),
+    }
+}

@@ -1,0 +1,22 @@
+//! Raw frames to network inputs.
+
+use super::{Lowered, Site};
+use crate::cpu::kernels::{self, ImagePlacement, ImagePlan};
+use crate::graph::ImageTransform;
+
+pub(super) fn image_to_tensor(site: &mut Site<'_>, transform: &ImageTransform) -> Lowered {
+    let shape = site.input_shape(0).clone();
+    let placement = ImagePlacement {
+        size: transform.resized_hw,
+        corner: [0, 0],
+        input: transform.output_hw,
+        scale: transform.scale,
+        shift: transform.shift,
+    };
+    let plan =
+        ImagePlan::new(shape[0], shape[1], shape[2], placement).expect("the graph builder checks sizes");
+    let (frame, out, level) = (site.input(0), site.output(), site.level);
+    Lowered::new("image_to_tensor", move |call| {
+        kernels::image(level, call.pool, &plan, frame.slice().u8(), out.view_mut(None));
+    })
+}

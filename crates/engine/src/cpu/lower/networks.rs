@@ -1,0 +1,220 @@
+//! Convolutions, linear layers, products, pooling.
+
+use std::ops::Range;
+
+use super::{Lowered, Site};
+use crate::cpu::kernels::{
+    self, Act, ConvShape, Map, PackedConv, PackedConvTranspose, PackedDepthwise, PackedLinear, View, ViewMut,
+};
+use crate::cpu::memory::Operand;
+use crate::graph::{Epilogue, Op, UnaryOp};
+
+fn act(op: Option<UnaryOp>) -> Act {
+    match op {
+        None => Act::None,
+        Some(UnaryOp::Relu) => Act::Relu,
+        Some(UnaryOp::Silu) => Act::Silu,
+        Some(UnaryOp::Gelu) => Act::Gelu,
+        Some(UnaryOp::Sigmoid) => Act::Sigmoid,
+        Some(UnaryOp::Tanh) => Act::Tanh,
+        Some(other) => unreachable!("{other:?} is not an activation that rewrites fuse"),
+    }
+}
+
+pub(super) fn epilogue(site: &Site<'_>, epilogue: &Epilogue, bias: bool) -> kernels::Epilogue {
+    let bias = bias.then(|| values(site, 2).to_vec());
+    kernels::Epilogue {
+        bias,
+        act1: act(epilogue.activation),
+        scale_shift: epilogue.affine,
+        act2: act(epilogue.activation_after_residual),
+    }
+}
+
+pub(super) fn values<'s>(site: &'s Site<'_>, argument: usize) -> &'s [f32] {
+    site.constant(argument).and_then(|c| c.as_f32()).expect("weights are float constants")
+}
+
+pub(super) fn suffix(epilogue: &Epilogue) -> String {
+    let mut name = String::new();
+    if let Some(op) = epilogue.activation {
+        name += &format!("+{}", Op::Unary(op).name());
+    }
+    if epilogue.affine.is_some() {
+        name += "+affine";
+    }
+    if epilogue.residual {
+        name += "+residual";
+    }
+    if let Some(op) = epilogue.activation_after_residual {
+        name += &format!("+{}", Op::Unary(op).name());
+    }
+    name
+}
+
+/// Runs `body` for all rows at once, or, when the residual covers only one entry of the leading dimension, for as many
+/// rows at a time.
+fn each_residual(
+    residual: Option<&Operand>,
+    call: &super::Call<'_>,
+    mut out: ViewMut<'_>,
+    body: impl Fn(Range<usize>, Option<View<'_>>, ViewMut<'_>),
+) {
+    let rows = out.rows();
+    let residual = residual.map(|r| r.view(call.entries));
+    let at_once = residual.map_or(rows, |r| r.rows()).max(1);
+    for start in (0..rows).step_by(at_once) {
+        body(start..start + at_once, residual, out.reborrow().row_range(start, at_once));
+    }
+}
+
+/// Packed weights of a convolution.
+enum Filters {
+    Dense(PackedConv),
+    Depthwise(PackedDepthwise),
+}
+
+pub(super) fn conv2d(site: &mut Site<'_>) -> Lowered {
+    let Op::Conv2d { stride, padding, groups, bias, epilogue: fused } = site.node.op.clone() else {
+        unreachable!("dispatched on the op")
+    };
+    let own = epilogue(site, &fused, bias);
+    let weight_shape = site.constant(1).expect("weights are constants").shape().clone();
+    let (c_out, c_group, kh, kw) = (weight_shape[0], weight_shape[1], weight_shape[2], weight_shape[3]);
+    let shape = ConvShape {
+        kernel: [kh, kw],
+        stride,
+        pad: [padding.top, padding.left, padding.bottom, padding.right],
+    };
+    let packed = if c_group == 1 && groups == c_out {
+        Filters::Depthwise(PackedDepthwise::new(site.level, values(site, 1), c_out, shape, own))
+    } else {
+        let c_in = c_group * groups;
+        Filters::Dense(PackedConv::new(site.level, values(site, 1), c_out, c_in, groups, shape, own))
+    };
+    let (h, w) = (site.input_shape(0)[1], site.input_shape(0)[2]);
+    let (out_h, out_w) = (site.output_shape()[1], site.output_shape()[2]);
+    let (x, out) = (site.input(0), site.output());
+    let residual = fused.residual.then(|| site.input(2 + usize::from(bias)));
+    let flops = 2 * (out.rows * c_out * c_group * kh * kw) as u64;
+    let packed_bytes = match &packed {
+        Filters::Dense(packed) => packed.bytes(),
+        Filters::Depthwise(packed) => packed.bytes(),
+    };
+    let name = format!("{}_{kh}x{kw}{}", site.node.op.name(), suffix(&fused));
+    let kernel = Box::new(move |call: &super::Call<'_>| {
+        let (x, out) = (x.view(call.entries), out.view_mut(call.entries));
+        each_residual(residual.as_ref(), call, out, |rows, residual, out| {
+            let first = rows.start / (out_h * out_w);
+            let images = rows.len() / (out_h * out_w);
+            let x = x.row_range(first * h * w, images * h * w);
+            let map = Map::new(images, h, w);
+            match &packed {
+                Filters::Dense(packed) => kernels::conv2d(call.pool, x, map, packed, residual, out),
+                Filters::Depthwise(packed) => kernels::depthwise(call.pool, x, map, packed, residual, out),
+            }
+        });
+    });
+    Lowered { kernel, name, flops, packed_bytes }
+}
+
+/// Weights `[N, K]` of a linear layer, or `[N, K, 1, 1]` of a 1x1 convolution, with bias and epilogue.
+pub(super) fn pack_linear(site: &Site<'_>) -> PackedLinear {
+    let (Op::Linear { bias, epilogue: fused } | Op::Conv2d { bias, epilogue: fused, .. }) = &site.node.op
+    else {
+        unreachable!("only layers with weights are packed")
+    };
+    let weight_shape = site.input_shape(1);
+    let (n, k) = (weight_shape[0], weight_shape[1]);
+    PackedLinear::new(site.level, values(site, 1), n, k, epilogue(site, fused, *bias))
+}
+
+pub(super) fn linear(site: &mut Site<'_>) -> Lowered {
+    let Op::Linear { bias, epilogue: fused } = site.node.op.clone() else {
+        unreachable!("dispatched on the op")
+    };
+    let packed = pack_linear(site);
+    let (n, k) = (packed.n(), packed.k());
+    let (x, out) = (site.input(0), site.output());
+    let residual = fused.residual.then(|| site.input(2 + usize::from(bias)));
+    let flops = 2 * (out.rows * n * k) as u64;
+    let packed_bytes = packed.bytes();
+    let name = format!("linear{}", suffix(&fused));
+    let kernel = Box::new(move |call: &super::Call<'_>| {
+        let (x, out) = (x.view(call.entries), out.view_mut(call.entries));
+        each_residual(residual.as_ref(), call, out, |rows, residual, out| {
+            kernels::linear(call.pool, x.row_range(rows.start, rows.len()), &packed, residual, out);
+        });
+    });
+    Lowered { kernel, name, flops, packed_bytes }
+}
+
+pub(super) fn conv_transpose2d(site: &mut Site<'_>) -> Lowered {
+    let Op::ConvTranspose2d { bias, epilogue: fused } = site.node.op.clone() else {
+        unreachable!("dispatched on the op")
+    };
+    let own = epilogue(site, &fused, bias);
+    let weight_shape = site.constant(1).expect("weights are constants").shape().clone();
+    let (c_in, c_out) = (weight_shape[0], weight_shape[1]);
+    let packed = PackedConvTranspose::new(site.level, values(site, 1), c_in, c_out, own);
+    let (h, w) = (site.input_shape(0)[1], site.input_shape(0)[2]);
+    let (x, out) = (site.input(0), site.output());
+    let residual = fused.residual.then(|| site.input(2 + usize::from(bias)));
+    let flops = 2 * (out.rows * c_out * c_in) as u64;
+    let packed_bytes = packed.bytes();
+    let kernel = Box::new(move |call: &super::Call<'_>| {
+        let (x, out) = (x.view(call.entries), out.view_mut(call.entries));
+        each_residual(residual.as_ref(), call, out, |rows, residual, out| {
+            let (first, images) = (rows.start / (4 * h * w), rows.len() / (4 * h * w));
+            let x = x.row_range(first * h * w, images * h * w);
+            kernels::conv_transpose2x2(call.pool, x, Map::new(images, h, w), &packed, residual, out);
+        });
+    });
+    Lowered { kernel, name: format!("conv_transpose2d{}", suffix(&fused)), flops, packed_bytes }
+}
+
+pub(super) fn matmul(site: &mut Site<'_>, transpose_b: bool) -> Lowered {
+    let (a_dims, b_dims) = (site.input_shape(0).dims().to_vec(), site.input_shape(1).dims().to_vec());
+    let rank = a_dims.len();
+    let (m, k) = (a_dims[rank - 2], a_dims[rank - 1]);
+    let b_rows = b_dims[rank - 2];
+    let (a, b, out, level) = (site.input(0), site.input(1), site.output(), site.level);
+    // A row-counted matrix is one product with fewer rows; counted batches are fewer products.
+    let one = rank == 2;
+    let kernel = Box::new(move |call: &super::Call<'_>| {
+        let (a, out) = (a.view(call.entries), out.view_mut(call.entries));
+        let batch = if one { 1 } else { a.rows() / m };
+        let b = b.view(None).row_range(0, batch * b_rows);
+        kernels::matmul(level, call.pool, batch, a, b, transpose_b, out);
+    });
+    let flops = 2 * (site.output_shape().numel() * k) as u64;
+    Lowered { kernel, name: "matmul".into(), flops, packed_bytes: 0 }
+}
+
+pub(super) fn max_pool2d(site: &mut Site<'_>) -> Lowered {
+    let Op::MaxPool2d { kernel, stride, padding } = site.node.op.clone() else {
+        unreachable!("dispatched on the op")
+    };
+    let shape = ConvShape {
+        kernel: [kernel; 2],
+        stride: [stride; 2],
+        pad: [padding.top, padding.left, padding.bottom, padding.right],
+    };
+    let (h, w) = (site.input_shape(0)[1], site.input_shape(0)[2]);
+    let (x, out, level) = (site.input(0), site.output(), site.level);
+    Lowered::new("max_pool2d", move |call| {
+        let x = x.view(call.entries);
+        let map = Map::new(x.rows() / (h * w), h, w);
+        kernels::max_pool(level, call.pool, x, map, shape, f32::NEG_INFINITY, out.view_mut(call.entries));
+    })
+}
+
+pub(super) fn upsample_nearest_2x(site: &mut Site<'_>) -> Lowered {
+    let (h, w) = (site.input_shape(0)[1], site.input_shape(0)[2]);
+    let (x, out, level) = (site.input(0), site.output(), site.level);
+    Lowered::new("upsample_nearest_2x", move |call| {
+        let x = x.view(call.entries);
+        let map = Map::new(x.rows() / (h * w), h, w);
+        kernels::upsample_nearest2(level, call.pool, x, map, out.view_mut(call.entries));
+    })
+}

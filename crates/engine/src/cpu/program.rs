@@ -1,0 +1,163 @@
+//! A plan bound to kernels and memory, ready to run.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::lower::{Call, Kernel, lower};
+use super::memory::{Memory, Operand};
+use super::{Level, Pool};
+use crate::compile::{Plan, Step};
+use crate::graph::Op;
+use crate::program::{Executable, KernelTime, StageTime};
+use crate::state_store::StateStore;
+
+struct BoundStep {
+    kernel: Kernel,
+    /// The device-resident count, the rows that one counted item occupies, and the bound.
+    count: Option<(Operand, usize, usize)>,
+    /// Custom ops decide themselves what no valid rows mean.
+    runs_on_nothing: bool,
+    stage: usize,
+    /// For all rows.
+    flops: u64,
+    report: KernelTime,
+}
+
+/// A program on the CPU.
+pub(crate) struct CpuProgram {
+    memory: Memory,
+    steps: Vec<BoundStep>,
+    pool: Arc<Pool>,
+    states: StateStore,
+    stages: Vec<StageTime>,
+    profile: bool,
+    weight_bytes: usize,
+}
+
+impl CpuProgram {
+    pub(crate) fn new(
+        plan: Plan,
+        pool: Arc<Pool>,
+        level: Level,
+        states: StateStore,
+        positions: Vec<usize>,
+        profile: bool,
+    ) -> Self {
+        let addresses = {
+            let mut store = states.lock();
+            positions.iter().map(|&p| store.memory(p).as_mut_ptr().cast()).collect()
+        };
+        let mut memory = Memory::new(&plan, addresses);
+        let mut used = vec![false; plan.graph.nodes().len()];
+        let mut stages: Vec<StageTime> = Vec::new();
+        let mut weight_bytes = 0;
+        let steps = plan
+            .steps
+            .iter()
+            .zip(&plan.branches)
+            .map(|(step, place)| {
+                let lowered = lower(&plan, &memory, level, step, &mut used);
+                weight_bytes += lowered.packed_bytes;
+                let runs_on_nothing =
+                    matches!(step, Step::Node { index, .. } if matches!(plan.graph.nodes()[*index].op, Op::Custom(_)));
+                let last = match step {
+                    Step::Node { index, .. } => Some(*index),
+                    Step::Chain { nodes, .. } => nodes.last().copied(),
+                    Step::Copy { .. } => None,
+                };
+                let (scope, stage, shape, count) = match (last, step) {
+                    (Some(index), _) => {
+                        let node = &plan.graph.nodes()[index];
+                        let ty = plan.graph.ty(node.outputs[0]);
+                        let count = ty.rows.map(|rows| {
+                            (memory.operand(&plan, rows.count), rows.rows_per_item, ty.shape.dims()[0])
+                        });
+                        (node.scope.clone(), node.stage, ty.shape.to_string(), count)
+                    }
+                    (None, Step::Copy { from, .. }) => {
+                        (String::new(), "", plan.graph.shape(*from).to_string(), None)
+                    }
+                    (None, _) => unreachable!("every step but a copy ends with a node"),
+                };
+                let stage_index = stages.iter().position(|s| s.stage == stage).unwrap_or_else(|| {
+                    stages.push(StageTime { stage, time: Duration::ZERO });
+                    stages.len() - 1
+                });
+                let report = KernelTime {
+                    op: lowered.name,
+                    scope,
+                    shape,
+                    stage,
+                    branch: place.branch,
+                    waits: place.waits.clone(),
+                    flops: lowered.flops,
+                    time: Duration::ZERO,
+                };
+                let flops = lowered.flops;
+                BoundStep { kernel: lowered.kernel, count, runs_on_nothing, stage: stage_index, flops, report }
+            })
+            .collect();
+        memory.keep_constants(&used);
+        CpuProgram { memory, steps, pool, states, stages, profile, weight_bytes }
+    }
+}
+
+impl Executable for CpuProgram {
+    fn upload(&mut self, offset: usize, bytes: &[u8]) {
+        self.memory.input.write(offset, bytes);
+    }
+
+    fn launch(&mut self) {
+        // Programs that share states take turns.
+        let _turn = self.states.lock();
+        self.stages.iter_mut().for_each(|s| s.time = Duration::ZERO);
+        let mut stage = usize::MAX;
+        let mut stage_start = Instant::now();
+        for step in &mut self.steps {
+            if step.stage != stage {
+                let now = Instant::now();
+                if let Some(previous) = self.stages.get_mut(stage) {
+                    previous.time += now - stage_start;
+                }
+                (stage, stage_start) = (step.stage, now);
+            }
+            let entries = step.count.map(|(count, rows_per_item, bound)| {
+                let items = usize::try_from(count.slice().i32()[0]).unwrap_or(0);
+                items.saturating_mul(rows_per_item).min(bound)
+            });
+            if entries == Some(0) && !step.runs_on_nothing {
+                (step.report.time, step.report.flops) = (Duration::ZERO, 0);
+                continue;
+            }
+            let start = self.profile.then(Instant::now);
+            (step.kernel)(&Call { pool: &self.pool, entries });
+            if let Some(start) = start {
+                step.report.time = start.elapsed();
+                if let (Some(entries), Some((_, _, bound))) = (entries, step.count) {
+                    step.report.flops = step.flops * entries as u64 / bound.max(1) as u64;
+                }
+            }
+        }
+        if let Some(last) = self.stages.get_mut(stage) {
+            last.time += stage_start.elapsed();
+        }
+    }
+
+    fn wait(&mut self) {}
+
+    fn download(&mut self, offset: usize, bytes: &mut [u8]) {
+        self.memory.output.read(offset, bytes);
+    }
+
+    fn stage_times(&self) -> &[StageTime] {
+        &self.stages
+    }
+
+    fn kernel_times(&self) -> Vec<KernelTime> {
+        self.steps.iter().map(|s| s.report.clone()).collect()
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.memory.bytes() + self.weight_bytes
+    }
+}

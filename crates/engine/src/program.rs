@@ -1,0 +1,249 @@
+//! A compiled graph, ready to run again and again.
+
+use std::time::Duration;
+
+use crate::compile::{BlockEntry, Plan, optimise};
+use crate::cpu::CpuProgram;
+use crate::device::{Backend, Device, DeviceError};
+use crate::graph::Graph;
+use crate::ledger::{self, Budget, Ledger};
+use crate::reference::InterpretedProgram;
+use crate::state_store::StateStore;
+use crate::tensor::HostTensor;
+
+/// Choices made when a program is compiled.
+#[derive(Clone, Default)]
+pub struct CompileOptions {
+    /// States shared with other programs; a store of its own when `None`.
+    pub states: Option<StateStore>,
+    /// Time every kernel ([`Program::kernel_times`]); costs a little in every run.
+    pub profile: bool,
+}
+
+/// Marks a launch; [`Program::wait`] returns when it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event(u64);
+
+/// How long a stage took in the last run, summed over its kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StageTime {
+    /// Stage, as set by [`Graph::set_stage`].
+    pub stage: &'static str,
+    /// Time.
+    pub time: Duration,
+}
+
+/// One kernel of a program, with its time in the last run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KernelTime {
+    /// Operation, with what was fused into it.
+    pub op: String,
+    /// Scope in the model.
+    pub scope: String,
+    /// Shape of the result.
+    pub shape: String,
+    /// Stage.
+    pub stage: &'static str,
+    /// Branch that it belongs to; kernels of different branches may run at once on a device that can.
+    pub branch: usize,
+    /// Positions of the kernels in other branches that it waits for.
+    pub waits: Vec<usize>,
+    /// Of the last run when profiled, else of all rows; multiply-adds count two.
+    pub flops: u64,
+    /// Time in the last run; zero unless profiled.
+    pub time: Duration,
+}
+
+/// What a backend makes of a plan.
+pub(crate) trait Executable: Send {
+    /// Copies into the input block; may return before the copy is done.
+    fn upload(&mut self, offset: usize, bytes: &[u8]);
+    /// Starts a run; may return before it is done.
+    fn launch(&mut self);
+    /// Returns when everything started so far is done.
+    fn wait(&mut self);
+    /// Copies from the output block.
+    fn download(&mut self, offset: usize, bytes: &mut [u8]);
+    fn stage_times(&self) -> &[StageTime];
+    fn kernel_times(&self) -> Vec<KernelTime>;
+    /// Device memory: arena, blocks, states and weights.
+    fn memory_bytes(&self) -> usize;
+}
+
+/// A graph compiled for a device.
+pub struct Program {
+    name: String,
+    executable: Box<dyn Executable>,
+    inputs: Vec<BlockEntry>,
+    outputs: Vec<BlockEntry>,
+    input_bytes: usize,
+    output_bytes: usize,
+    states: StateStore,
+    ledger: Ledger,
+    launches: u64,
+}
+
+impl Program {
+    /// Optimises the graph, plans its memory, packs its weights. Everything a run needs is allocated here.
+    pub fn compile(graph: Graph, device: &Device, options: &CompileOptions) -> Result<Program, DeviceError> {
+        let name = graph.name().to_owned();
+        let states = options.states.clone().unwrap_or_default();
+        let ledger = device.ledger().clone();
+        let positions = states.attach(&name, graph.states(), &ledger)?;
+        // The reference runs the graph as the model wrote it, so that it judges the rewrites too.
+        let plan = match device.backend {
+            Backend::Reference => Plan::new(graph),
+            Backend::Cpu { .. } => Plan::new(optimise(graph)),
+        };
+        let (inputs, outputs) = (plan.inputs.clone(), plan.outputs.clone());
+        let (input_bytes, output_bytes) = (plan.input_bytes, plan.output_bytes);
+        let executable: Box<dyn Executable> = match &device.backend {
+            Backend::Reference => Box::new(InterpretedProgram::new(plan, states.clone(), positions)),
+            Backend::Cpu { pool, level } => Box::new(CpuProgram::new(
+                plan,
+                pool.clone(),
+                *level,
+                states.clone(),
+                positions,
+                options.profile,
+            )),
+        };
+        ledger.record(ledger::Event::Allocation, executable.memory_bytes(), "compile");
+        Ok(Program {
+            name,
+            executable,
+            inputs,
+            outputs,
+            input_bytes,
+            output_bytes,
+            states,
+            ledger,
+            launches: 0,
+        })
+    }
+
+    /// Name of the graph.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+    /// Counter of the device that this program runs on.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+    /// Values in the input block.
+    pub fn inputs(&self) -> &[BlockEntry] {
+        &self.inputs
+    }
+    /// Values in the output block.
+    pub fn outputs(&self) -> &[BlockEntry] {
+        &self.outputs
+    }
+    /// Size of the input block.
+    pub fn input_bytes(&self) -> usize {
+        self.input_bytes
+    }
+    /// Size of the output block.
+    pub fn output_bytes(&self) -> usize {
+        self.output_bytes
+    }
+    /// States of this program.
+    pub fn states(&self) -> &StateStore {
+        &self.states
+    }
+    /// Time by stage in the last run.
+    pub fn stage_times(&self) -> &[StageTime] {
+        self.executable.stage_times()
+    }
+    /// The kernels in execution order.
+    pub fn kernel_times(&self) -> Vec<KernelTime> {
+        self.executable.kernel_times()
+    }
+    /// Memory that the program holds on the device, weights included.
+    pub fn memory_bytes(&self) -> usize {
+        self.executable.memory_bytes()
+    }
+
+    /// One host-to-device copy of the whole input block (see [`Program::inputs`] for its layout).
+    pub fn upload(&mut self, block: &[u8]) -> Result<(), DeviceError> {
+        self.check_size("the input block", self.input_bytes, block.len())?;
+        self.ledger.record(ledger::Event::HostToDevice, block.len(), "upload");
+        self.executable.upload(0, block);
+        Ok(())
+    }
+
+    /// Starts a run.
+    pub fn launch(&mut self) -> Event {
+        self.executable.launch();
+        self.launches += 1;
+        Event(self.launches)
+    }
+
+    /// Returns when the run that `event` marks is done.
+    pub fn wait(&mut self, event: Event) {
+        self.ledger.record(ledger::Event::HostSync, 0, "wait");
+        debug_assert!(event.0 <= self.launches, "an event of another program");
+        self.executable.wait();
+    }
+
+    /// One device-to-host copy of the whole output block.
+    pub fn download(&mut self, block: &mut [u8]) -> Result<(), DeviceError> {
+        self.check_size("the output block", self.output_bytes, block.len())?;
+        self.ledger.record(ledger::Event::DeviceToHost, block.len(), "download");
+        self.executable.download(0, block);
+        Ok(())
+    }
+
+    /// One frame: upload, launch, download, wait, and an error if that took more than `budget`.
+    pub fn run_frame(&mut self, input: &[u8], output: &mut [u8], budget: Budget) -> Result<(), DeviceError> {
+        let before = self.ledger.counts();
+        self.upload(input)?;
+        let event = self.launch();
+        self.wait(event);
+        self.download(output)?;
+        Ok(budget.check(self.ledger.counts() - before)?)
+    }
+
+    /// One run with host tensors in the order of [`Program::inputs`]; outputs in the order of [`Program::outputs`].
+    /// Convenient rather than fast: it allocates.
+    pub fn run(&mut self, inputs: &[&HostTensor]) -> Result<Vec<HostTensor>, DeviceError> {
+        if inputs.len() != self.inputs.len() {
+            let what = format!("{} inputs; it has {}", inputs.len(), self.inputs.len());
+            return Err(DeviceError::NoSuchPort { program: self.name.clone(), what });
+        }
+        let mut block = vec![0u8; self.input_bytes];
+        for (entry, value) in self.inputs.iter().zip(inputs) {
+            if entry.dtype != value.dtype() || entry.shape != *value.shape() {
+                let what = format!(
+                    "input '{}' of {} {}; it is {} {}",
+                    entry.name,
+                    value.dtype(),
+                    value.shape(),
+                    entry.dtype,
+                    entry.shape
+                );
+                return Err(DeviceError::NoSuchPort { program: self.name.clone(), what });
+            }
+            block[entry.offset..][..entry.bytes()].copy_from_slice(value.bytes());
+        }
+        self.upload(&block)?;
+        let event = self.launch();
+        self.wait(event);
+        let mut block = vec![0u8; self.output_bytes];
+        self.download(&mut block)?;
+        Ok(self.outputs.iter().map(|entry| entry.read(&block)).collect())
+    }
+
+    fn check_size(&self, what: &str, expected: usize, actual: usize) -> Result<(), DeviceError> {
+        if expected == actual {
+            return Ok(());
+        }
+        Err(DeviceError::Size { program: self.name.clone(), what: what.into(), expected, actual })
+    }
+}
+
+impl BlockEntry {
+    /// The value in a downloaded block.
+    pub fn read(&self, block: &[u8]) -> HostTensor {
+        HostTensor::from_bytes(self.dtype, self.shape.clone(), &block[self.offset..][..self.bytes()])
+    }
+}

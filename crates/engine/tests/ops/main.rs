@@ -1,0 +1,60 @@
+//! Every op, written once, on every backend, against the float64 reference: random shapes, printed seed.
+//!
+//! `ULTRAMOTION_SEED=N` repeats a run; a failure prints the seed it had.
+
+mod cases;
+mod graphs;
+mod judge;
+
+use ultramotion_engine::Device;
+
+/// Instantiates every case for one backend.
+macro_rules! backend_suite {
+    ($backend:ident, $device:expr, [$($case:path => $name:ident),+ $(,)?]) => {
+        mod $backend {
+            $(#[test]
+            fn $name() {
+                crate::judge::check(stringify!($name), &$device, $case);
+            })+
+        }
+    };
+}
+
+macro_rules! all_backends {
+    ($cases:tt) => {
+        backend_suite!(cpu_one_thread, super::Device::cpu(1), $cases);
+        backend_suite!(cpu_three_threads, super::Device::cpu(3), $cases);
+        backend_suite!(reference_program, super::Device::reference(), $cases);
+    };
+}
+
+all_backends!([
+    crate::cases::conv2d => conv2d,
+    crate::cases::conv2d_depthwise => conv2d_depthwise,
+    crate::cases::conv2d_grouped => conv2d_grouped,
+    crate::cases::conv_transpose2d => conv_transpose2d,
+    crate::cases::batch_norm => batch_norm,
+    crate::cases::linear => linear,
+    crate::cases::matmul => matmul,
+    crate::cases::unary => unary,
+    crate::cases::binary => binary,
+    crate::cases::reduce => reduce,
+    crate::cases::slice_and_concat => slice_and_concat,
+    crate::cases::pad => pad,
+    crate::cases::max_pool2d => max_pool2d,
+    crate::cases::upsample_nearest_2x => upsample_nearest_2x,
+    crate::cases::softmax => softmax,
+    crate::cases::layer_norm => layer_norm,
+    crate::cases::top_k => top_k,
+    crate::cases::gather => gather,
+    crate::cases::attention => attention,
+    crate::cases::window_attention => window_attention,
+    crate::cases::deformable_attention => deformable_attention,
+    crate::cases::image_to_tensor => image_to_tensor,
+    crate::cases::custom_op_with_state => custom_op_with_state,
+    crate::graphs::row_counted_chain => row_counted_chain,
+    crate::graphs::reparameterised_pair => reparameterised_pair,
+    crate::graphs::perceptron => perceptron,
+    crate::graphs::inverted_bottleneck => inverted_bottleneck,
+    crate::graphs::random_network => random_network,
+]);

@@ -1,0 +1,367 @@
+//! One connection: reading, writing, and counting.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::content::{Content, Status};
+use crate::error::EncodeError;
+use crate::framer::{Frame, FrameError, Framer, RejectCounts, RejectReason};
+use crate::header::{DeviceName, HeaderVersion};
+use crate::message::Message;
+use crate::net::mailbox::{Mailbox, Pushed, RecvError};
+use crate::timestamp::Timestamp;
+
+/// Why a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disconnect {
+    /// The peer closed it, between messages.
+    PeerClosed,
+    /// The peer closed it inside a message.
+    MidMessage,
+    /// Nothing came for the idle time-out.
+    Idle,
+    /// The peer took nothing for the stall time-out.
+    Stalled,
+    /// A header was bad, and the stream's position is lost.
+    BadHeader(FrameError),
+    /// The operating system says so.
+    Io(io::ErrorKind),
+    /// It was asked for.
+    Shutdown,
+}
+
+impl fmt::Display for Disconnect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PeerClosed => f.write_str("the peer closed the connection"),
+            Self::MidMessage => f.write_str("the peer closed the connection inside a message"),
+            Self::Idle => f.write_str("the peer sent nothing for too long"),
+            Self::Stalled => f.write_str("the peer took nothing for too long"),
+            Self::BadHeader(error) => write!(f, "the peer sent a bad header: {error}"),
+            Self::Io(kind) => write!(f, "{kind}"),
+            Self::Shutdown => f.write_str("the connection was shut down"),
+        }
+    }
+}
+
+/// Traffic so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TrafficCounts {
+    /// Messages received with the right checksum.
+    pub frames_in: u64,
+    /// Bytes received.
+    pub bytes_in: u64,
+    /// Messages that had to go before they were taken.
+    pub dropped_in: u64,
+    /// Messages put into the queue of a peer.
+    pub queued_out: u64,
+    /// Messages handed to the operating system whole; keep-alives are not counted.
+    pub frames_out: u64,
+    /// Bytes handed to the operating system, keep-alives included.
+    pub bytes_out: u64,
+    /// Messages that had to go, or whose connection ended, before they were sent. Once all
+    /// queues are empty, `queued_out` is `frames_out` plus this.
+    pub dropped_out: u64,
+    /// What was rejected and why.
+    pub rejects: RejectCounts,
+}
+
+/// [`TrafficCounts`] that several threads add to.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    frames_in: AtomicU64,
+    bytes_in: AtomicU64,
+    dropped_in: AtomicU64,
+    queued_out: AtomicU64,
+    frames_out: AtomicU64,
+    bytes_out: AtomicU64,
+    dropped_out: AtomicU64,
+    rejects: Mutex<RejectCounts>,
+}
+
+impl Traffic {
+    pub(crate) fn drop_in(&self, messages: usize) {
+        count(&self.dropped_in, messages);
+    }
+
+    pub(crate) fn reject(&self, reason: RejectReason) {
+        self.rejects.lock().unwrap_or_else(PoisonError::into_inner).record(reason);
+    }
+
+    pub(crate) fn counts(&self) -> TrafficCounts {
+        TrafficCounts {
+            frames_in: self.frames_in.load(Relaxed),
+            bytes_in: self.bytes_in.load(Relaxed),
+            dropped_in: self.dropped_in.load(Relaxed),
+            queued_out: self.queued_out.load(Relaxed),
+            frames_out: self.frames_out.load(Relaxed),
+            bytes_out: self.bytes_out.load(Relaxed),
+            dropped_out: self.dropped_out.load(Relaxed),
+            rejects: *self.rejects.lock().unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+}
+
+/// Adds to a number that is only ever read as a number: no order with other memory is needed.
+fn count(counter: &AtomicU64, more: usize) {
+    counter.fetch_add(more as u64, Relaxed);
+}
+
+/// An encoded message, shared by all peers that it goes to.
+pub(crate) type Outgoing = Arc<Vec<u8>>;
+
+/// Messages that wait for one peer.
+#[derive(Debug)]
+pub(crate) struct SendQueue {
+    mailbox: Mailbox<Outgoing>,
+    pub(crate) sent: AtomicU64,
+    pub(crate) dropped: AtomicU64,
+}
+
+impl SendQueue {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            mailbox: Mailbox::new(capacity, usize::MAX),
+            sent: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.mailbox.len()
+    }
+
+    /// Whether the message waits now; the oldest may have gone for it.
+    pub(crate) fn push(&self, message: Outgoing, traffic: &Traffic) -> bool {
+        let bytes = message.len();
+        let Pushed::Stored { evicted } = self.mailbox.push(message, bytes, |_| true) else { return false };
+        count(&traffic.queued_out, 1);
+        self.drop_counted(evicted, traffic);
+        true
+    }
+
+    /// Takes nothing more; what waits is still sent.
+    pub(crate) fn close(&self) {
+        self.mailbox.close();
+    }
+
+    /// Takes nothing more, and throws away what waits.
+    pub(crate) fn discard(&self, traffic: &Traffic) {
+        self.drop_counted(self.mailbox.discard(), traffic);
+    }
+
+    fn drop_counted(&self, messages: usize, traffic: &Traffic) {
+        count(&self.dropped, messages);
+        count(&traffic.dropped_out, messages);
+    }
+}
+
+/// Encodes messages into buffers that are used again once all peers have taken them.
+#[derive(Debug, Default)]
+pub(crate) struct EncodeBuffers {
+    buffers: Mutex<Vec<Outgoing>>,
+}
+
+impl EncodeBuffers {
+    /// More than these are let go.
+    const MOST: usize = 8;
+
+    pub(crate) fn message(&self, message: &Message<'_>) -> Result<Outgoing, EncodeError> {
+        self.fill(message.encoded_len()?, |buffer| message.encode_into(buffer))
+    }
+
+    pub(crate) fn frame(&self, frame: &Frame) -> Outgoing {
+        let Ok(bytes) = self.fill(frame.wire_len(), |buffer| {
+            frame.write_to(buffer);
+            Ok::<_, std::convert::Infallible>(())
+        });
+        bytes
+    }
+
+    fn fill<E>(&self, len: usize, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<Outgoing, E> {
+        let mut bytes = self.take_free(len);
+        // Nobody else has it: it was free, or is new.
+        if let Some(buffer) = Arc::get_mut(&mut bytes) {
+            write(buffer)?;
+        }
+        let mut buffers = self.lock();
+        if buffers.len() < Self::MOST {
+            buffers.push(Arc::clone(&bytes));
+        }
+        Ok(bytes)
+    }
+
+    /// A buffer that nobody reads any more and that fits without wasting much, or a new one.
+    fn take_free(&self, len: usize) -> Outgoing {
+        let mut buffers = self.lock();
+        let fits = |capacity: usize| (len..=len.saturating_mul(4).saturating_add(4096)).contains(&capacity);
+        let mut free = None;
+        for (index, buffer) in buffers.iter_mut().enumerate() {
+            let Some(capacity) = Arc::get_mut(buffer).map(|buffer| buffer.capacity()) else { continue };
+            if fits(capacity) {
+                return buffers.swap_remove(index);
+            }
+            free = Some(index);
+        }
+        // An unfitting one makes room, or a change of sizes would leave nothing but such.
+        if let Some(index) = free.filter(|_| buffers.len() == Self::MOST) {
+            buffers.swap_remove(index);
+        }
+        Outgoing::default()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Outgoing>> {
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a connection needs to know of its configuration.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LinkConfig {
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) stall_timeout: Option<Duration>,
+    pub(crate) keep_alive: Option<Duration>,
+}
+
+/// A time-out of zero means none to us, and is an error to the operating system.
+fn nonzero(timeout: Option<Duration>) -> Option<Duration> {
+    timeout.filter(|timeout| !timeout.is_zero())
+}
+
+/// Prepares a fresh connection: no delay, time-outs, and probes that find a dead peer.
+pub(crate) fn prepare(stream: &TcpStream, config: LinkConfig) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(nonzero(config.idle_timeout))?;
+    stream.set_write_timeout(nonzero(config.stall_timeout))?;
+    let probes =
+        socket2::TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(5));
+    socket2::SockRef::from(stream).set_tcp_keepalive(&probes)
+}
+
+/// Bytes per read; larger bodies are read straight into their buffer.
+const READ_BYTES: usize = 64 << 10;
+
+/// Reads messages until the connection ends, and says why it did.
+pub(crate) fn read_frames(
+    mut stream: &TcpStream,
+    framer: &mut Framer,
+    traffic: &Traffic,
+    mut take: impl FnMut(Result<Frame, FrameError>),
+) -> Disconnect {
+    let mut buffer = vec![0; READ_BYTES];
+    let ended = loop {
+        let room = framer.body_room(READ_BYTES);
+        let direct = !room.is_empty();
+        let len = match stream.read(if direct { room } else { &mut buffer }) {
+            Ok(0) => {
+                break if framer.pending_bytes() > 0 {
+                    Disconnect::MidMessage
+                } else {
+                    Disconnect::PeerClosed
+                };
+            }
+            Ok(len) => len,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) if is_timeout(&error) => break Disconnect::Idle,
+            Err(error) => break Disconnect::Io(error.kind()),
+        };
+        count(&traffic.bytes_in, len);
+        let mut rest = if direct {
+            framer.advance(len);
+            &[][..]
+        } else {
+            &buffer[..len]
+        };
+        while let Some(result) = framer.feed(&mut rest) {
+            match &result {
+                Ok(_) => count(&traffic.frames_in, 1),
+                Err(error) => error.reason().into_iter().for_each(|reason| traffic.reject(reason)),
+            }
+            let lost = result.as_ref().err().copied().filter(|_| framer.is_closed());
+            take(result);
+            if let Some(error) = lost {
+                return Disconnect::BadHeader(error);
+            }
+        }
+    };
+    if framer.end() {
+        traffic.reject(RejectReason::Truncated);
+    }
+    ended
+}
+
+/// Sends what waits until the queue is closed and empty, or the connection ends. Then everything
+/// that still waits is thrown away, and the connection is closed in both directions, which ends
+/// [`read_frames`] as well.
+pub(crate) fn write_queued(
+    stream: &TcpStream,
+    queue: &SendQueue,
+    config: LinkConfig,
+    traffic: &Traffic,
+) -> Option<Disconnect> {
+    let ended = loop {
+        let (message, counts) = match queue.mailbox.pop(nonzero(config.keep_alive)) {
+            Ok(message) => (message, true),
+            Err(RecvError::Timeout) => (Arc::new(keep_alive_message()), false),
+            Err(RecvError::Closed) => break None,
+        };
+        match write_whole(stream, &message) {
+            Ok(()) => {
+                count(&traffic.bytes_out, message.len());
+                if counts {
+                    count(&queue.sent, 1);
+                    count(&traffic.frames_out, 1);
+                }
+            }
+            Err(reason) => {
+                if counts {
+                    queue.drop_counted(1, traffic);
+                }
+                break Some(reason);
+            }
+        }
+    };
+    queue.discard(traffic);
+    // A connection that has ended already cannot be closed: nothing to do then.
+    let _ = stream.shutdown(Shutdown::Both);
+    ended
+}
+
+/// Why a connection ended, of what its two halves say. When one half fails it closes the
+/// connection, which the other takes for a failure of its own; only a stalled peer is seen by the
+/// writing half alone.
+pub(crate) fn reason(read: Disconnect, written: Option<Disconnect>) -> Disconnect {
+    if written == Some(Disconnect::Stalled) { Disconnect::Stalled } else { read }
+}
+
+fn write_whole(mut stream: &TcpStream, mut bytes: &[u8]) -> Result<(), Disconnect> {
+    while !bytes.is_empty() {
+        match stream.write(bytes) {
+            Ok(0) => return Err(Disconnect::PeerClosed),
+            Ok(len) => bytes = &bytes[len..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if is_timeout(&error) => return Err(Disconnect::Stalled),
+            Err(error) => return Err(Disconnect::Io(error.kind())),
+        }
+    }
+    Ok(())
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    // Which of the two it is depends on the operating system.
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+/// STATUS OK in header version 1, which every peer understands; PlusServer sends the same.
+fn keep_alive_message() -> Vec<u8> {
+    let message = Message {
+        version: HeaderVersion::V1,
+        ..Message::new(DeviceName::EMPTY, Content::Status(Status::OK)).at(Timestamp::now())
+    };
+    message.to_bytes().unwrap_or_default()
+}

@@ -1,0 +1,259 @@
+//! COCO's compressed run-length coding of masks.
+//!
+//! Runs of unset and set pixels alternate, unset first, down the columns from left to right. Each length, from the
+//! fourth on less the length two before it, is written in groups of five bits, the lowest first, with a sixth bit
+//! that says whether another group follows, plus 48 to make it printable (`rleToString` of the COCO API, pycocotools).
+
+use serde::{Deserialize, Serialize};
+
+use super::BinaryMask;
+use crate::frame::MAX_SIDE_PX;
+
+/// A mask as `results.jsonl` holds it: `{"size":[height,width],"counts":"…"}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CocoRle {
+    /// Height and width, pixels.
+    pub size: [u32; 2],
+    /// The coded run lengths.
+    pub counts: String,
+}
+
+/// Why a text is no mask.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RleError {
+    /// A size that no frame has.
+    #[error("a mask of {width}x{height} pixels cannot be decoded: sides up to {MAX_SIDE_PX} are")]
+    Size {
+        /// Claimed width, pixels.
+        width: u32,
+        /// Claimed height, pixels.
+        height: u32,
+    },
+    /// A character outside the code, or one that ends in the middle of a number.
+    #[error("the mask's counts are damaged at character {0}")]
+    Character(usize),
+    /// The runs do not add up to the number of pixels.
+    #[error("the mask's runs cover {covered} pixels, its size is {expected}")]
+    Length {
+        /// Sum of the runs up to where it was clear that they do not fit.
+        covered: u64,
+        /// Width times height.
+        expected: u64,
+    },
+}
+
+impl CocoRle {
+    /// Encodes a mask.
+    pub fn encode(mask: &BinaryMask) -> Self {
+        let mut rle = Self::default();
+        rle.encode_from(mask);
+        rle
+    }
+
+    /// Encodes a mask into this value, reusing its memory.
+    pub fn encode_from(&mut self, mask: &BinaryMask) {
+        let (width, height) = (mask.width(), mask.height());
+        self.size = [height as u32, width as u32];
+        self.counts.clear();
+        let mut runs = RunWriter { counts: &mut self.counts, before: [0; 2], written: 0 };
+        let (mut value, mut length) = (0u8, 0i64);
+        if let Some([x1, y1, x2, y2]) = mask.box_xyxy() {
+            // Only the box is walked; all around it is unset.
+            length = (x1 * height) as i64;
+            for x in x1..x2 {
+                length += extend(&mut runs, &mut value, length, 0, y1);
+                for row in mask.bits()[y1 * width..y2 * width].chunks_exact(width) {
+                    if row[x] != value {
+                        runs.push(length);
+                        (value, length) = (row[x], 0);
+                    }
+                    length += 1;
+                }
+                length += extend(&mut runs, &mut value, length, 0, height - y2);
+            }
+            length += extend(&mut runs, &mut value, length, 0, (width - x2) * height);
+        } else {
+            length += (width * height) as i64;
+        }
+        if length > 0 || runs.written == 0 {
+            runs.push(length);
+        }
+    }
+
+    /// Decodes to a mask.
+    pub fn decode(&self) -> Result<BinaryMask, RleError> {
+        let [height, width] = self.size;
+        if width as usize > MAX_SIDE_PX || height as usize > MAX_SIDE_PX {
+            return Err(RleError::Size { width, height });
+        }
+        let expected = u64::from(width) * u64::from(height);
+        // Checked before a pixel is allocated.
+        let runs = self.runs(expected)?;
+        let mut mask = BinaryMask::new(width as usize, height as usize);
+        let (mut x, mut y, mut inside) = (0usize, 0usize, false);
+        for run in runs {
+            let mut left = run as usize;
+            while left > 0 {
+                let step = left.min(height as usize - y);
+                if inside {
+                    (y..y + step).for_each(|y| mask.set(x, y, true));
+                }
+                y += step;
+                left -= step;
+                if y == height as usize {
+                    (x, y) = (x + 1, 0);
+                }
+            }
+            inside = !inside;
+        }
+        Ok(mask)
+    }
+
+    fn runs(&self, expected: u64) -> Result<Vec<u64>, RleError> {
+        let mut runs: Vec<u64> = Vec::new();
+        let mut covered = 0;
+        let (mut number, mut shift) = (0i64, 0);
+        for (index, byte) in self.counts.bytes().enumerate() {
+            let group = byte.checked_sub(48).filter(|group| *group < 64).ok_or(RleError::Character(index))?;
+            if shift > 40 {
+                return Err(RleError::Character(index));
+            }
+            number |= i64::from(group & 0x1F) << shift;
+            shift += 5;
+            if group & 0x20 != 0 {
+                continue;
+            }
+            if group & 0x10 != 0 {
+                number |= -1 << shift;
+            }
+            if runs.len() > 2 {
+                number += runs[runs.len() - 2] as i64;
+            }
+            let run = u64::try_from(number).map_err(|_| RleError::Character(index))?;
+            covered += run;
+            if covered > expected {
+                return Err(RleError::Length { covered, expected });
+            }
+            runs.push(run);
+            (number, shift) = (0, 0);
+        }
+        if shift != 0 {
+            return Err(RleError::Character(self.counts.len()));
+        }
+        if covered != expected {
+            return Err(RleError::Length { covered, expected });
+        }
+        Ok(runs)
+    }
+}
+
+/// Ends the current run if `next` differs from it; returns by how much the now current run grows.
+fn extend(runs: &mut RunWriter<'_>, value: &mut u8, length: i64, next: u8, by: usize) -> i64 {
+    if by == 0 {
+        return 0;
+    }
+    if *value == next {
+        return by as i64;
+    }
+    runs.push(length);
+    *value = next;
+    by as i64 - length
+}
+
+struct RunWriter<'a> {
+    counts: &'a mut String,
+    /// The run before the last one, and the last one.
+    before: [i64; 2],
+    written: usize,
+}
+
+impl RunWriter<'_> {
+    fn push(&mut self, length: i64) {
+        let mut rest = if self.written > 2 { length - self.before[0] } else { length };
+        loop {
+            let group = (rest & 0x1F) as u8;
+            rest >>= 5;
+            let more = if group & 0x10 != 0 { rest != -1 } else { rest != 0 };
+            self.counts.push(char::from(48 + group + if more { 0x20 } else { 0 }));
+            if !more {
+                break;
+            }
+        }
+        self.before = [self.before[1], length];
+        self.written += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Written by pycocotools 2.0.
+    #[test]
+    fn coding_is_that_of_pycocotools() {
+        let disk = "kRS3k0P>:F:H6J6J6K4K6K4L4L4M2M4L4M2M4M2N2M4M2N2N2M4M2N2N2N2N2N2N2O0O2N2N2N2O0O2N2N2O0O2N2O0O2O0O2N2O0O2O0O2O0O2O000O2O0O2O000O2O000O2O000O2O0000000O2O0000000O2O0000000000000000000000000000000000000000000000000001N100000001N100000001N10001N10001N10001N101N10001N101N101N101N2N101N101N2N101N2N2N101N2N2N2N101N2N2N2N2N2N2N3L3N2N2N3L3N2N3L3N3L4L3N3L4L4L5J5L5J6J6J8F:FZPe3";
+        let ring = "Te09a14M2N2N2N2N2O0O2O0O2O0O2O000O2O000O2O000000000O2O000000_OZOLf02^OLb03@L`03BL>4BL>3DL<4DL=3CL>5@L`04@L`05^OLb05\\OLd06XOLi0b010001N10001N101N101N101N2N2N2N2N3LRU1";
+        let cases: [(BinaryMask, &str); 7] = [
+            (BinaryMask::new(6, 4), "h0"),
+            (BinaryMask::from_fn(6, 4, |_, _| true), "0h0"),
+            (BinaryMask::from_fn(7, 5, |x, y| (2..5).contains(&x) && (1..4).contains(&y)), ";320009"),
+            (BinaryMask::from_fn(1, 1, |_, _| true), "01"),
+            (
+                BinaryMask::from_fn(640, 480, |x, y| {
+                    (x as i32 - 300).pow(2) + (y as i32 - 200).pow(2) < 8100
+                }),
+                disk,
+            ),
+            (
+                BinaryMask::from_fn(90, 60, |x, y| {
+                    let (x, y) = (x as i32, y as i32);
+                    (x - 40).pow(2) / 3 + (y - 20).pow(2) < 300 && (x - 45).pow(2) + (y - 22).pow(2) >= 40
+                }),
+                ring,
+            ),
+            (BinaryMask::default(), "0"),
+        ];
+        for (mask, counts) in cases {
+            let rle = CocoRle::encode(&mask);
+            assert_eq!(rle.counts, counts);
+            assert_eq!(rle.size, [mask.height() as u32, mask.width() as u32]);
+            assert_eq!(rle.decode().unwrap(), mask);
+        }
+    }
+
+    #[test]
+    fn damaged_codes_are_refused() {
+        let decode = |size, counts: &str| CocoRle { size, counts: counts.to_owned() }.decode().unwrap_err();
+        assert_eq!(decode([4, 6], "h"), RleError::Character(1));
+        assert_eq!(decode([4, 6], "h0 "), RleError::Character(2));
+        assert_eq!(decode([4, 6], "ö"), RleError::Character(0));
+        assert_eq!(decode([4, 6], "1"), RleError::Length { covered: 1, expected: 24 });
+        assert_eq!(decode([4, 6], "hhh0"), RleError::Length { covered: 25368, expected: 24 });
+        assert_eq!(decode([4, 6], "N"), RleError::Character(0));
+        assert_eq!(decode([4, 6], &"o".repeat(40)), RleError::Character(9));
+        let huge = decode([u32::MAX, u32::MAX], "0");
+        assert_eq!(huge, RleError::Size { width: u32::MAX, height: u32::MAX });
+    }
+
+    proptest! {
+        #[test]
+        fn masks_survive(width in 1usize..40, height in 1usize..40, density in 0u8..=8, noise in any::<u64>()) {
+            let mut state = noise;
+            let mask = BinaryMask::from_fn(width, height, |_, _| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 61) as u8 >= density
+            });
+            let rle = CocoRle::encode(&mask);
+            prop_assert_eq!(rle.decode().unwrap(), mask);
+        }
+
+        #[test]
+        fn any_text_is_decoded_or_refused(height in 0u32..50, width in 0u32..50, counts in "[ -~]{0,30}") {
+            if let Ok(mask) = (CocoRle { size: [height, width], counts }).decode() {
+                prop_assert_eq!(CocoRle::encode(&mask).decode().unwrap(), mask);
+            }
+        }
+    }
+}

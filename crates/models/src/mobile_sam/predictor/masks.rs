@@ -1,0 +1,172 @@
+//! What a prediction returns.
+
+use ultramotion_engine::tensor::HostTensor;
+
+use super::PredictOptions;
+use super::programs::Finished;
+use crate::mobile_sam::postprocess::MaskGeometry;
+
+/// Masks of some objects, one or three each.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Masks {
+    source_hw: [usize; 2],
+    row_bytes: usize,
+    low_res_size: usize,
+    objects: usize,
+    per_object: usize,
+    options: PredictOptions,
+    bits: Vec<u8>,
+    area_px: Vec<i32>,
+    box_xyxy: Vec<i32>,
+    iou: Vec<f32>,
+    logits: Vec<f32>,
+    low_res: Vec<f32>,
+}
+
+/// One mask.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Mask<'a> {
+    /// Rows of [`Mask::row_bytes`]; bit 0 is the leftmost of 8 pixels, bits beyond the width are 0.
+    pub bits: &'a [u8],
+    /// Bytes of a row.
+    pub row_bytes: usize,
+    /// Pixels inside.
+    pub area_px: u32,
+    /// x1, y1, x2, y2 of the smallest box around the mask, x2 and y2 exclusive; zeros for an empty mask.
+    pub box_xyxy: [u32; 4],
+    /// The network's estimate of the mask's IoU with the truth.
+    pub iou: f32,
+    /// Height x width logits, positive inside, if asked for.
+    pub logits: Option<&'a [f32]>,
+    /// Low-resolution logits, if asked for: [`MobileSamConfig::low_res_size`](crate::mobile_sam::MobileSamConfig) a
+    /// side, padding included.
+    pub low_res: Option<&'a [f32]>,
+}
+
+impl Mask<'_> {
+    /// Whether a pixel is inside; false for one beyond the image.
+    pub fn contains(&self, x: usize, y: usize) -> bool {
+        let byte = y.checked_mul(self.row_bytes).and_then(|row| self.bits.get(row + x / 8));
+        x / 8 < self.row_bytes && byte.is_some_and(|byte| byte >> (x % 8) & 1 == 1)
+    }
+}
+
+impl Masks {
+    pub(super) fn new(
+        geometry: &MaskGeometry,
+        low_res_size: usize,
+        objects: usize,
+        per_object: usize,
+        options: PredictOptions,
+    ) -> Self {
+        Masks {
+            source_hw: geometry.source_hw,
+            row_bytes: geometry.row_bytes(),
+            low_res_size,
+            objects,
+            per_object,
+            options,
+            bits: Vec::new(),
+            area_px: Vec::new(),
+            box_xyxy: Vec::new(),
+            iou: Vec::new(),
+            logits: Vec::new(),
+            low_res: Vec::new(),
+        }
+    }
+
+    /// Elements for each mask: bits in bytes, logits, low-resolution logits.
+    fn sizes(&self) -> [usize; 3] {
+        let [h, w] = self.source_hw;
+        let wanted = |yes: bool, size: usize| if yes { size } else { 0 };
+        [
+            h * self.row_bytes,
+            wanted(self.options.return_logits, h * w),
+            wanted(self.options.low_res, self.low_res_size * self.low_res_size),
+        ]
+    }
+
+    pub(super) fn planned_bytes(&self) -> u128 {
+        let [bits, logits, low_res] = self.sizes().map(|n| n as u128);
+        (self.objects * self.per_object) as u128 * (bits + 4 * (logits + low_res) + 24)
+    }
+
+    pub(super) fn reserve(&mut self) {
+        let masks = self.objects * self.per_object;
+        let [bits, logits, low_res] = self.sizes();
+        self.bits.resize(masks * bits, 0);
+        self.logits.resize(masks * logits, 0.0);
+        self.low_res.resize(masks * low_res, 0.0);
+        self.area_px.resize(masks, 0);
+        self.box_xyxy.resize(masks * 4, 0);
+        self.iou.resize(masks, 0.0);
+    }
+
+    /// Puts the results of a batch where its objects are.
+    pub(super) fn store(&mut self, objects: &[usize], iou: &HostTensor, finished: &Finished) {
+        let [bits, logits, low_res] = self.sizes();
+        let n = self.per_object;
+        for (row, &object) in objects.iter().enumerate() {
+            place(&mut self.iou, iou.as_f32(), row, object, n);
+            place(&mut self.bits, Some(finished.bits.bytes()), row, object, n * bits);
+            place(&mut self.area_px, finished.area_px.as_i32(), row, object, n);
+            place(&mut self.box_xyxy, finished.box_xyxy.as_i32(), row, object, n * 4);
+            let large = finished.logits.as_ref().and_then(HostTensor::as_f32);
+            place(&mut self.logits, large, row, object, n * logits);
+            let small = finished.low_res.as_ref().and_then(HostTensor::as_f32);
+            place(&mut self.low_res, small, row, object, n * low_res);
+        }
+    }
+
+    /// Height and width of every mask.
+    pub fn source_hw(&self) -> [usize; 2] {
+        self.source_hw
+    }
+    /// Number of objects.
+    pub fn objects(&self) -> usize {
+        self.objects
+    }
+    /// Masks of each object: 1 or 3.
+    pub fn per_object(&self) -> usize {
+        self.per_object
+    }
+
+    /// A mask of an object.
+    ///
+    /// # Panics
+    /// If there is no such object or mask.
+    pub fn get(&self, object: usize, mask: usize) -> Mask<'_> {
+        assert!(
+            object < self.objects && mask < self.per_object,
+            "mask {mask} of object {object} of {} with {} each",
+            self.objects,
+            self.per_object
+        );
+        let at = object * self.per_object + mask;
+        let [bits, logits, low_res] = self.sizes();
+        Mask {
+            bits: &self.bits[at * bits..][..bits],
+            row_bytes: self.row_bytes,
+            area_px: self.area_px[at] as u32,
+            box_xyxy: std::array::from_fn(|i| self.box_xyxy[at * 4 + i] as u32),
+            iou: self.iou[at],
+            logits: self.options.return_logits.then(|| &self.logits[at * logits..][..logits]),
+            low_res: self.options.low_res.then(|| &self.low_res[at * low_res..][..low_res]),
+        }
+    }
+
+    /// The mask of an object with the highest estimated IoU. Panics as [`Masks::get`].
+    pub fn best(&self, object: usize) -> Mask<'_> {
+        let first = self.get(object, 0);
+        (1..self.per_object)
+            .map(|mask| self.get(object, mask))
+            .fold(first, |best, next| if next.iou > best.iou { next } else { best })
+    }
+}
+
+/// Copies entry `row` of a batch's values to entry `object` of all values.
+fn place<T: Copy>(all: &mut [T], batch: Option<&[T]>, row: usize, object: usize, len: usize) {
+    if let Some(batch) = batch {
+        all[object * len..][..len].copy_from_slice(&batch[row * len..][..len]);
+    }
+}

@@ -1,0 +1,161 @@
+//! MobileSAM: the image embedding, then the masks of two prompts.
+
+use ultramotion_engine::graph::{Graph, Tensor};
+use ultramotion_engine::tensor::{DType, HostTensor};
+use ultramotion_engine::{CompileOptions, Device, Program};
+
+use super::compare::{relative_l2, sampled, sampled_nchw};
+use super::fixture::Fixture;
+use super::{Check, ParityError, ParityOptions};
+use crate::mobile_sam::{self, MaskOutput, MobileSamConfig, PointKind, Prompts};
+use crate::parameters::{ParameterSpec, Parameters};
+
+const FEATURE_TOLERANCE: f64 = 1e-4;
+const MASK_TOLERANCE: f64 = 1e-3;
+
+/// Side of the part of the image that other weights are tried on: the interpreter would take minutes for all of it.
+const OTHER_SALT_SIDE: usize = 256;
+
+/// The prompts of the fixtures, in pixels of an input of this side; scaled for another.
+const PROMPT_SIDE: usize = 1024;
+const BOXES_XYXY: [f32; 12] =
+    [100.0, 150.0, 400.0, 500.0, 600.0, 300.0, 900.0, 620.0, 20.0, 20.0, 1000.0, 1000.0];
+const POINTS_XY: [f32; 4] = [512.0, 300.0, 200.0, 800.0];
+const POINT_KINDS: [i32; 2] = [PointKind::Positive as i32, PointKind::Negative as i32];
+
+/// Which values of an output a fixture holds, or samples.
+#[derive(Clone, Copy)]
+enum Part {
+    /// A feature map, channels first.
+    Map,
+    /// One entry of the leading dimension.
+    Entry(usize),
+    All,
+}
+
+/// Name in the fixture, name of the output, part of it, tolerance.
+const COMPARED: [(&str, &str, Part, f64); 7] = [
+    ("image_embedding.sample", "image_embedding", Part::Map, FEATURE_TOLERANCE),
+    ("box.sparse_embedding", "box.sparse_embedding", Part::All, FEATURE_TOLERANCE),
+    ("box.low_res_masks.sample", "box.low_res_masks", Part::Entry(0), MASK_TOLERANCE),
+    ("box.low_res_mask_1", "box.low_res_masks", Part::Entry(1), MASK_TOLERANCE),
+    ("box.iou", "box.iou", Part::All, FEATURE_TOLERANCE),
+    ("points_mask.low_res_masks.sample", "points_mask.low_res_masks", Part::All, MASK_TOLERANCE),
+    ("points_mask.iou", "points_mask.iou", Part::All, FEATURE_TOLERANCE),
+];
+
+pub(super) fn check(
+    fixture: &Fixture,
+    device: &Device,
+    options: &ParityOptions,
+) -> Result<Vec<Check>, ParityError> {
+    let frame = fixture.frame()?;
+    let (frame, side) = match *frame.shape().dims() {
+        [h, w, _] if h == w && options.salt.is_none() => (frame, h),
+        [h, w, _] if h == w => {
+            let side = h.min(OTHER_SALT_SIDE);
+            (top_left(&frame, w, side), side)
+        }
+        _ => return Err(fixture.error(format!("its image {} is not square", frame.shape()))),
+    };
+    let config = MobileSamConfig::new(side).map_err(|e| fixture.error(e.to_string()))?;
+    let mut description = Parameters::describe();
+    graph(&config, &mut description)?;
+    let weights = fixture.weights(&each_once(description.specs()), options.salt.as_deref(), |_| false)?;
+
+    let scale = side as f32 / PROMPT_SIDE as f32;
+    let boxes = HostTensor::f32([3, 4], BOXES_XYXY.map(|v| v * scale));
+    let points = HostTensor::f32([1, 2, 2], POINTS_XY.map(|v| v * scale));
+    let kinds = HostTensor::i32([1, 2], POINT_KINDS);
+    let run = |device: &Device| -> Result<Vec<(String, HostTensor)>, ParityError> {
+        let mut parameters = Parameters::new(&weights);
+        let graph = graph(&config, &mut parameters)?;
+        let mismatch = parameters.finish(mobile_sam::unused_parameter);
+        mismatch.map_err(|mismatch| fixture.weights_error(mismatch))?;
+        let names: Vec<String> = graph.outputs().iter().map(|p| p.name.clone()).collect();
+        let mut program = Program::compile(graph, device, &CompileOptions::default())?;
+        Ok(names.into_iter().zip(program.run(&[&frame, &boxes, &points, &kinds])?).collect())
+    };
+    let got = run(device)?;
+    let expected = options.salt.is_some().then(|| run(&Device::reference())).transpose()?;
+    let check = |&(name, output, part, tolerance): &(&str, &str, Part, f64)| {
+        let error = match &expected {
+            Some(expected) => {
+                relative_l2(&values(&got, output, part, None), &values(expected, output, part, None))
+            }
+            None => {
+                let expected = fixture.f32(name)?;
+                relative_l2(&values(&got, output, part, Some(expected.len())), expected)
+            }
+        };
+        Ok(Check::new(name.trim_end_matches(".sample"), error, tolerance))
+    };
+    COMPARED.iter().map(check).collect()
+}
+
+/// Values of a part of an output: all, or as many as a fixture holds. None for an output that is not there, which is
+/// equal to nothing.
+fn values(outputs: &[(String, HostTensor)], name: &str, part: Part, count: Option<usize>) -> Vec<f32> {
+    let Some((_, output)) = outputs.iter().find(|(n, _)| n == name) else { return Vec::new() };
+    let all = output.as_f32().unwrap_or_default();
+    let part_of_all = match part {
+        Part::Map => return sampled_nchw(output, count.unwrap_or(all.len())),
+        Part::All => all,
+        Part::Entry(i) => {
+            let len = all.len() / output.shape()[0];
+            &all[i * len..][..len]
+        }
+    };
+    sampled(part_of_all, count.unwrap_or(part_of_all.len()))
+}
+
+/// The part of a grey frame at the top left.
+fn top_left(frame: &HostTensor, width: usize, side: usize) -> HostTensor {
+    let rows = frame.bytes().chunks(width).take(side);
+    HostTensor::u8([side, side, 1], rows.flat_map(|row| &row[..side]).copied().collect::<Vec<_>>())
+}
+
+/// The graph encodes and decodes two prompts, and so asks for some parameters twice.
+fn each_once(specs: &[ParameterSpec]) -> Vec<ParameterSpec> {
+    let mut names = std::collections::HashSet::new();
+    specs.iter().filter(|spec| names.insert(&spec.name)).cloned().collect()
+}
+
+/// A grey frame of the input's size, three boxes, and two points of one object → embeddings, masks and scores. The
+/// points go with the first box's mask as mask prompt.
+fn graph(config: &MobileSamConfig, parameters: &mut Parameters<'_>) -> Result<Graph, ParityError> {
+    let mut g = Graph::new("mobile_sam");
+    let side = config.input_size();
+    let frame = g.input("frame", DType::U8, [side, side, 1])?;
+    let image = g.image_to_tensor(frame, config.image_transform([side, side]))?;
+    let embedding = mobile_sam::build_encoder(&mut g, image, parameters, config)?;
+    g.output("image_embedding", embedding)?;
+
+    let prompts = mobile_sam::box_input(&mut g, "boxes", 3)?;
+    let low_res_masks = decode(&mut g, "box", embedding, &prompts, MaskOutput::One, config, parameters)?;
+
+    let points = g.input("points", DType::F32, [1, 2, 2])?;
+    let kinds = g.input("kinds", DType::I32, [1, 2])?;
+    let mask = g.slice(low_res_masks, 0, 0, 1)?;
+    let mask = g.reshape(mask, [1, config.low_res_size(), config.low_res_size(), 1])?;
+    let prompts = Prompts { points: Some((points, kinds)), mask: Some(mask), ..Prompts::default() };
+    decode(&mut g, "points_mask", embedding, &prompts, MaskOutput::Three, config, parameters)?;
+    Ok(g)
+}
+
+fn decode(
+    g: &mut Graph,
+    name: &str,
+    embedding: Tensor,
+    prompts: &Prompts,
+    output: MaskOutput,
+    config: &MobileSamConfig,
+    parameters: &mut Parameters<'_>,
+) -> Result<Tensor, ParityError> {
+    let prompts = mobile_sam::encode_prompts(g, prompts, parameters, config)?;
+    let masks = mobile_sam::build_decoder(g, embedding, &prompts, parameters, config, output)?;
+    g.output(format!("{name}.sparse_embedding"), prompts.sparse)?;
+    g.output(format!("{name}.low_res_masks"), masks.low_res_masks)?;
+    g.output(format!("{name}.iou"), masks.iou)?;
+    Ok(masks.low_res_masks)
+}

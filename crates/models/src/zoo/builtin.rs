@@ -1,0 +1,32 @@
+//! The models that ship inside the program (feature `builtin-weights`).
+
+/// A model inside the program.
+#[derive(Debug, Clone, Copy)]
+pub struct Builtin {
+    /// Name on the command line.
+    pub name: &'static str,
+    /// `detector` or `segmenter`.
+    pub kind: &'static str,
+    /// The checkpoint.
+    pub bytes: &'static [u8],
+    /// What it is, what it was trained on, how good it is.
+    pub card: &'static str,
+}
+
+/// All of them; empty without the feature.
+pub const BUILTIN: &[Builtin] = &[
+    #[cfg(feature = "builtin-weights")]
+    Builtin {
+        name: "ultrasound-n",
+        kind: super::DETECTOR,
+        bytes: include_bytes!("../../../../weights/ultrasound-n.safetensors"),
+        card: include_str!("../../../../weights/ultrasound-n.md"),
+    },
+    #[cfg(feature = "builtin-weights")]
+    Builtin {
+        name: "ultrasound-sam",
+        kind: super::SEGMENTER,
+        bytes: include_bytes!("../../../../weights/ultrasound-sam.safetensors"),
+        card: include_str!("../../../../weights/ultrasound-sam.md"),
+    },
+];

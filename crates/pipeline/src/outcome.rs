@@ -1,0 +1,61 @@
+//! What a frame's computation gives, as plain arrays, before it becomes a packet.
+
+use crate::frame::Frame;
+use crate::options::PipelineOptions;
+
+/// Size and channels of a frame: programs are compiled for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FrameFormat {
+    pub height: usize,
+    pub width: usize,
+    pub channels: usize,
+}
+
+impl FrameFormat {
+    pub(crate) fn of(frame: &Frame<'_>) -> Self {
+        FrameFormat { height: frame.height, width: frame.width, channels: frame.format.channels() }
+    }
+    /// Bytes of a bit-packed mask.
+    pub(crate) fn mask_bytes(self) -> usize {
+        self.height * self.width.div_ceil(8)
+    }
+}
+
+/// Results with room for K objects, the first `count` of them valid.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Outcome {
+    /// `[K, 4]`, fractions of the frame.
+    pub boxes_cxcywh: Vec<f32>,
+    pub scores: Vec<f32>,
+    pub classes: Vec<i32>,
+    pub count: i32,
+    pub mask_scores: Vec<f32>,
+    pub mask_areas_px: Vec<i32>,
+    /// `[K, height, ceil(width / 8)]`.
+    pub mask_bits: Vec<u8>,
+    pub track_ids: Vec<i32>,
+    pub confirmed: Vec<i32>,
+    /// The scene's visibility.
+    pub scene: i32,
+}
+
+impl Outcome {
+    /// Makes room for frames of a format; allocates only when the format changes.
+    pub(crate) fn fit(&mut self, options: &PipelineOptions, format: FrameFormat) {
+        let k = options.max_objects;
+        self.boxes_cxcywh.resize(4 * k, 0.0);
+        for floats in [&mut self.scores, &mut self.mask_scores] {
+            floats.resize(k, 0.0);
+        }
+        for integers in [&mut self.classes, &mut self.mask_areas_px, &mut self.track_ids, &mut self.confirmed]
+        {
+            integers.resize(k, 0);
+        }
+        self.mask_bits.resize(k * format.mask_bytes(), 0);
+    }
+
+    /// Valid objects.
+    pub(crate) fn len(&self) -> usize {
+        usize::try_from(self.count).unwrap_or(0).min(self.scores.len())
+    }
+}

@@ -1,0 +1,41 @@
+//! A pipeline small enough for tests: the untrained networks at their least sizes. They find noise, but the same noise
+//! each time.
+
+#![allow(clippy::unwrap_used)]
+
+use ultramotion_engine::Device;
+use ultramotion_models::zoo::{Detector, Segmenter};
+use ultramotion_pipeline::{Frame, Orchestrator, PipelineOptions, PixelFormat};
+
+pub const WIDTH: usize = 60;
+pub const HEIGHT: usize = 44;
+
+/// Options with which the untrained detector finds something.
+pub fn options() -> PipelineOptions {
+    PipelineOptions { max_objects: 4, score_threshold: 0.05, ..PipelineOptions::default() }
+}
+
+pub fn pipeline(threads: usize, options: PipelineOptions) -> Orchestrator {
+    let detector = Detector::open("dfine_n").unwrap().with_input_hw([64, 64]).unwrap();
+    let segmenter = Segmenter::open("mobile_sam").unwrap().with_input_size(64).unwrap();
+    Orchestrator::new(Device::cpu(threads), detector, segmenter, options).unwrap()
+}
+
+/// A grey picture that drifts with the frame's number.
+pub fn picture(frame_id: u64) -> Vec<u8> {
+    let value = |x: usize, y: usize| (x * 5 + y * 9 + (x * y) / 7) as u8;
+    (0..HEIGHT * WIDTH).map(|i| value(i % WIDTH + frame_id as usize, i / WIDTH)).collect()
+}
+
+/// A grey frame.
+pub fn grey(frame_id: u64, pixels: &[u8]) -> Frame<'_> {
+    Frame {
+        frame_id,
+        timestamp_s: 0.04 * frame_id as f64,
+        source: "test",
+        width: WIDTH,
+        height: HEIGHT,
+        format: PixelFormat::Grey8,
+        pixels,
+    }
+}

@@ -1,0 +1,335 @@
+//! The device ops: on the CPU against the reference, and against the library's own functions.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use proptest::prelude::*;
+use support::{cases, count, pairs, uniform};
+use ultramotion_engine::graph::Graph;
+use ultramotion_engine::reference::{Interpreter, Values};
+use ultramotion_engine::tensor::{DType, HostTensor};
+use ultramotion_engine::{CompileOptions, Device, Program};
+use ultramotion_tracking::assignment::{
+    BatchItem, ClassCost, CostMatrix, HungarianMatcher, Solver, UNMATCHED, Workspace,
+};
+use ultramotion_tracking::ops::{self, Assign, DetectionTensors, MatchCost, TargetTensors};
+use ultramotion_tracking::track::{Detections, TrackTable, Tracker, TrackerConfig, Visibility};
+
+/// A graph on the CPU and in the interpreter, fed the same frames.
+struct Both<'g> {
+    cpu: Program,
+    reference: Interpreter<'g>,
+}
+
+impl<'g> Both<'g> {
+    fn new(graph: &'g Graph) -> Self {
+        let cpu = Program::compile(graph.clone(), &Device::cpu(2), &CompileOptions::default()).unwrap();
+        Self { cpu, reference: Interpreter::new(graph) }
+    }
+
+    /// The CPU's outputs, once they agree with the reference's: integers exactly, floats within `tolerance`.
+    fn run(&mut self, inputs: &[HostTensor], tolerance: f64) -> Vec<HostTensor> {
+        let expected = self.reference.run(&inputs.iter().map(Values::from).collect::<Vec<_>>());
+        let actual = self.cpu.run(&inputs.iter().collect::<Vec<_>>()).unwrap();
+        for (expected, actual) in expected.iter().zip(&actual) {
+            match actual.as_f32() {
+                Some(v) => {
+                    for (&a, &b) in v.iter().zip(expected.as_f64()) {
+                        let (a, b) = (f64::from(a), b);
+                        let same = a == b || (a.is_nan() && b.is_nan());
+                        assert!(same || (a - b).abs() <= tolerance * b.abs().max(1.0), "{a} {b}");
+                    }
+                }
+                None => assert_eq!(actual.as_i32().unwrap(), expected.as_i32()),
+            }
+        }
+        actual
+    }
+}
+
+fn ints(tensor: &HostTensor) -> &[i32] {
+    tensor.as_i32().unwrap()
+}
+
+fn floats(tensor: &HostTensor) -> &[f32] {
+    tensor.as_f32().unwrap()
+}
+
+fn assign_graph(n: usize, m: usize, op: Assign) -> Graph {
+    let mut g = Graph::new("assign");
+    let cost = g.input("cost", DType::F32, [n, m]).unwrap();
+    let rows = g.input("rows", DType::I32, [1]).unwrap();
+    let cols = g.input("cols", DType::I32, [1]).unwrap();
+    let out = ops::assign(&mut g, op, cost, rows, cols).unwrap();
+    g.output("col_of_row", out.col_of_row).unwrap();
+    g.output("row_of_col", out.row_of_col).unwrap();
+    g.output("row_duals", out.row_duals).unwrap();
+    g.output("col_duals", out.col_duals).unwrap();
+    g.output("matched", out.matched).unwrap();
+    g
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn assign_solves_the_valid_corner(
+        (n, m) in (1usize..20, 1usize..20), seed: u64, counts in prop::collection::vec((-2i32..25, -2i32..25), 3),
+        greedy: bool, price in prop_oneof![Just(f64::INFINITY), 0f64..1.0],
+    ) {
+        let op = Assign { solver: if greedy { Solver::Greedy } else { Solver::Exact }, unmatched_cost: price };
+        let graph = assign_graph(n, m, op);
+        let mut both = Both::new(&graph);
+        for (run, (rows, cols)) in counts.into_iter().enumerate() {
+            let mut cost = uniform(seed.wrapping_add(run as u64), n * m);
+            for (k, c) in cost.iter_mut().enumerate() {
+                *c = if (seed >> (k % 60)) & 7 == 7 { f32::NAN } else { *c };
+            }
+            let inputs = [HostTensor::f32([n, m], cost.clone()), HostTensor::i32([1], vec![rows]), HostTensor::i32([1], vec![cols])];
+            let out = both.run(&inputs, 0.0);
+
+            let (rows, cols) = ((rows.max(0) as usize).min(n), (cols.max(0) as usize).min(m));
+            let mut expected = vec![0; n];
+            let matrix = CostMatrix::with_stride(&cost, rows, cols, m).unwrap();
+            let solution = op.solver.solve(matrix, price, &mut Workspace::new(n, m).scratch(), &mut expected).unwrap();
+            prop_assert_eq!(ints(&out[0]), &expected[..]);
+            prop_assert_eq!(ints(&out[4]), &[solution.matched as i32][..]);
+            for (j, &i) in ints(&out[1]).iter().enumerate() {
+                prop_assert!(i == UNMATCHED || expected[i as usize] == j as i32);
+            }
+            prop_assert_eq!(ints(&out[1]).iter().filter(|&&i| i != UNMATCHED).count(), solution.matched);
+            let (u, v) = (floats(&out[2]), floats(&out[3]));
+            prop_assert!(u[rows..].iter().chain(&v[cols..]).all(|&d| d == 0.0));
+            if !greedy {
+                for (i, u) in u[..rows].iter().enumerate() {
+                    for (j, v) in v[..cols].iter().enumerate() {
+                        let c = f64::from(matrix.at(i, j));
+                        let c = if c.is_finite() { c.min(solution.unmatched_cost) } else { solution.unmatched_cost };
+                        prop_assert!(f64::from(u + v) <= c + 1e-4);
+                    }
+                }
+            }
+        }
+    }
+}
+
+struct MatcherInputs {
+    shapes: [usize; 3],
+    tensors: [HostTensor; 5],
+}
+
+/// The tensors of `reference.py`, with room for two targets more than there are.
+fn matcher_inputs(seed: u64, [queries, classes, targets]: [usize; 3]) -> MatcherInputs {
+    let values = uniform(seed, queries * (classes + 4) + targets * 5);
+    let (logits, rest) = values.split_at(queries * classes);
+    let (boxes, rest) = rest.split_at(queries * 4);
+    let (labels, target_boxes) = rest.split_at(targets);
+    let room = targets + 2;
+    let corner = |v: &[f32]| v.iter().map(|x| x * 0.5 + 0.1).collect::<Vec<f32>>();
+    let mut labels: Vec<i32> = labels.iter().map(|x| (x * classes as f32) as i32).collect();
+    let mut target_boxes = corner(target_boxes);
+    labels.resize(room, 99);
+    target_boxes.resize(4 * room, f32::NAN);
+    MatcherInputs {
+        shapes: [queries, classes, room],
+        tensors: [
+            HostTensor::f32([queries, classes], logits.iter().map(|x| (x - 0.5) * 8.0).collect::<Vec<_>>()),
+            HostTensor::f32([queries, 4], corner(boxes)),
+            HostTensor::i32([room], labels),
+            HostTensor::f32([room, 4], target_boxes),
+            HostTensor::i32([1], vec![targets as i32]),
+        ],
+    }
+}
+
+fn matcher_graph(matcher: &HungarianMatcher, [queries, classes, room]: [usize; 3]) -> Graph {
+    let mut g = Graph::new("matcher");
+    let logits = g.input("logits", DType::F32, [queries, classes]).unwrap();
+    let boxes = g.input("boxes", DType::F32, [queries, 4]).unwrap();
+    let targets = TargetTensors {
+        labels: g.input("labels", DType::I32, [room]).unwrap(),
+        boxes_cxcywh: g.input("target_boxes", DType::F32, [room, 4]).unwrap(),
+        count: g.input("count", DType::I32, [1]).unwrap(),
+    };
+    let op = MatchCost { class_cost: matcher.class_cost(), weights: matcher.weights() };
+    let inputs = [logits, boxes, targets.labels, targets.boxes_cxcywh];
+    let cost = g.custom(std::sync::Arc::new(op), &inputs).unwrap()[0];
+    let out = ops::match_targets(&mut g, matcher, logits, boxes, targets).unwrap();
+    g.output("col_of_row", out.col_of_row).unwrap();
+    g.output("cost", cost).unwrap();
+    g
+}
+
+#[test]
+fn the_matcher_on_the_device_is_the_librarys() {
+    for case in cases("matchers") {
+        let shapes = ["queries", "classes", "targets"].map(|name| count(&case, name));
+        let [queries, _, targets] = shapes;
+        let focal = case["focal"].as_bool().unwrap();
+        let class_cost = if focal { ClassCost::FOCAL } else { ClassCost::Softmax };
+        let matcher = HungarianMatcher::builder().class_cost(class_cost).build().unwrap();
+        let inputs = matcher_inputs(case["seed"].as_u64().unwrap(), shapes);
+        let graph = matcher_graph(&matcher, inputs.shapes);
+        let out = Both::new(&graph).run(&inputs.tensors, 4e-6);
+        let found: Vec<_> =
+            (0..queries).map(|q| (q, ints(&out[0])[q])).filter(|p| p.1 != UNMATCHED).collect();
+        let found: Vec<_> = found.into_iter().map(|(q, t)| (q, t as usize)).collect();
+        assert_eq!(found, pairs(&case, "top_3")[..queries.min(targets)]);
+        let [logits, boxes, labels, target_boxes, _] = &inputs.tensors;
+        let item = BatchItem {
+            logits: floats(logits),
+            boxes_cxcywh: floats(boxes),
+            target_labels: &ints(labels)[..targets],
+            target_boxes_cxcywh: &floats(target_boxes)[..4 * targets],
+        };
+        assert_eq!(matcher.assign(&[item]).unwrap()[0], found);
+    }
+}
+
+#[test]
+fn labels_that_are_no_class_stay_unmatched_on_the_device() {
+    let matcher = HungarianMatcher::builder().build().unwrap();
+    let mut inputs = matcher_inputs(7, [9, 3, 4]);
+    inputs.tensors[2] = HostTensor::i32([6], vec![0, -1, 3, 2, 1, 1]);
+    let graph = matcher_graph(&matcher, inputs.shapes);
+    let out = Both::new(&graph).run(&inputs.tensors, 4e-6);
+    let mut matched: Vec<_> = ints(&out[0]).iter().copied().filter(|&t| t != UNMATCHED).collect();
+    matched.sort_unstable();
+    assert_eq!(matched, [0, 3]);
+    assert!((0..9).all(|q| floats(&out[1])[6 * q + 1] == f32::INFINITY));
+    assert!((0..9).all(|q| floats(&out[1])[6 * q + 4] == 1.0)); // a NaN box
+}
+
+const K: usize = 5;
+const CAPACITY: usize = 7;
+
+fn track_graph(config: TrackerConfig) -> Graph {
+    let mut g = Graph::new("tracks");
+    let detections = DetectionTensors {
+        boxes_cxcywh: g.input("boxes", DType::F32, [K, 4]).unwrap(),
+        scores: g.input("scores", DType::F32, [K]).unwrap(),
+        classes: g.input("classes", DType::I32, [K]).unwrap(),
+        count: g.input("count", DType::I32, [1]).unwrap(),
+    };
+    let dt_s = g.input("dt_s", DType::F32, [1]).unwrap();
+    let out = ops::track(&mut g, config, CAPACITY, detections, dt_s).unwrap();
+    for (name, tensor) in [
+        ("track_ids", out.track_ids),
+        ("confirmed", out.confirmed),
+        ("visibility", out.visibility),
+        ("slots", out.slots),
+        ("scene", out.scene),
+    ] {
+        g.output(name, tensor).unwrap();
+    }
+    for next in g.states().iter().map(|s| s.next.unwrap()).collect::<Vec<_>>() {
+        let name = format!("table {}", g.outputs().len());
+        g.output(name, next).unwrap();
+    }
+    g
+}
+
+/// A frame's inputs: clusters of a few structures, now and then nonsense.
+fn frame(seed: u64) -> [HostTensor; 5] {
+    let r = uniform(seed, 6 * K + 3);
+    let mut boxes = Vec::new();
+    for k in 0..K {
+        let centre = [0.2, 0.5, 0.8][(r[6 * k] * 3.0) as usize];
+        boxes.extend([
+            centre + 0.04 * r[6 * k + 1],
+            0.5 + 0.04 * r[6 * k + 2],
+            0.1 + 0.02 * r[6 * k + 3],
+            0.1,
+        ]);
+    }
+    if r[6 * K] < 0.1 {
+        boxes[5] = f32::NAN;
+    }
+    let dt_s = [0.0, 0.02, 0.1, 0.03, 1.4, -3.0][(r[6 * K + 1] * 6.0) as usize];
+    [
+        HostTensor::f32([K, 4], boxes),
+        HostTensor::f32([K], (0..K).map(|k| r[6 * k + 4]).collect::<Vec<_>>()),
+        HostTensor::i32([K], (0..K).map(|k| (r[6 * k + 5] * 2.0) as i32).collect::<Vec<_>>()),
+        HostTensor::i32([1], vec![(r[6 * K + 2] * 9.0) as i32 - 2]),
+        HostTensor::f32([1], vec![dt_s]),
+    ]
+}
+
+#[test]
+fn tracking_on_the_device_is_the_librarys() {
+    for (solver, independent) in [(Solver::Exact, false), (Solver::Greedy, false), (Solver::Exact, true)] {
+        let config = TrackerConfig { solver, independent, ..Default::default() };
+        let graph = track_graph(config);
+        let mut both = Both::new(&graph);
+        let mut library = Tracker::new(config, K, CAPACITY).unwrap();
+        let mut scenes = [0; 3];
+        for seed in 0..300 {
+            let inputs = frame(seed);
+            let out = both.run(&inputs, 0.0);
+            let [boxes, scores, classes, count, dt_s] = &inputs;
+            let tracked = library
+                .update(
+                    &Detections {
+                        boxes_cxcywh: floats(boxes),
+                        scores: floats(scores),
+                        classes: ints(classes),
+                        count: ints(count)[0].max(0) as usize,
+                    },
+                    floats(dt_s)[0],
+                )
+                .unwrap();
+            assert_eq!(ints(&out[0]), tracked.track_ids);
+            assert_eq!(ints(&out[1]), tracked.confirmed);
+            assert_eq!(ints(&out[2]), tracked.visibility);
+            assert_eq!(ints(&out[3]), tracked.slots);
+            assert_eq!(Visibility::from_i32(ints(&out[4])[0]), tracked.scene);
+            let table =
+                TrackTable::from_values(CAPACITY, floats(&out[5]).to_vec(), ints(&out[6]).to_vec()).unwrap();
+            assert_eq!(table.tracks(), library.tracks());
+            scenes[library.scene() as usize] += 1;
+        }
+        assert!(scenes[2] > 20, "{scenes:?}");
+    }
+}
+
+#[test]
+fn tracks_stay_on_the_device() {
+    let graph = track_graph(TrackerConfig::default());
+    let device = Device::cpu(1);
+    let mut program = Program::compile(graph, &device, &CompileOptions::default()).unwrap();
+    let mut input = vec![0u8; program.input_bytes()];
+    for (entry, value) in program.inputs().iter().zip(frame(3)) {
+        input[entry.offset..][..entry.bytes()].copy_from_slice(value.bytes());
+    }
+    let before = device.ledger().counts();
+    program.upload(&input).unwrap();
+    for _ in 0..3 {
+        let event = program.launch();
+        program.wait(event);
+    }
+    let done = device.ledger().counts() - before;
+    assert_eq!([done.h2d, done.d2h, done.host_syncs, done.allocations], [1, 0, 3, 0]);
+}
+
+#[test]
+fn misfits_are_one_sentence() {
+    let mut g = Graph::new("wrong");
+    let cost = g.input("cost", DType::F32, [3, 4]).unwrap();
+    let rows = g.input("rows", DType::I32, [1]).unwrap();
+    let op = Assign { solver: Solver::Exact, unmatched_cost: f64::INFINITY };
+    let error = ops::assign(&mut g, op, cost, rows, cost).unwrap_err().to_string();
+    assert!(
+        error.contains("needs costs f32 [N, M]") && error.contains("f32 [3, 4], i32 [1], f32 [3, 4]"),
+        "{error}"
+    );
+
+    let boxes_cxcywh = g.input("boxes", DType::F32, [9, 4]).unwrap();
+    let scores = g.input("scores", DType::F32, [9]).unwrap();
+    let classes = g.input("classes", DType::I32, [9]).unwrap();
+    let dt_s = g.input("dt", DType::F32, [1]).unwrap();
+    let detections = DetectionTensors { boxes_cxcywh, scores, classes, count: rows };
+    let error = ops::track(&mut g, TrackerConfig::default(), 8, detections, dt_s).unwrap_err().to_string();
+    assert!(error.contains("a table of 8 tracks is too small for 9 detections"), "{error}");
+    let config = TrackerConfig { birth_score: 2.0, ..Default::default() };
+    assert!(ops::TrackUpdate::new(config, 9).unwrap_err().to_string().contains("`birth_score` is 2"));
+}

@@ -1,0 +1,257 @@
+"""Train D-FINE-N on ultrasound from scratch.
+
+    python training/detector/train.py --minutes 45 --out runs/detector
+
+In: the data sets of `../data.py`. Out, in the output folder: `last.pt` (everything needed to go on,
+EMA weights included), `log.jsonl` (one line every few steps, losses and held-out scores), `curve.png`.
+
+The run is bounded by time, not by steps: the learning rate follows a cosine over `--minutes` of training
+time, so the same command suits a fast and a slow machine. Time during which the process was stopped
+does not count. Running the command again goes on from `last.pt`; SIGTERM saves and ends it.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Waiting threads sleep instead of spinning: on a busy machine that halves the cost of a step.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+import argparse  # noqa: E402
+import copy  # noqa: E402
+import json  # noqa: E402
+import math  # noqa: E402
+import signal  # noqa: E402
+import statistics  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import augment  # noqa: E402
+import data  # noqa: E402
+import losses  # noqa: E402
+from evaluate import CLASSES, evaluate  # noqa: E402
+from model import DFine  # noqa: E402
+
+WEIGHT_DECAY, CLIP_NORM = 1e-4, 0.1
+FINAL_LR_SHARE = 0.02
+
+
+class Sampler:
+    """Which frames make batch `step`: a fixed share of each set, each set shuffled anew every epoch.
+    A function of the seed and the step, so a resumed run draws what an uninterrupted one would."""
+
+    def __init__(self, sets: dict[str, list], shares: dict[str, int], seed: int):
+        self.sets, self.shares, self.seed = sets, shares, seed
+
+    def batch(self, step: int) -> list:
+        chosen = []
+        for number, (name, count) in enumerate(self.shares.items()):
+            frames = self.sets[name]
+            for position in range(step * count, (step + 1) * count):
+                epoch, index = divmod(position, len(frames))
+                order = np.random.default_rng([self.seed, number, epoch]).permutation(len(frames))
+                chosen.append(frames[order[index]])
+        return chosen
+
+
+class Average:
+    """Exponential moving average of all parameters and statistics. Young averages forget faster."""
+
+    def __init__(self, model: torch.nn.Module, decay: float, warm: float):
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay, self.warm = decay, warm
+
+    @torch.no_grad()
+    def update(self, model: torch.nn.Module, step: int):
+        decay = self.decay * (1 - math.exp(-(step + 1) / self.warm))
+        ours, theirs = [], []
+        for mine, other in zip(self.model.state_dict().values(), model.state_dict().values()):
+            if mine.is_floating_point() and mine.isfinite().all():
+                ours.append(mine)
+                theirs.append(other)
+        torch._foreach_lerp_(ours, theirs, 1 - decay)
+
+
+def optimiser(model: torch.nn.Module, lr: float) -> torch.optim.Optimizer:
+    """AdamW; norms, biases and the scalar affine layers do not decay."""
+    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    free = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": free, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.999))
+
+
+def learning_rate(args, step: int, progress: float) -> float:
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return args.lr * min(1.0, (step + 1) / args.warmup) * (FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * cosine)
+
+
+def side_at(args, step: int, progress: float) -> int:
+    """Smaller images first: cheap steps learn what things look like, the last ones how they look at
+    the size that is used."""
+    small, mid = args.input * 7 // 10 // 32 * 32, args.input * 8 // 10 // 32 * 32
+    rng = np.random.default_rng([args.seed, 7, step])
+    if progress < 0.5:
+        return int(rng.choice([small, small, mid, args.input]))
+    if progress < 0.75:
+        return int(rng.choice([mid, args.input]))
+    return args.input
+
+
+def queries_at(args, progress: float) -> int:
+    """Fewer queries first, for the same reason; the tail of the list is background anyway."""
+    return args.queries * 2 // 5 if progress < 0.7 else args.queries
+
+
+def plot(log: Path, picture: Path):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.5))
+    losses_, scores = [r for r in rows if "loss" in r], [r for r in rows if "AP50" in r]
+    left.plot([r["step"] for r in losses_], [r["loss"] for r in losses_])
+    left.set(xlabel="step", ylabel="loss (sum of all layers)", yscale="log")
+    for name in scores[0]["AP50"] if scores else []:
+        right.plot([r["step"] for r in scores], [r["AP50"].get(name) for r in scores], marker="o", label=name)
+    right.set(xlabel="step", ylabel="AP50, held out", ylim=(0, 1))
+    if scores:
+        right.legend()
+    figure.tight_layout()
+    figure.savefig(picture, dpi=90)
+    plt.close(figure)
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run; an existing run goes on")
+    parser.add_argument("--minutes", type=float, default=45, help="training time, which the schedule fills")
+    parser.add_argument("--size", default="n", choices=list("nsmlx"))
+    parser.add_argument("--input", type=int, default=320)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--lr", type=float, default=7e-4)
+    parser.add_argument("--warmup", type=int, default=100, help="steps")
+    parser.add_argument("--queries", type=int, default=300)
+    parser.add_argument("--denoising", type=int, default=60)
+    parser.add_argument("--phantom", type=Path, help="folder of phantom frames, a quarter of each batch")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--evaluate-minutes", type=float, default=10, help="between held-out scores")
+    return parser.parse_args()
+
+
+def shares_of(batch: int, phantom: bool) -> dict[str, int]:
+    """Images of each set in a batch: usgra has both classes and the variety, so it gets most."""
+    quarter = batch // 4 if phantom else 0
+    carotid = max(1, (batch - quarter) * 3 // 10)
+    shares = {"usgra": batch - quarter - carotid, "carotid": carotid}
+    return shares | ({"phantom": quarter} if phantom else {})
+
+
+def main():
+    args = arguments()
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    log_path, last = args.out / "log.jsonl", args.out / "last.pt"
+    classes = {name: i for i, name in enumerate(CLASSES)}
+    names = ["usgra", "carotid"] + (["phantom"] if args.phantom else [])
+    largest = args.input * 5 // 4
+    train = {n: data.load("train", [n], max_side=largest, phantom=args.phantom) for n in names}
+    held_out = data.load("held_out", ["usgra", "carotid"], max_side=largest)
+    sampler = Sampler(train, shares_of(args.batch, bool(args.phantom)), args.seed)
+
+    model = DFine(args.size, len(CLASSES), args.queries, (args.input, args.input)).train()
+    model = model.to(memory_format=torch.channels_last)
+    average = Average(model, decay=0.995, warm=150)
+    optimizer = optimiser(model, args.lr)
+    step, trained_s = 0, 0.0
+    if last.exists():
+        saved = torch.load(last, map_location="cpu", weights_only=True)
+        model.load_state_dict(saved["model"])
+        average.model.load_state_dict(saved["ema"])
+        optimizer.load_state_dict(saved["optimizer"])
+        step, trained_s = saved["step"], saved["trained_s"]
+
+    def log(row: dict):
+        with log_path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(json.dumps(row), flush=True)
+
+    def save():
+        state = {"model": model.state_dict(), "ema": average.model.state_dict(), "optimizer": optimizer.state_dict()}
+        settings = {k: str(v) for k, v in vars(args).items()}
+        state |= {"step": step, "trained_s": trained_s, "settings": settings}
+        torch.save(state, last.with_suffix(".tmp"))
+        last.with_suffix(".tmp").replace(last)
+
+    def score(limit: int | None = None):
+        frames = held_out if limit is None else held_out[:: max(1, len(held_out) // limit)]
+        scores = evaluate(average.model, frames, args.input)
+        flat = {f"{s}/{c}": round(v["AP50"], 3) for s, by in scores.items() for c, v in by.items()}
+        log({"step": step, "minutes": round(trained_s / 60, 1), "AP50": flat})
+        plot(log_path, args.out / "curve.png")
+
+    log({"step": step, "frames": {n: len(f) for n, f in train.items()}, "shares": sampler.shares})
+    stop: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stop.append(number))
+    recent: list[float] = []
+    sums: list[dict] = []
+    scored_s, saved_s = trained_s, trained_s
+    while trained_s < args.minutes * 60 and not stop:
+        started = time.monotonic()
+        progress = trained_s / (args.minutes * 60)
+        side = side_at(args, step, progress)
+        rng = np.random.default_rng([args.seed, 11, step])
+        samples = [augment.augmented(f, side, classes, rng) for f in sampler.batch(step)]
+        images, targets = augment.batch_of(samples)
+        generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
+        tokens = sum((side // s) ** 2 for s in ((16, 32) if args.size == "n" else (8, 16, 32)))
+        queries = min(queries_at(args, progress), tokens)
+        noise = losses.make_denoising(targets, len(CLASSES), queries, args.denoising, generator)
+        model.decoder.queries = queries
+        out = model(images.contiguous(memory_format=torch.channels_last), noise)
+        parts = losses.all_losses(out, targets, noise, model.decoder.up, model.decoder.reg_scale)
+        loss = sum(parts.values())
+        lr = learning_rate(args, step, progress)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+        if norm.isfinite():
+            optimizer.step()
+            average.update(model, step)
+        step += 1
+        took = time.monotonic() - started
+        # A step far beyond the usual was one during which the process was stopped.
+        usual = statistics.median(recent) if len(recent) >= 5 else took
+        trained_s += usual if took > 8 * usual else took
+        recent = [*recent[-20:], took]
+        sums.append({k: v.item() for k, v in parts.items()} | {"loss": loss.item()})
+        if step % 20 == 0:
+            mean = {k: round(statistics.fmean(s[k] for s in sums), 3) for k in sums[0]}
+            seconds = round(statistics.fmean(recent), 2)
+            log({"step": step, "minutes": round(trained_s / 60, 1), "lr": round(lr, 6), "step_s": seconds} | mean)
+            sums = []
+        if trained_s - saved_s > 90:
+            save()
+            saved_s = trained_s
+        if trained_s - scored_s > args.evaluate_minutes * 60:
+            score(limit=48)
+            scored_s = trained_s
+    save()
+    if not stop:
+        score()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,378 @@
+"""Trains MobileSAM from scratch on ultrasound, on a CPU.
+
+    python training/segmenter/train.py --run runs/segmenter --minutes 80
+
+Runs for a budget of running time: the schedule follows the share of it that is used, and time in which the process was
+stopped does not count. SIGTERM ends it with a checkpoint, the same command again resumes. Writes into the run's folder: `log.jsonl`, `curve.png`,
+`checkpoint.pt` (everything that resuming needs; its `ema` weights are the result).
+
+What makes so little data and time suffice:
+1. *Geometry warm start*: the decoder alone learns, on random embeddings, to draw an ellipse into its box. A step costs
+   a fraction of a whole one, and the network then starts from "the box's ellipse" rather than from nothing.
+2. Four fifths of the time are spent on crops of 224 x 224, where TinyViT's windows need no padding: an image costs a third.
+3. An auxiliary head on the embedding learns classes densely, so that the encoder gets gradients from every pixel.
+4. *Replay*: after each step the decoder alone takes more, on embeddings of recent batches and with new boxes. It needs
+   many small steps to learn to read prompts, and without the encoder they cost a fifth.
+"""
+
+import os
+
+# Waiting threads sleep rather than spin: on a busy machine that halves the cost of a step.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+import argparse
+import json
+import math
+import signal
+import time
+from collections import deque
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from evaluate import scores
+from losses import mask_loss
+from model import MobileSam
+from samples import CLASSES, RUN_TIME_SIDE, Batch, batch_of, jittered
+
+from data import load  # training/ is on the path through samples.py
+
+CROP_SIDE, CROP_SHARE = 224, 0.8
+# Images of a batch by data set; a set that is absent leaves its place to usgra, the hardest.
+BATCH = {"usgra": 4, "carotid": 2, "phantom": 2}
+PROMPTS_PER_IMAGE = 2
+REPLAY_STEPS, REPLAY_BATCHES, REPLAY_PROMPTS = 2, 24, 24
+SECOND_PROMPT_EVERY = 4
+ENCODER_LR, DECODER_LR, WEIGHT_DECAY, WARM_UP_SHARE, CLIP = 1e-3, 4e-4, 0.05, 0.03, 1.0
+EMA_DECAY = 0.995
+AUXILIARY_WEIGHT = 0.5
+# Standard deviation of the image embedding and of the learned tokens at the start; positions have about 0.7.
+EMBEDDING_SCALE = 0.3
+# A step counts at most this many times the median of those before it: a longer one was stopped by something else.
+STEP_CAP = 4.0
+CHECKPOINT_SECONDS, LOG_STEPS, WATCH_FRAMES = 420, 10, 14
+
+
+class AuxiliaryHead(nn.Module):
+    """Class logits [B, classes, S/4, S/4] from the embedding; not part of the result."""
+
+    def __init__(self, dim=256, factor=4):
+        super().__init__()
+        self.project = nn.Conv2d(dim, len(CLASSES) * factor**2, 1)
+        self.factor = factor
+
+    def forward(self, embedding):
+        return F.pixel_shuffle(self.project(embedding), self.factor)
+
+    def loss(self, embedding, classes):
+        """Cross entropy against `classes` [B, S, S], objects weighted up against the large background."""
+        weight = torch.ones(len(CLASSES))
+        weight[1:] = 3.0
+        return F.cross_entropy(self(embedding).float(), classes[:, 2::4, 2::4], weight)
+
+
+def initialise(model):
+    """Residual branches of the image encoder begin as the identity. In the decoder positions begin louder than contents,
+    and tokens and image begin by attending to each other where they are near."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out")
+    for stage in model.image_encoder.layers:
+        for block in stage.blocks:
+            if hasattr(block, "conv3"):
+                nn.init.zeros_(block.conv3.bn.weight)
+            else:
+                nn.init.zeros_(block.attn.proj.weight)
+                nn.init.zeros_(block.mlp.fc2.weight)
+    nn.init.constant_(model.image_encoder.neck[3].weight, EMBEDDING_SCALE)
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=EMBEDDING_SCALE)
+    transformer = model.mask_decoder.transformer
+    for layer in transformer.layers:
+        for attention in (layer.cross_attn_token_to_image, layer.cross_attn_image_to_token):
+            attention.q_proj.weight.data.mul_(1.5)
+            attention.k_proj.weight.data.copy_(attention.q_proj.weight.data)
+    final = transformer.final_attn_token_to_image
+    final.q_proj.weight.data.mul_(1.5)
+    final.k_proj.weight.data.copy_(final.q_proj.weight.data)
+
+
+def optimizer_of(peak_lr_of):
+    """AdamW over {module: peak learning rate}; norms, biases and learned tokens do not decay."""
+    groups = []
+    for module, peak_lr in peak_lr_of.items():
+        decayed, plain = [], []
+        for owner in module.modules():
+            for name, parameter in owner.named_parameters(recurse=False):
+                matrix = name == "weight" and parameter.dim() >= 2 and not isinstance(owner, nn.Embedding)
+                (decayed if matrix else plain).append(parameter)
+        groups.append({"params": decayed, "weight_decay": WEIGHT_DECAY, "peak_lr": peak_lr})
+        groups.append({"params": plain, "weight_decay": 0.0, "peak_lr": peak_lr})
+    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98))
+
+
+def schedule(share):
+    """Warm-up, then cosine to a hundredth, as a share of the peak learning rate."""
+    warm_up = min(1.0, share / WARM_UP_SHARE + 0.01)
+    return warm_up * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
+
+
+def update(optimizer, loss, share):
+    """One step; a gradient that is not finite is left out. Returns the gradient's norm."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * schedule(share)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], CLIP)
+    if torch.isfinite(norm):
+        optimizer.step()
+    return norm.item()
+
+
+class Ema:
+    """Moving average of weights and batch statistics."""
+
+    def __init__(self, model, state=None):
+        self.state = {k: v.clone() for k, v in (state or model.state_dict()).items()}
+
+    @torch.no_grad()
+    def update(self, model, step):
+        decay = min(EMA_DECAY, (1 + step) / (10 + step))
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                self.state[name].lerp_(value, 1 - decay)
+            else:
+                self.state[name].copy_(value)
+
+    def model(self):
+        model = MobileSam()
+        model.load_state_dict(self.state)
+        return model.eval()
+
+
+def geometry_batch(grid, count, rng):
+    """Random embeddings [N, 256, grid, grid], smooth and noisy, and ellipses with their boxes."""
+    side = grid * 16
+    noise = F.interpolate(torch.randn(count, 256, 4, 4), (grid, grid), mode="bilinear") + 0.5 * torch.randn(count, 256, grid, grid)
+    embedding = EMBEDDING_SCALE * F.layer_norm(noise.permute(0, 2, 3, 1), (256,)).permute(0, 3, 1, 2)
+    sides = np.exp(rng.uniform(np.log(16), np.log(0.6 * side), (count, 1)) + rng.uniform(-0.4, 0.4, (count, 2)))
+    sides = sides.clip(8, side)
+    corner = rng.random((count, 2)) * (side - sides)
+    boxes = np.concatenate([corner, corner + sides], 1).astype(np.float32)
+    centre, half = torch.from_numpy((boxes[:, :2] + boxes[:, 2:]) / 2), torch.from_numpy(sides / 2)
+    pixel = torch.arange(side) + 0.5
+    dx = (pixel[None, None, :] - centre[:, 0, None, None]) / half[:, 0, None, None]
+    dy = (pixel[None, :, None] - centre[:, 1, None, None]) / half[:, 1, None, None]
+    return embedding, torch.from_numpy(boxes), ((dx**2 + dy**2) <= 1).float()
+
+
+def geometry_warm_start(model, steps, rng, log):
+    """Teaches the decoder to fill a box with an ellipse."""
+    optimizer = optimizer_of({model.prompt_encoder: 1e-3, model.mask_decoder: 1e-3})
+    started = time.perf_counter()
+    for step in range(steps):
+        embedding, boxes, masks = geometry_batch(CROP_SIDE // 16, 12, rng)
+        boxes = torch.from_numpy(jittered(boxes, rng))
+        logits, iou = model.decode(embedding, torch.arange(len(boxes)), boxes_xyxy=boxes)
+        loss, score = mask_loss(logits[:, :1], iou[:, :1], masks)
+        update(optimizer, loss, step / steps)
+        if step % 25 == 0 or step + 1 == steps:
+            log({"phase": "geometry", "step": step, "seconds": time.perf_counter() - started, "loss": loss.item(), "dice": score})
+
+
+def box_loss(model, embedding, batch, rng):
+    """Loss, mean Dice and the logits [N, 1, S/4, S/4] for boxes as a detector would give them."""
+    boxes = torch.from_numpy(jittered(batch.boxes_xyxy, rng))
+    logits, iou = model.decode(embedding, batch.image_index, boxes_xyxy=boxes)
+    loss, score = mask_loss(logits[:, :1], iou[:, :1], batch.masks)
+    return loss, score, logits[:, :1]
+
+
+def second_prompt_loss(model, embedding, batch, first_logits, rng):
+    """The prompts that a box is not: a point, half of the time with the box's own low-resolution mask as mask prompt.
+    A point is ambiguous, so three masks compete; the single mask learns as well."""
+    prompts = {
+        "points_xy": batch.points_xy[:, None],
+        "point_labels": torch.ones(len(batch.points_xy), 1, dtype=torch.long),
+    }
+    if rng.random() < 0.5:
+        prompts["mask_logits"] = first_logits.detach().float()
+    logits, iou = model.decode(embedding, batch.image_index, **prompts)
+    one, _ = mask_loss(logits[:, :1], iou[:, :1], batch.masks)
+    three, _ = mask_loss(logits[:, 1:], iou[:, 1:], batch.masks)
+    return 0.5 * (one + three)
+
+
+class Replay:
+    """Embeddings of the latest batches with their prompts, for steps of the decoder alone."""
+
+    def __init__(self):
+        self.kept = deque(maxlen=REPLAY_BATCHES)
+
+    def keep(self, embedding, batch):
+        if self.kept and self.kept[0][0].shape[1:] != embedding.shape[1:]:
+            self.kept.clear()
+        self.kept.append((embedding.detach(), replace(batch, images=None, classes=None)))
+
+    def drawn(self, rng):
+        """Embeddings [2B, 256, h, w] of two kept batches, and some of their prompts as one batch."""
+        pair = [self.kept[i] for i in rng.integers(len(self.kept), size=2)]
+        embedding = torch.cat([e for e, _ in pair])
+        index = torch.cat([b.image_index + i * len(e) for i, (e, b) in enumerate(pair)])
+        chosen = torch.from_numpy(rng.permutation(len(index))[:REPLAY_PROMPTS])
+        fields = {n: torch.cat([getattr(b, n) for _, b in pair])[chosen] for n in ("boxes_xyxy", "points_xy", "masks")}
+        return embedding, Batch(images=None, classes=None, image_index=index[chosen], **fields)
+
+
+def drawn(frames_by_set, rng):
+    """The frames of one batch."""
+    wanted = dict(BATCH)
+    for name in BATCH:
+        if name not in frames_by_set:
+            wanted["usgra"] += wanted.pop(name)
+    return [frames_by_set[n][rng.integers(len(frames_by_set[n]))] for n, count in wanted.items() for _ in range(count)]
+
+
+def load_sets(phantom):
+    sets = {"usgra": load("train", ["usgra"], max_side=480), "carotid": load("train", ["carotid"])}
+    if phantom:
+        sets["phantom"] = load("train", ["phantom"], max_side=480, phantom=phantom)
+    # A frame without an object has nothing to prompt.
+    return {name: [f for f in frames if f.labels] for name, frames in sets.items()}
+
+
+def draw_curve(path, rows):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    train = [r for r in rows if r["phase"] == "train"]
+    watch = [r for r in rows if r["phase"] == "watch"]
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    axes.plot([r["seconds"] / 60 for r in train], [r["dice"] for r in train], lw=0.8, label="training, jittered boxes")
+    for name in sorted({k for r in watch for k in r["dice"]}):
+        axes.plot([r["seconds"] / 60 for r in watch], [r["dice"].get(name) for r in watch], "o-", ms=3, label=f"held out, {name}")
+    axes.set(xlabel="minutes of training", ylabel="Dice", ylim=(0.5, 1))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, default=Path("runs/segmenter"), help="folder of the run")
+    parser.add_argument("--minutes", type=float, default=80, help="running time, the warm start not counted")
+    parser.add_argument("--phantom", type=Path, help="folder of exported phantom frames")
+    parser.add_argument("--geometry-steps", type=int, default=400)
+    parser.add_argument("--threads", type=int, default=2, help="on an idle machine; one while others compete for it")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--precision", choices=["bf16", "f32"], default="bf16", help="of the image encoder")
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(arguments.seed)
+    rng = np.random.default_rng(arguments.seed)
+    arguments.run.mkdir(parents=True, exist_ok=True)
+    checkpoint_path, log_path = arguments.run / "checkpoint.pt", arguments.run / "log.jsonl"
+    rows = [json.loads(line) for line in log_path.read_text().splitlines()] if log_path.exists() else []
+
+    def log(row):
+        rows.append(row)
+        line = json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()})
+        print(line, flush=True)
+        with log_path.open("a") as file:
+            file.write(line + "\n")
+
+    frames_by_set = load_sets(arguments.phantom)
+    watched = load("held_out", ["usgra", "carotid"], max_side=480)
+    watched = watched[:: max(1, len(watched) // WATCH_FRAMES)]
+    print({name: len(frames) for name, frames in frames_by_set.items()}, "watching", len(watched), flush=True)
+
+    model, auxiliary = MobileSam(drop_path=0.05), AuxiliaryHead()
+    initialise(model)
+    model.to(memory_format=torch.channels_last)
+    step, seconds = 0, 0.0
+    saved = torch.load(checkpoint_path, weights_only=True) if checkpoint_path.exists() else None
+    if saved is None:
+        geometry_warm_start(model, arguments.geometry_steps, rng, log)
+    decoder_lrs = {model.prompt_encoder: DECODER_LR, model.mask_decoder: DECODER_LR}
+    optimizer = optimizer_of({model.image_encoder: ENCODER_LR, auxiliary: ENCODER_LR} | decoder_lrs)
+    ema = Ema(model)
+    if saved is not None:
+        model.load_state_dict(saved["model"])
+        auxiliary.load_state_dict(saved["auxiliary"])
+        optimizer.load_state_dict(saved["optimizer"])
+        ema = Ema(model, saved["ema"])
+        step, seconds = saved["step"], saved["seconds"]
+        torch.manual_seed(arguments.seed + step)
+        rng = np.random.default_rng([arguments.seed, step])
+        print(f"resumed at step {step}, {seconds / 60:.1f} minutes", flush=True)
+
+    def checkpoint():
+        found, iou_errors = scores(ema.model(), watched)
+        dice = {f"{s} {label}": round(float(np.mean(v, 0)[0]), 4) for (s, label), v in sorted(found["jittered"].items())}
+        log({"phase": "watch", "step": step, "seconds": seconds, "dice": dice, "iou_error": iou_errors["jittered"]})
+        state = {"model": model.state_dict(), "auxiliary": auxiliary.state_dict(), "ema": ema.state}
+        state |= {"optimizer": optimizer.state_dict(), "step": step, "seconds": seconds}
+        torch.save(state, checkpoint_path.with_suffix(".partial"))
+        checkpoint_path.with_suffix(".partial").replace(checkpoint_path)
+        draw_curve(arguments.run / "curve.png", rows)
+
+    if saved is None:
+        checkpoint()
+    stop = []
+    signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
+    budget, saved_at, recent, durations = arguments.minutes * 60, seconds, [], deque(maxlen=40)
+    replay = Replay()
+    while seconds < budget and not stop:
+        started = time.perf_counter()
+        # Threads that wait for one another are worth less than one alone where others take the cores away.
+        busy = os.getloadavg()[0] > os.cpu_count() + arguments.threads
+        torch.set_num_threads(1 if busy else arguments.threads)
+        share = seconds / budget
+        side = CROP_SIDE if share < CROP_SHARE else RUN_TIME_SIDE
+        batch = batch_of(drawn(frames_by_set, rng), side, PROMPTS_PER_IMAGE, rng)
+        # The decoder gains nothing from bf16 at this size.
+        with torch.autocast("cpu", torch.bfloat16, enabled=arguments.precision == "bf16"):
+            embedding = model.image_encoder(batch.images.contiguous(memory_format=torch.channels_last))
+        embedding = embedding.float()
+        loss, score, _ = box_loss(model, embedding, batch, rng)
+        auxiliary_loss = auxiliary.loss(embedding, batch.classes)
+        norm = update(optimizer, loss + AUXILIARY_WEIGHT * (1 - share) * auxiliary_loss, share)
+        replay.keep(embedding, batch)
+        for _ in range(REPLAY_STEPS):
+            replayed, prompts = replay.drawn(rng)
+            replay_loss, _, logits = box_loss(model, replayed, prompts, rng)
+            if step % SECOND_PROMPT_EVERY == 0:
+                replay_loss = replay_loss + second_prompt_loss(model, replayed, prompts, logits, rng)
+            update(optimizer, replay_loss, share)
+        ema.update(model, step)
+        step += 1
+        recent.append((loss.item(), auxiliary_loss.item(), score, norm))
+        durations.append(time.perf_counter() - started)
+        seconds += min(durations[-1], STEP_CAP * float(np.median(durations)))
+        if step % LOG_STEPS == 0:
+            mean = np.mean(recent, 0).tolist()
+            recent.clear()
+            row = {"phase": "train", "step": step, "seconds": seconds, "side": side, "lr": ENCODER_LR * schedule(share)}
+            log(row | {"loss": mean[0], "auxiliary": mean[1], "dice": mean[2], "gradient": mean[3]})
+        if seconds - saved_at > CHECKPOINT_SECONDS:
+            saved_at = seconds
+            checkpoint()
+    checkpoint()
+
+
+if __name__ == "__main__":
+    main()
