@@ -10,7 +10,7 @@ use ultramotion_media::MediaError;
 use ultramotion_models::dfine::ConfigError;
 use ultramotion_models::zoo::{Detector, Segmenter, ZooError};
 use ultramotion_pipeline::{Orchestrator, PipelineOptions, Residency};
-use ultramotion_tracking::assignment::MatcherMode;
+use ultramotion_tracking::assignment::{MatcherMode, Solver};
 use ultramotion_tracking::track::TrackerConfig;
 
 use crate::usage::usage;
@@ -95,6 +95,10 @@ impl PipelineArgs {
             MatcherName::Greedy => MatcherMode::Greedy,
             MatcherName::Host => MatcherMode::Host,
         });
+        let by_solver = match file.tracker.unwrap_or_default().solver {
+            Solver::Exact => MatcherMode::Exact,
+            Solver::Greedy => MatcherMode::Greedy,
+        };
         let mut tracker = file.tracker.unwrap_or_default();
         tracker.independent |= self.independent || file.independent.unwrap_or(false);
         let pick = |argument: &Option<String>, in_file: Option<String>, default: &str| {
@@ -112,7 +116,7 @@ impl PipelineArgs {
                     .unwrap_or(defaults.score_threshold),
                 max_overlap_iou: file.max_overlap_iou.unwrap_or(defaults.max_overlap_iou),
                 residency: self.residency.or(file.residency).unwrap_or_default(),
-                matcher: matcher.or(file.matcher).unwrap_or_default(),
+                matcher: matcher.or(file.matcher).unwrap_or(by_solver),
                 tracker,
             },
         })
