@@ -6,7 +6,8 @@ use std::arch::aarch64::*;
 pub(crate) struct Neon;
 
 // SAFETY of every block: the trait's contract, and NEON is part of the aarch64 baseline.
-#[allow(clippy::undocumented_unsafe_blocks)]
+// Some toolchains know that the baseline makes these calls safe.
+#[allow(clippy::undocumented_unsafe_blocks, unused_unsafe)]
 impl Simd for Neon {
     const LANES: usize = 4;
     const MR: usize = 12;
