@@ -1,8 +1,8 @@
 //! Activations, learnable affine blocks and residual sums become the epilogue of the layer before them.
 
-use super::rewrite::{Links, rebuild, replace};
-use crate::graph::{BinaryOp, Epilogue, Graph, Op, Tensor, UnaryOp};
-use crate::tensor::Shape;
+use super::rewrite::{Links, constant, constant_node, rebuild, replace};
+use crate::graph::{BinaryOp, Epilogue, Graph, Node, Op, Tensor, UnaryOp};
+use crate::tensor::{HostTensor, Shape};
 
 fn epilogue_mut(op: &mut Op) -> Option<&mut Epilogue> {
     match op {
@@ -104,8 +104,6 @@ pub(super) fn fuse_epilogues(graph: &mut Graph) {
 /// Merges linear layers that read the same tensor into one wider layer whose result is sliced: one pass over the
 /// input instead of several (q, k and v; offsets and weights).
 pub(super) fn merge_siblings(graph: &mut Graph) {
-    use super::rewrite::{constant, constant_node};
-    use crate::tensor::HostTensor;
     let links = Links::of(graph);
     let mut groups: Vec<(Tensor, Vec<usize>)> = Vec::new();
     for (index, node) in graph.nodes.iter().enumerate() {
@@ -120,7 +118,7 @@ pub(super) fn merge_siblings(graph: &mut Graph) {
         }
     }
     let mut constants = Vec::new();
-    let mut inserted: Vec<(usize, Vec<crate::graph::Node>)> = Vec::new();
+    let mut inserted: Vec<(usize, Vec<Node>)> = Vec::new();
     let mut dead = vec![false; graph.nodes.len()];
     for (input, members) in groups.into_iter().filter(|(_, members)| members.len() > 1) {
         let (mut taps, mut bias, mut widths) = (Vec::new(), Vec::new(), Vec::new());
@@ -141,7 +139,7 @@ pub(super) fn merge_siblings(graph: &mut Graph) {
         let axis = dims.len() - 1;
         ty.shape = dims.into();
         let wide = graph.tensor(ty);
-        let mut new_nodes = vec![crate::graph::Node {
+        let mut new_nodes = vec![Node {
             inputs: vec![input, weight_node.outputs[0], bias_node.outputs[0]],
             outputs: vec![wide],
             ..first.clone()
@@ -150,7 +148,7 @@ pub(super) fn merge_siblings(graph: &mut Graph) {
         for (&m, &len) in members.iter().zip(&widths) {
             let old = graph.nodes[m].outputs[0];
             let part = graph.tensor(graph.ty(old).clone());
-            new_nodes.push(crate::graph::Node {
+            new_nodes.push(Node {
                 op: Op::Slice { axis, start, len },
                 inputs: vec![wide],
                 outputs: vec![part],
