@@ -66,8 +66,8 @@ mod tests {
     fn linear_agrees_with_naive_loops() {
         let mut rng = Rng::seeded();
         everywhere(|level, pool| {
-            for case in 0..30 {
-                let m = if case < 20 { rng.size(1, 40) } else { rng.size(1, 700) };
+            for case in 0..60 {
+                let m = if case < 30 { rng.size(1, 40) } else { rng.size(1, 700) };
                 let (n, k) = (rng.size(1, 100), rng.size(1, 120));
                 let (x, w, e) = (rng.matrix(m, k), rng.vec(n * k), rng.epilogue(n));
                 let residual = rng.coin().then(|| rng.matrix(m, n));

@@ -5,7 +5,7 @@
 //! lie densely, one for each kernel row). Pixels outside the image point to a row of zeros, or their run is
 //! left out. So nothing is copied, and the one micro-kernel serves all.
 use super::aligned::AlignedVec;
-use super::epilogue::{Epilogue, Post};
+use super::epilogue::{Act, Epilogue, Post};
 use super::rows::{load, store};
 use super::view::{Out, View};
 use crate::cpu::pool::Pool;
@@ -148,8 +148,6 @@ impl Panels {
         epilogue: &Epilogue,
         weight: impl Fn(usize, usize) -> f32,
     ) -> Panels {
-        // Half of a wide vector would be padding; narrower ones go twice as fast.
-        let level = if level == Level::Avx512 && n <= 8 && k >= 48 { Level::Avx2 } else { level };
         let width = level.tile().1 * level.lanes();
         let mut bias = AlignedVec::zeros(n.next_multiple_of(width));
         if let Some(b) = &epilogue.bias {
@@ -276,8 +274,7 @@ fn split<T: TileSource>(threads: usize, source: &T, panels: &Panels) -> (usize, 
     const LEAST_WORK: usize = 200_000;
     let (tiles, count) = (source.tiles(), panels.count());
     let by_cache = if count > 1 { (tiles * source.tile_bytes()).div_ceil(BLOCK_BYTES) } else { 1 };
-    let padded = panels.n.next_multiple_of(panels.level.lanes());
-    let work = tiles * panels.level.tile().0 * padded * panels.k;
+    let work = tiles * panels.level.tile().0 * panels.n * panels.k;
     let wanted = if threads == 1 { 1 } else { (threads * 6).min(work / LEAST_WORK).max(1) };
     let mut best = (usize::MAX, (1, 1));
     let mut panel_blocks = 1;
@@ -332,6 +329,7 @@ impl<T: TileSource> Kernel for Block<'_, T> {
         let p = self.panels;
         let post = p.post;
         let direct = post.is_simple() && self.residual.is_none();
+        let relu = direct && post.act1 == Act::Relu;
         let first_panel = self.panel_range.start;
         for panel in self.panel_range {
             let col = panel * p.width;
@@ -353,7 +351,7 @@ impl<T: TileSource> Kernel for Block<'_, T> {
                         out: if direct { out } else { sums },
                         step: if direct { step } else { 2 * S::LANES },
                         cols: if direct { cols } else { vectors * S::LANES },
-                        post: if direct { post } else { Post::NONE },
+                        relu,
                     };
                     // The output's lines arrive while the sums are made, the next operands as well.
                     for i in 0..at.mr {
@@ -445,8 +443,7 @@ pub(crate) struct Micro {
     pub step: usize,
     /// Columns to write; all but the last vector are full.
     pub cols: usize,
-    /// Simple, and applied before the output is written.
-    pub post: Post,
+    pub relu: bool,
 }
 
 impl Micro {
@@ -508,8 +505,12 @@ impl<const MR: usize, const NV: usize> Kernel for Sized<MR, NV> {
                     }
                 }
             }
-            for row in &mut acc {
-                t.post.apply_simple::<S, NV>(row);
+            if t.relu {
+                for row in &mut acc {
+                    for v in row {
+                        *v = S::max(S::zero(), *v);
+                    }
+                }
             }
             if t.cols == NV * S::LANES {
                 for i in 0..MR {

@@ -6,8 +6,7 @@ use std::arch::aarch64::*;
 pub(crate) struct Neon;
 
 // SAFETY of every block: the trait's contract, and NEON is part of the aarch64 baseline.
-// Some toolchains know that the baseline makes these calls safe.
-#[allow(clippy::undocumented_unsafe_blocks, unused_unsafe)]
+#[allow(clippy::undocumented_unsafe_blocks)]
 impl Simd for Neon {
     const LANES: usize = 4;
     const MR: usize = 12;
