@@ -5,6 +5,7 @@
 
 mod commands;
 mod device;
+mod evaluation;
 mod interrupt;
 mod record;
 mod settings;
@@ -40,6 +41,8 @@ struct Cli {
 enum Command {
     /// Find, track and outline structures in a recording, images or simulated ultrasound
     Run(commands::run::Args),
+    /// Measure the models on images with masks: average precision, Dice, outline distances, identities
+    Eval(commands::eval::Args),
     /// Compare the networks with outputs of the official implementations
     Parity(commands::parity::Args),
     /// Time a whole frame, or one network alone
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
     let result = match cli.command {
         Command::Run(args) => commands::run::run(args),
+        Command::Eval(args) => commands::eval::run(args),
         Command::Parity(args) => commands::parity::run(args),
         Command::Bench(args) => commands::bench::run(args),
         Command::Audit(args) => commands::audit::run(args),

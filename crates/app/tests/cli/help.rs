@@ -21,6 +21,11 @@ fn run() {
 }
 
 #[test]
+fn eval() {
+    insta::assert_snapshot!(help(&["eval", "--help"]));
+}
+
+#[test]
 fn parity() {
     insta::assert_snapshot!(help(&["parity", "--help"]));
 }
