@@ -41,7 +41,7 @@ struct Cli {
 enum Command {
     /// Find, track and outline structures in a recording, images or simulated ultrasound
     Run(commands::run::Args),
-    /// Measure the models on images with masks: average precision, Dice, outline distances, identities
+    /// Measure the models on images with masks: AP, Dice, outline distances, identities
     Eval(commands::eval::Args),
     /// Compare the networks with outputs of the official implementations
     Parity(commands::parity::Args),

@@ -20,7 +20,7 @@ use crate::evaluation::average_precision::{FrameBoxes, IOU_50};
 use crate::evaluation::boxes::{BoxXyxy, greedy_match};
 use crate::evaluation::classes::{MaskClasses, ObjectRule};
 use crate::evaluation::detector_alone::{DetectorAlone, Found};
-use crate::evaluation::gallery::Gallery;
+use crate::evaluation::gallery::{Gallery, true_colour};
 use crate::evaluation::identities::{Identified, IdentityTally, TrackingFigures, TrueIdentities};
 use crate::evaluation::mask_file::{self, MaskValue};
 use crate::evaluation::pairs::{self, Pair, Pairs, Part};
@@ -33,19 +33,25 @@ use crate::settings::{PipelineArgs, Settings};
 use crate::source;
 use crate::usage::usage;
 
-/// Compares what a run finds with masks: average precision, precision and recall, Dice, outline distances, identities.
-///
-/// A mask is a PNG of the same name and size as its image, in which 0 is background and every other value (grey value,
-/// palette index or colour) is a class. Masks with the values 1 and 2 are taken as nerve and vessel, each connected
-/// component an object; masks with one value as one vessel a frame. --classes says otherwise.
-///
-/// Average precision follows COCO, over everything the detector sees. All else is of the run as it would be: its
-/// threshold, its boxes, its outlines. An object is found when a box of its class overlaps its own by half or more.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+/// What `--help` says below the options.
+const HELP: &str = "\
+Masks:
+  A mask is a PNG with the name and size of its image. 0 is background; every other value (grey value, palette index
+  or colour) is a class. Values 1 and 2 are taken as nerve and vessel, each connected component an object; a single
+  value as one vessel a frame. --classes says otherwise.
+
+Figures:
+  AP is COCO's, over everything that the detector sees. All else is of the run as it would be: its threshold, boxes and
+  outlines. An object is found when a box of its class overlaps its own by half or more.
+
+Examples:
   ultramotion eval --images usgra/images --masks usgra/masks
   ultramotion eval --images carotid/images --masks carotid/masks --sequence
-  ultramotion eval --images usgra/images --masks usgra/masks --split training/splits.json --overlays worst")]
+  ultramotion eval --images usgra/images --masks usgra/masks --overlays worst-first --json";
+
+/// Arguments of `ultramotion eval`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
 pub(crate) struct Args {
     /// Folder of images (.png, .jpg, .jpeg)
     #[arg(long, value_name = "DIR")]
@@ -76,7 +82,7 @@ pub(crate) struct Args {
     /// Frames a second of a sequence
     #[arg(long, value_name = "HZ", default_value_t = NOMINAL_FRAMES_PER_SECOND, requires = "sequence")]
     frame_rate: f64,
-    /// New folder for a picture of each frame with true (green) and found (white) outlines, sorted worst first by name
+    /// New folder for a picture of each frame with true (coloured) and found (white) outlines; by name, the worst come first
     #[arg(long, value_name = "DIR")]
     overlays: Option<PathBuf>,
     /// One JSON object
@@ -112,7 +118,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     };
     let gallery = args.overlays.as_deref().map(Gallery::create).transpose()?;
     let mut evaluation =
-        Evaluation::new(&args, settings, classes, rule, spacing.unwrap_or_default(), gallery)?;
+        Evaluation::new(&args, settings, classes.clone(), rule, spacing.unwrap_or_default(), gallery)?;
     let bar = super::run::progress_bar(Some(found.pairs.len() as u64));
     evaluation.all(&found.pairs, args.sequence, &bar)?;
     bar.finish_and_clear();
@@ -122,7 +128,17 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     } else {
         print!("{report}");
         if let Some(folder) = &args.overlays {
-            println!("overlays     {}, worst first; green is true, white is found", folder.display());
+            let colours: Vec<String> = classes
+                .names()
+                .into_iter()
+                .enumerate()
+                .map(|(class, name)| format!("{} is a true {name}", true_colour(class).0))
+                .collect();
+            println!(
+                "overlays     {}, worst first; {}, white is found",
+                folder.display(),
+                colours.join(", ")
+            );
         }
         println!("Research software, not a medical device.");
     }
@@ -167,6 +183,9 @@ struct RunObject {
     mask: BinaryMask,
 }
 
+/// Labels that an error lists.
+const FEW_LABELS: usize = 8;
+
 /// An evaluation in progress.
 struct Evaluation {
     device: Device,
@@ -205,10 +224,12 @@ impl Evaluation {
         let labels = pipeline.detector().labels();
         let detector_class = |name: &str| {
             labels.iter().position(|label| label == name).ok_or_else(|| {
+                let few = labels.iter().take(FEW_LABELS).map(String::as_str).collect::<Vec<_>>().join(", ");
+                let more = labels.len().saturating_sub(FEW_LABELS);
+                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
                 usage(format!(
-                    "the masks have the class '{name}', which the detector {} does not know; it knows {}",
-                    pipeline.detector().origin(),
-                    labels.join(", ")
+                    "the masks have the class '{name}', which the detector {} does not know; it knows {few}{more}",
+                    pipeline.detector().origin()
                 ))
             })
         };

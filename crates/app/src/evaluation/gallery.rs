@@ -11,8 +11,16 @@ use ultramotion_media::{MediaError, MediaFrame};
 use super::truth::TrueObject;
 use crate::usage::usage;
 
-/// Colour of true outlines; found ones are white.
-const TRUE_COLOUR: [u8; 3] = [0, 230, 80];
+/// Name and value of the colour of a class's true outlines; found ones are white.
+pub(crate) fn true_colour(class: usize) -> (&'static str, [u8; 3]) {
+    const COLOURS: [(&str, [u8; 3]); 4] = [
+        ("green", [0, 230, 80]),
+        ("yellow", [255, 210, 0]),
+        ("cyan", [0, 200, 255]),
+        ("magenta", [255, 80, 220]),
+    ];
+    COLOURS[class % COLOURS.len()]
+}
 
 /// A folder of pictures.
 pub(crate) struct Gallery {
@@ -47,7 +55,7 @@ impl Gallery {
         let [width, height] = self.overlay.size_px();
         let mut pixels = self.overlay.rgb().to_vec();
         for object in truth {
-            draw_outline(&mut pixels, &object.mask);
+            draw_outline(&mut pixels, &object.mask, true_colour(object.class).1);
         }
         // A name comes from a file name, and can be none of another folder.
         let path = self.folder.join(format!("{quality:.3}_{name}.png"));
@@ -62,7 +70,7 @@ impl Gallery {
 }
 
 /// Pixels of a mask with a neighbour outside, two pixels thick, so that they show beside the found outline.
-fn draw_outline(pixels: &mut [u8], mask: &BinaryMask) {
+fn draw_outline(pixels: &mut [u8], mask: &BinaryMask, colour: [u8; 3]) {
     let Some([x1, y1, x2, y2]) = mask.box_xyxy() else { return };
     for y in y1..y2 {
         for x in x1..x2 {
@@ -75,7 +83,7 @@ fn draw_outline(pixels: &mut [u8], mask: &BinaryMask) {
                     && mask.get(x, y - r))
             });
             if mask.get(x, y) && near_edge {
-                pixels[(y * mask.width() + x) * 3..][..3].copy_from_slice(&TRUE_COLOUR);
+                pixels[(y * mask.width() + x) * 3..][..3].copy_from_slice(&colour);
             }
         }
     }
@@ -86,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_sort_worst_first_and_truth_is_green() {
+    fn names_sort_worst_first_and_truth_is_coloured() {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("new");
         let mut gallery = Gallery::create(&folder).unwrap();
@@ -103,7 +111,7 @@ mod tests {
         names.sort();
         assert_eq!(names, ["0.000_bad.png", "0.500_fair.png", "0.900_good.png"]);
         let picture = image::open(folder.join("0.000_bad.png")).unwrap().into_rgb8();
-        assert_eq!((picture.get_pixel(10, 15).0, picture.get_pixel(20, 15).0), (TRUE_COLOUR, [40; 3]));
+        assert_eq!((picture.get_pixel(10, 15).0, picture.get_pixel(20, 15).0), (true_colour(0).1, [40; 3]));
         assert!(Gallery::create(&folder).is_err(), "it is not empty any more");
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use png::{BitDepth, ColorType};
 use thiserror::Error;
+use ultramotion_media::MediaError;
 
 /// A pixel of a mask: a grey value or palette index, or a colour that is not grey.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,8 +50,8 @@ pub(crate) struct MaskImage {
 /// Why a mask cannot be read.
 #[derive(Debug, Error)]
 pub(crate) enum MaskFileError {
-    #[error("cannot open the mask {path}: {source}", path = path.display())]
-    Open { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Media(#[from] MediaError),
     #[error("the mask {path} is no PNG that can be read ({reason}): save masks as PNG, one value a class", path = path.display())]
     Damaged { path: PathBuf, reason: String },
     #[error(
@@ -64,10 +65,14 @@ pub(crate) enum MaskFileError {
 /// colours.
 pub(crate) fn read(path: &Path, image_wh: [usize; 2], by_colour: bool) -> Result<MaskImage, MaskFileError> {
     let damaged = |error: png::DecodingError| {
-        let reason: String = error.to_string().chars().filter(|c| !c.is_control()).take(120).collect();
+        let reason: String =
+            error.to_string().trim_end_matches('.').chars().filter(|c| !c.is_control()).take(120).collect();
         MaskFileError::Damaged { path: path.to_owned(), reason }
     };
-    let file = File::open(path).map_err(|source| MaskFileError::Open { path: path.to_owned(), source })?;
+    let file = File::open(path).map_err(|source| {
+        let path = path.to_owned();
+        MediaError::Io { action: "open the mask", path, source }
+    })?;
     let mut decoder = png::Decoder::new(BufReader::new(file));
     decoder.set_transformations(png::Transformations::IDENTITY);
     let mut reader = decoder.read_info().map_err(damaged)?;
@@ -180,7 +185,7 @@ mod tests {
     fn what_is_wrong_is_said_before_memory_is_taken() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mask.png");
-        assert!(matches!(read(&path, [3, 2], false), Err(MaskFileError::Open { .. })));
+        assert!(matches!(read(&path, [3, 2], false), Err(MaskFileError::Media(_))));
         write(&path, ColorType::Grayscale, BitDepth::Eight, None, &[0; 6]);
         let error = read(&path, [2, 3], false).unwrap_err().to_string();
         assert!(error.contains("is 3x2 pixels, but its image is 2x3"), "{error}");

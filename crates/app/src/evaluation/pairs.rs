@@ -44,8 +44,6 @@ pub(crate) struct Pairs {
 pub(crate) enum PairsError {
     #[error(transparent)]
     Media(#[from] MediaError),
-    #[error("cannot read the folder of masks {path}: {source}", path = path.display())]
-    Folder { path: PathBuf, source: std::io::Error },
     #[error(
         "none of the {images} images in {} has a mask in {}: a mask is a .png of the same name, such as {example}.png",
         images_folder.display(), masks_folder.display()
@@ -59,7 +57,7 @@ pub(crate) enum PairsError {
 
 /// Images that have a mask.
 pub(crate) fn find(images: &Path, masks: &Path) -> Result<Pairs, PairsError> {
-    let folder_error = |source| PairsError::Folder { path: masks.to_owned(), source };
+    let folder_error = |source| MediaError::Io { action: "open the masks", path: masks.to_owned(), source };
     let mut mask_files = BTreeMap::new();
     for entry in fs::read_dir(masks).map_err(folder_error)? {
         let path = entry.map_err(folder_error)?.path();
@@ -125,7 +123,8 @@ struct SetSplit {
 /// `training/splits.json` is; a name in any set's list is held out.
 pub(crate) fn choose(found: Pairs, split: &Path, part: Part, images: &Path) -> Result<Pairs, PairsError> {
     let error = |reason: String| PairsError::Split { path: split.to_owned(), reason };
-    let text = fs::read_to_string(split).map_err(|e| error(e.to_string()))?;
+    let read_error = |source| MediaError::Io { action: "read the split", path: split.to_owned(), source };
+    let text = fs::read_to_string(split).map_err(read_error)?;
     let sets: BTreeMap<String, SetSplit> = serde_json::from_str(&text)
         .map_err(|e| error(format!("{e}; it has an object of sets, each with a list \"held_out\"")))?;
     let lists: Vec<&str> = sets.values().flat_map(|set| set.held_out.iter().map(String::as_str)).collect();
