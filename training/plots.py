@@ -38,10 +38,25 @@ SCORES = {
     "exact": ("Dice, exact boxes", "--s"),
 }
 COLOURS = {"vessel": "tab:blue", "nerve": "tab:orange"}
+# Of true outlines in overlays.
+TRUE_COLOURS = ("#00e650", "#ffd200")
 SOURCES = (
     "Images: usgra-seg (T. Kandaouroff, 2025) and Common Carotid Artery Ultrasound Images (A. Momot, 2022), CC BY 4.0, "
     "drawn on. Research only."
 )
+
+
+def palette() -> Image.Image:
+    """Greys as they are in ultrasound, and the colours that lines have: one made from the picture would drop thin
+    outlines, which are few pixels."""
+    lines = np.array([matplotlib.colors.to_rgb(c) for c in (*TRUE_COLOURS, *(f"C{i}" for i in range(6)))])
+    darker = [lines * share for share in (0.25, 0.5, 0.75, 1.0)]
+    lighter = [lines + (1 - lines) * share for share in (0.25, 0.5, 0.75)]
+    greys = np.repeat(np.linspace(0, 1, 96)[:, None], 3, axis=1)
+    colours = np.concatenate([greys, *darker, *lighter])
+    image = Image.new("P", (1, 1))
+    image.putpalette(np.round(colours * 255).astype(np.uint8).tobytes())
+    return image
 
 
 def save(figure, path: Path):
@@ -52,7 +67,7 @@ def save(figure, path: Path):
     picture = Image.open(buffer).convert("RGB")
     while True:
         encoded = io.BytesIO()
-        picture.quantize(128, dither=Image.Dither.NONE).save(encoded, "PNG", optimize=True)
+        picture.quantize(palette=palette(), dither=Image.Dither.NONE).save(encoded, "PNG", optimize=True)
         if len(encoded.getvalue()) <= MOST_BYTES:
             break
         picture = picture.resize((picture.width * 9 // 10, picture.height * 9 // 10), Image.LANCZOS)
@@ -134,25 +149,25 @@ def evaluate(program: Path, set_name: str, overlays: Path, models: list[str]) ->
 
 def precision_recall(reports: dict[str, dict], path: Path):
     """A curve for each set and class at IoU 0.5, with the run's threshold as a point."""
-    figure, axes = plt.subplots(1, len(reports), figsize=(4.6 * len(reports), 4.2), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(1, len(reports), figsize=(4.6 * len(reports), 5), squeeze=False, layout="constrained")
     for axis, (set_name, report) in zip(axes[0], reports.items()):
         for label, figures in report["by_class"].items():
             found = figures["detection"]
             if found["ap50"] is None:
                 continue
             colour = COLOURS.get(label)
-            curve = found["precision_at_recall"]
-            axis.plot(np.linspace(0, 1, 101), curve, color=colour, label=f"{label}: AP50 {found['ap50']:.3f}")
+            for suffix, style, note in (("", "--", "all answers"), ("_by_pipeline_rules", "-", "overlapping ones dropped")):
+                name = f"{label}, {note}: AP50 {found['ap50' + suffix]:.3f}"
+                curve = found["precision_at_recall" + suffix]
+                axis.plot(np.linspace(0, 1, 101), curve, style, color=colour, linewidth=1.2, label=name)
             if found["precision"] is not None:
                 axis.plot(found["recall"], found["precision"], "o", color=colour)
         axis.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall", ylabel="precision", aspect="equal")
         axis.set_title(f"{set_name}, {report['frames']} frames left out, IoU 0.5", fontsize=10)
         axis.grid(alpha=0.3)
-        axis.legend(loc="lower left", fontsize=8)
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), fontsize=7)
     threshold = next(iter(reports.values()))["score_threshold"]
-    figure.supxlabel(
-        f"points: what a run gives at its threshold of {threshold:g}, overlapping ones dropped", fontsize=8
-    )
+    figure.supxlabel(f"points: what a run gives at its threshold of {threshold:g}", fontsize=8)
     save(figure, path)
 
 
@@ -177,7 +192,9 @@ def error_gallery(reports: dict[str, dict], overlays: dict[str, Path], counts: d
     usgra = "green a true nerve, yellow a true vessel" if "usgra" in reports else ""
     carotid = "green a true vessel in carotid" if "carotid" in reports else ""
     legend = "; ".join(filter(None, [usgra + " in usgra" if usgra else "", carotid, "white what the run found"]))
-    figure.suptitle(f"The worst frames that were left out of training: {legend}", fontsize=9)
+    title = f"The worst frames of those left out of training: {legend}"
+    quality = "quality: sum of the Dice of what was found, over objects and wrong detections"
+    figure.suptitle(f"{title}\n{quality}", fontsize=8)
     figure.supxlabel(SOURCES, fontsize=6)
     save(figure, path)
 
@@ -224,7 +241,7 @@ def concise(value):
         return {
             k: Path(v).parts[-2] if k in ("images", "masks") and isinstance(v, str) else concise(v)
             for k, v in value.items()
-            if k not in ("precision_at_recall", "by_frame", "part")
+            if not k.startswith("precision_at_recall") and k not in ("by_frame", "part")
         }
     return round(value, 4) if isinstance(value, float) else value
 

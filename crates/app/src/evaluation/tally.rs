@@ -132,6 +132,8 @@ pub(crate) struct DetectionFigures {
     /// At IoU 0.50 and recall 0, 0.01, …, 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub precision_at_recall: Option<Vec<f64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision_at_recall_by_pipeline_rules: Option<Vec<f64>>,
 }
 
 /// How well the objects that the run found are outlined.
@@ -146,28 +148,30 @@ pub(crate) struct EndToEndFigures {
 impl ClassTally {
     /// The class's figures.
     pub(crate) fn figures(&self) -> Figures {
-        let ap = average_precision(&self.all);
-        let by_rules = average_precision(&self.by_pipeline_rules);
-        self.figures_with([ap.as_ref().map(Ap::of), by_rules.as_ref().map(Ap::of)], ap)
+        self.figures_with([&self.all, &self.by_pipeline_rules].map(|boxes| average_precision(boxes)))
     }
 
-    fn figures_with(&self, [ap, by_rules]: [Option<Ap>; 2], curve: Option<AveragePrecision>) -> Figures {
+    fn figures_with(&self, [all, by_rules]: [Option<AveragePrecision>; 2]) -> Figures {
         let share = |of: usize| (of > 0).then(|| self.right as f64 / of as f64);
         let dice_sum = self.end_to_end.dice.iter().fold(0.0, |sum, dice| sum + dice);
+        let curve = |ap: Option<AveragePrecision>| {
+            ap.map(|ap| ap.precision_at_recall).filter(|curve| !curve.is_empty())
+        };
         Figures {
             frames: self.frames,
             objects: self.objects,
             detection: DetectionFigures {
-                ap50: ap.map(|ap| ap.ap50),
-                ap50_95: ap.map(|ap| ap.ap50_95),
-                ap50_by_pipeline_rules: by_rules.map(|ap| ap.ap50),
-                ap50_95_by_pipeline_rules: by_rules.map(|ap| ap.ap50_95),
+                ap50: all.as_ref().map(|ap| ap.ap50),
+                ap50_95: all.as_ref().map(|ap| ap.ap50_95),
+                ap50_by_pipeline_rules: by_rules.as_ref().map(|ap| ap.ap50),
+                ap50_95_by_pipeline_rules: by_rules.as_ref().map(|ap| ap.ap50_95),
                 detections: self.detections,
                 right: self.right,
                 precision: share(self.detections),
                 recall: share(self.objects),
                 frames_without_answer: self.frames_without_answer,
-                precision_at_recall: curve.map(|ap| ap.precision_at_recall),
+                precision_at_recall: curve(all),
+                precision_at_recall_by_pipeline_rules: curve(by_rules),
             },
             end_to_end: EndToEndFigures {
                 dice_of_all: (self.objects > 0).then(|| dice_sum / self.objects as f64),
@@ -175,19 +179,6 @@ impl ClassTally {
             },
             true_boxes: self.true_boxes.figures(),
         }
-    }
-}
-
-/// AP without its curve.
-#[derive(Debug, Clone, Copy)]
-struct Ap {
-    ap50: f64,
-    ap50_95: f64,
-}
-
-impl Ap {
-    fn of(ap: &AveragePrecision) -> Self {
-        Ap { ap50: ap.ap50, ap50_95: ap.ap50_95 }
     }
 }
 
@@ -207,9 +198,15 @@ pub(crate) fn overall(classes: &[ClassTally], frames: usize, frames_without_answ
         let aps: Vec<AveragePrecision> =
             classes.iter().filter_map(|class| average_precision(boxes(class))).collect();
         let mean = |value: fn(&AveragePrecision) -> f64| mean(&aps.iter().map(value).collect::<Vec<_>>());
-        Some(Ap { ap50: mean(|ap| ap.ap50)?, ap50_95: mean(|ap| ap.ap50_95)? })
+        // A curve belongs to one class.
+        let precision_at_recall = Vec::new();
+        Some(AveragePrecision {
+            ap50: mean(|ap| ap.ap50)?,
+            ap50_95: mean(|ap| ap.ap50_95)?,
+            precision_at_recall,
+        })
     };
-    sum.figures_with([mean_ap(|class| &class.all), mean_ap(|class| &class.by_pipeline_rules)], None)
+    sum.figures_with([mean_ap(|class| &class.all), mean_ap(|class| &class.by_pipeline_rules)])
 }
 
 #[cfg(test)]
