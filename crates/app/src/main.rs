@@ -25,6 +25,7 @@ use tracing_subscriber::EnvFilter;
   ultramotion run --overlay                       simulated ultrasound in, pictures and results.jsonl out
   ultramotion run recording.igs.mha --overlay     your own recording
   ultramotion run stills/ --independent           a folder of unrelated images
+  ultramotion simulate                            a scanner on 127.0.0.1:18944 that is none
   ultramotion doctor                              what this machine can run
 
 Environment:
@@ -48,6 +49,10 @@ enum Command {
     Audit(commands::audit::Args),
     /// List, inspect, convert and verify models
     Models(commands::models::Args),
+    /// Serve simulated ultrasound or a recording over OpenIGTLink, as a scanner would
+    Simulate(commands::simulate::Args),
+    /// Look into OpenIGTLink messages
+    Igtl(commands::igtl::Args),
     /// What this machine can run, and why not
     Doctor(commands::doctor::Args),
 }
@@ -63,6 +68,8 @@ fn main() -> ExitCode {
         Command::Bench(args) => commands::bench::run(args),
         Command::Audit(args) => commands::audit::run(args),
         Command::Models(args) => commands::models::run(args),
+        Command::Simulate(args) => commands::simulate::run(args),
+        Command::Igtl(args) => commands::igtl::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
     };
     match result {

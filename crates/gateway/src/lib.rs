@@ -1,0 +1,5 @@
+//! Live service on OpenIGTLink.
+//!
+//! - [`simulate`]: a scanner that is none, to try everything else on.
+
+pub mod simulate;
