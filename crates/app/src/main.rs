@@ -49,9 +49,7 @@ enum Command {
     Audit(commands::audit::Args),
     /// List, inspect, convert and verify models
     Models(commands::models::Args),
-    /// Serve simulated ultrasound or a recording over OpenIGTLink, as a scanner would
     Simulate(commands::simulate::Args),
-    /// Look into OpenIGTLink messages
     Igtl(commands::igtl::Args),
     /// What this machine can run, and why not
     Doctor(commands::doctor::Args),

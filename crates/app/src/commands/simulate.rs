@@ -19,7 +19,7 @@ use crate::interrupt::Interrupt;
 use crate::source;
 use crate::usage::usage;
 
-/// Serves simulated ultrasound or a recording over OpenIGTLink, as a scanner with PlusServer would.
+/// Serve simulated ultrasound or a recording over OpenIGTLink, as a scanner would
 ///
 /// To whoever connects it sends, for each frame, an IMAGE with its place in space and the tracked poses as TRANSFORMs,
 /// without being asked. Poses are the recording's or the phantom's; what a source lacks is made up: an image right under
@@ -30,14 +30,14 @@ use crate::usage::usage;
 /// offered = sent + bad CRC + halved + skipped + lost.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  ultramotion simulate                            the phantom at 25 frames a second on 127.0.0.1:18944
-  ultramotion simulate recording.igs.mha --loop   a tracked recording, over and over, at its own pace
+  ultramotion simulate                            the phantom, 25 frames a second
+  ultramotion simulate recording.igs.mha --loop   a tracked recording, over and over
   ultramotion simulate --rate 60 --bad-crc 0.01 --half-message 0.001 --disconnect 20s
                                                   a scanner on a bad line
   ultramotion run igtl://127.0.0.1:18944          what may listen to it, in another window
 
-The same --seed spoils the same frames in the same way, whoever is connected. With ULTRAMOTION_LOG=info key figures
-go to the log each second.")]
+The same --seed spoils the same frames in the same way, whoever is connected. With
+ULTRAMOTION_LOG=info key figures go to the log each second.")]
 pub(crate) struct Args {
     /// phantom[:SEED], a .mha/.mhd/.igs.mha sequence, an image, or a folder of images
     #[arg(default_value = "phantom")]
@@ -210,19 +210,20 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     }
     let bar = progress_bar(args.frames);
     let mut bad_frames = 0u64;
-    let summary = simulator.play(source.as_mut(), &|| interrupt.is_set(), &mut |progress| match progress {
-        Progress::Frame { made, clients } => {
-            bar.set_position(made);
-            bar.set_message(format!("{clients} clients"));
-        }
-        Progress::Unreadable(problem) => {
-            bad_frames += 1;
-            // A broken file that is played over and over is reported once.
-            if bad_frames <= MOST_REPORTED {
-                bar.suspend(|| report_bad_frame(problem));
+    let summary =
+        simulator.play(source.as_mut(), &|| interrupt.is_set(), &mut |progress| match progress {
+            Progress::Frame { made, clients } => {
+                bar.set_position(made);
+                bar.set_message(format!("{clients} clients"));
             }
-        }
-    })?;
+            Progress::Unreadable(problem) => {
+                bad_frames += 1;
+                // A broken file that is played over and over is reported once.
+                if bad_frames <= MOST_REPORTED {
+                    bar.suspend(|| report_bad_frame(problem));
+                }
+            }
+        })?;
     bar.finish_and_clear();
     let interrupted = interrupt.is_set();
     if args.json {
@@ -268,7 +269,10 @@ fn print_summary(summary: &Summary, interrupted: bool) {
         "frames       {} in {:.1} s: {} left out, {} with nobody listening; {} late, {} unreadable",
         frames.made, summary.seconds, frames.dropped, frames.unheard, frames.late, frames.unreadable
     );
-    println!("             {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}", "offered", "sent", "bad CRC", "halved", "skipped", "lost");
+    println!(
+        "             {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "offered", "sent", "bad CRC", "halved", "skipped", "lost"
+    );
     for (name, counts) in [("images", &summary.images), ("poses", &summary.poses)] {
         let MessageCounts { offered, sent, bad_crc, halved, skipped, lost } = counts;
         println!("{name:<12} {offered:>9} {sent:>9} {bad_crc:>9} {halved:>9} {skipped:>9} {lost:>9}");
@@ -280,7 +284,10 @@ fn print_summary(summary: &Summary, interrupted: bool) {
     );
     let back = &connections.reconnects;
     if back.count > 0 {
-        println!("reconnects   {}, after {:.0} ms on average, {:.0} ms at most", back.count, back.mean_ms, back.max_ms);
+        println!(
+            "reconnects   {}, after {:.0} ms on average, {:.0} ms at most",
+            back.count, back.mean_ms, back.max_ms
+        );
     }
     println!("heard        {} messages, {} rejected", summary.heard.messages, summary.heard.rejected);
 }

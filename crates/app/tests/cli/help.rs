@@ -46,6 +46,16 @@ fn models_convert() {
 }
 
 #[test]
+fn simulate() {
+    insta::assert_snapshot!(help(&["simulate", "--help"]));
+}
+
+#[test]
+fn igtl_decode() {
+    insta::assert_snapshot!(help(&["igtl", "decode", "--help"]));
+}
+
+#[test]
 fn no_command_shows_the_help_and_is_a_wrong_command_line() {
     let folder = tempfile::tempdir().unwrap();
     let finished = start(folder.path(), &[]);

@@ -6,10 +6,12 @@
 
 mod bad_input;
 mod help;
+mod igtl;
 mod images;
 mod models;
 mod modes;
 mod program;
 mod reports;
 mod results;
+mod simulate;
 mod stopping;

@@ -100,16 +100,10 @@ fn inverse(m: &Matrix) -> Option<Matrix> {
     if !determinant.is_normal() {
         return None;
     }
-    let mut out = identity();
-    for i in 0..3 {
-        for j in 0..3 {
-            out[i][j] = cofactor(j, i) / determinant;
-        }
-    }
-    for i in 0..3 {
-        out[i][3] = -(0..3).map(|k| out[i][k] * m[k][3]).sum::<f64>();
-    }
-    Some(out)
+    let turned = |i: usize, j: usize| cofactor(j, i) / determinant;
+    let moved = |i: usize| -(0..3).map(|k| turned(i, k) * m[k][3]).sum::<f64>();
+    let row = |i: usize| [turned(i, 0), turned(i, 1), turned(i, 2), moved(i)];
+    Some([row(0), row(1), row(2), [0.0, 0.0, 0.0, 1.0]])
 }
 
 #[cfg(test)]

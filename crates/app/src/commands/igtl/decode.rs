@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use ultramotion_igtlink::{DecodeError, ErrorClass, HEADER_SIZE, Header, Message};
+use ultramotion_igtlink::{ErrorClass, HEADER_SIZE, Header, Message};
 
 use super::DecodeArgs;
 use super::describe::Describer;
@@ -46,13 +46,18 @@ fn decode(mut input: impl Read, name: &str, args: &DecodeArgs) -> Result<ExitCod
         match &decoded {
             Ok(message) => fields.extend(describer.message(message)),
             // Of a message that is wrong, the header at least may tell what it was to be.
-            Err(_) => fields.extend(Header::decode(&bytes).ok().iter().flat_map(|header| describer.header(header))),
+            Err(_) => {
+                fields.extend(Header::decode(&bytes).ok().iter().flat_map(|header| describer.header(header)))
+            }
         }
         if let Some(error) = problem {
             wrong += 1;
             fields.push((
                 "error",
-                Node::Map(vec![("class", class_name(error.class()).into()), ("reason", error.to_string().into())]),
+                Node::Map(vec![
+                    ("class", class_name(error.class()).into()),
+                    ("reason", error.to_string().into()),
+                ]),
             ));
         }
         print_message(Node::Map(fields), decoded.is_ok(), args.json)?;

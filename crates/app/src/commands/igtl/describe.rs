@@ -2,8 +2,8 @@
 
 use ultramotion_igtlink::{
     ArrayType, Bind, BindChild, Cells, Content, DecodeError, Endian, FixedString, Header, Image, ImageInfo,
-    LabelInfo, Message, NdArray, Orientation, Parameters, Placement, Point, PolyData, Query, ScalarType, Text,
-    ToolKind, TrackedTool, Trajectory, Transform, Video, VideoInfo,
+    LabelInfo, Message, NdArray, Orientation, Parameters, Placement, Point, PolyData, Query, ScalarType,
+    Text, ToolKind, TrackedTool, Trajectory, Transform, Video, VideoInfo,
 };
 
 use super::tree::Node;
@@ -33,6 +33,8 @@ impl Describer {
             ("device_name", name(&message.device_name)),
             ("version", (message.version as u16).into()),
             ("timestamp_s", message.timestamp.as_secs_f64().into()),
+            // In 2^-32 s, since a float is not exact.
+            ("timestamp_bits", message.timestamp.to_bits().into()),
         ];
         if message.version.is_extended() {
             fields.push(("message_id", message.message_id.into()));
@@ -94,12 +96,15 @@ impl Describer {
             }
             Content::QTrackingData(tools) => {
                 let described = tools.iter().map(|t| {
-                    let pose = [("position_mm", t.pose.position.into()), ("quaternion", t.pose.quaternion.into())];
+                    let pose =
+                        [("position_mm", t.pose.position.into()), ("quaternion", t.pose.quaternion.into())];
                     tool(&t.name, t.kind, pose.into())
                 });
                 vec![("tools", list(described.collect()))]
             }
-            Content::Trajectories(paths) => vec![("trajectories", list(paths.iter().map(trajectory).collect()))],
+            Content::Trajectories(paths) => {
+                vec![("trajectories", list(paths.iter().map(trajectory).collect()))]
+            }
             Content::Sensor(sensor) => vec![
                 ("status", sensor.status.into()),
                 ("unit", sensor.unit.to_string().into()),
@@ -173,7 +178,9 @@ impl Describer {
             ArrayType::Uint32 => self.scalars(ScalarType::Uint32, Endian::Big, &array.data),
             ArrayType::Float32 => self.scalars(ScalarType::Float32, Endian::Big, &array.data),
             // Of a complex number first the real, then the imaginary part.
-            ArrayType::Float64 | ArrayType::Complex => self.scalars(ScalarType::Float64, Endian::Big, &array.data),
+            ArrayType::Float64 | ArrayType::Complex => {
+                self.scalars(ScalarType::Float64, Endian::Big, &array.data)
+            }
         };
         vec![
             ("scalar_type", format!("{:?}", array.scalar).into()),
@@ -319,7 +326,7 @@ impl Describer {
             return values.to_vec().into();
         }
         // What is not a number is neither the least nor the greatest.
-        let ordered = || values.iter().copied().filter(|value| *value == *value);
+        let ordered = || values.iter().copied().filter(|value| value.partial_cmp(value).is_some());
         let least = ordered().reduce(|a, b| if b < a { b } else { a });
         let greatest = ordered().reduce(|a, b| if b > a { b } else { a });
         Node::Map(vec![

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Subcommand;
 
-/// Looks into OpenIGTLink messages, versions 1 to 3.
+/// Look into OpenIGTLink messages
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -21,11 +21,10 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Print the messages in a file, or say what is wrong with them
     Decode(DecodeArgs),
 }
 
-/// Prints the messages in a file, or says what is wrong with them.
+/// Print the messages in a file, or say what is wrong with them
 ///
 /// The file has messages one after another, as they come over the network. A message that is wrong is named by its
 /// place, the class of its error (SHORT_BUFFER, MALFORMED or CRC_MISMATCH) and the field; the ones after it are read as

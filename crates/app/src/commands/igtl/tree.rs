@@ -97,7 +97,9 @@ impl Node {
         match self {
             Node::Map(fields) => fields.is_empty(),
             Node::Pairs(pairs) => pairs.is_empty(),
-            Node::List(values) => !values.iter().any(|v| matches!(v, Node::Map(_) | Node::Pairs(_) | Node::List(_))),
+            Node::List(values) => {
+                !values.iter().any(|v| matches!(v, Node::Map(_) | Node::Pairs(_) | Node::List(_)))
+            }
             _ => true,
         }
     }
@@ -130,7 +132,9 @@ impl Node {
     /// Lines of text, indented by so many steps.
     pub(crate) fn write_text(&self, out: &mut String, depth: usize) -> fmt::Result {
         match self {
-            Node::Map(fields) => fields.iter().try_for_each(|(name, value)| write_field(out, depth, name, value)),
+            Node::Map(fields) => {
+                fields.iter().try_for_each(|(name, value)| write_field(out, depth, name, value))
+            }
             Node::Pairs(pairs) => pairs.iter().try_for_each(|(name, value)| {
                 let name = name.escape_debug().to_string();
                 write_field(out, depth, &name, &Node::Text(value.clone()))
