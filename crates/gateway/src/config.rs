@@ -267,7 +267,11 @@ impl SourceConfig {
         in_range("source.reconnect_longest_ms", longest, 10, 60_000, "10 to 60000")?;
         if let Some([low, high]) = self.window.filter(|[low, high]| !(low < high)) {
             let value = format!("[{low}, {high}]");
-            return Err(ConfigError::Range { key: "source.window", value, range: "two numbers, the lower first" });
+            return Err(ConfigError::Range {
+                key: "source.window",
+                value,
+                range: "two numbers, the lower first",
+            });
         }
         if !(0.0..=60_000.0).contains(&self.pose_tolerance_ms) {
             let value = self.pose_tolerance_ms.to_string();

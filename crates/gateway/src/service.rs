@@ -34,7 +34,8 @@ use crate::receive::{LinkError, LiveFrame, Received, Receiver, SourceState, pose
 use crate::record::{RecordError, Recorder};
 use crate::report::Report;
 use crate::send::{Answer, Composer, DeviceNames, GatewayState, StatusBoard, header_version};
-use crate::supervise::{BoxError, StopSignal, Supervisor};
+pub use crate::supervise::BoxError;
+use crate::supervise::{StopSignal, Supervisor};
 
 /// What turns frames into packets.
 pub trait Perceive {
@@ -143,8 +144,7 @@ impl Gateway {
         let server = Server::start(config.output.server()?)?;
         let metrics = config.report.metrics.map(MetricsPage::start).transpose()?;
         let folder = &config.record.folder;
-        let recorder =
-            (!folder.as_os_str().is_empty()).then(|| Recorder::create(folder)).transpose()?;
+        let recorder = (!folder.as_os_str().is_empty()).then(|| Recorder::create(folder)).transpose()?;
         let source = Arc::new(SourceState::open(&config.source)?);
         let names = DeviceNames::new(&config.output.prefix);
         let mut supervisor = Supervisor::default();
@@ -320,9 +320,10 @@ impl Shared {
                 && self.source.link.stats().connected
             {
                 let seconds = SILENT_AFTER.as_secs();
-                self.source
-                    .complaints
-                    .say("silent", format_args!("the scanner is connected, but sent no frame for {seconds} s"));
+                self.source.complaints.say(
+                    "silent",
+                    format_args!("the scanner is connected, but sent no frame for {seconds} s"),
+                );
                 self.say(GatewayState::Silent, Timestamp::now());
             }
         }
@@ -415,10 +416,7 @@ impl Shared {
     }
 
     /// Results to files. A recording that fails is over, and does not come back.
-    fn record(
-        &self,
-        slot: &mut Option<(Recorder, ChannelReceiver<Arc<Answer>>)>,
-    ) -> Result<(), BoxError> {
+    fn record(&self, slot: &mut Option<(Recorder, ChannelReceiver<Arc<Answer>>)>) -> Result<(), BoxError> {
         // Taken, so that nothing is left in it if this panics.
         let Some((mut recorder, answers)) = slot.take() else {
             self.record_failed.store(true, Relaxed);
@@ -450,7 +448,8 @@ impl Shared {
                     tracing::info!("client {client} went: {reason}");
                 }
                 Ok(ServerEvent::Refused { peer, by_allow_list }) => {
-                    let why = if by_allow_list { "not in output.allow" } else { "output.max_clients are there" };
+                    let why =
+                        if by_allow_list { "not in output.allow" } else { "output.max_clients are there" };
                     let problem = format_args!("a client from {peer} was refused: {why}");
                     self.source.complaints.say("client_refused", problem);
                 }

@@ -114,7 +114,10 @@ impl Supervisor {
                 if since.elapsed() >= WELL_AFTER {
                     pause = FIRST_PAUSE;
                 }
-                tracing::warn!("the {name} stage died of {cause}; it starts again in {} ms", pause.as_millis());
+                tracing::warn!(
+                    "the {name} stage died of {cause}; it starts again in {} ms",
+                    pause.as_millis()
+                );
                 if stop.wait(pause) {
                     break;
                 }

@@ -6,3 +6,4 @@ pub(crate) mod doctor;
 pub(crate) mod models;
 pub(crate) mod parity;
 pub(crate) mod run;
+pub(crate) mod serve;

@@ -157,11 +157,7 @@ impl Link {
             }
             Link::Server(server) => {
                 let stats = server.stats();
-                LinkStats {
-                    connected: stats.clients > 0,
-                    connects: stats.accepted,
-                    ..with(stats.traffic)
-                }
+                LinkStats { connected: stats.clients > 0, connects: stats.accepted, ..with(stats.traffic) }
             }
         }
     }

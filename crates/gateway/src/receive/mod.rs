@@ -206,7 +206,9 @@ impl Receiver {
             let taken = self.state.device();
             self.state.complaints.say(
                 "other_images",
-                format_args!("images of '{device}' are left aside: those of '{taken}' are taken, see source.device"),
+                format_args!(
+                    "images of '{device}' are left aside: those of '{taken}' are taken, see source.device"
+                ),
             );
             return Received::Other;
         }

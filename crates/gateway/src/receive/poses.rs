@@ -10,9 +10,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use ultramotion_igtlink::{
-    Content, DeviceName, Message, Orientation, QTransform, Timestamp, Transform,
-};
+use ultramotion_igtlink::{Content, DeviceName, Message, Orientation, QTransform, Timestamp, Transform};
 
 /// A transform, by rows, lengths in millimetres: `to_from_from * point`.
 pub type Matrix = [[f64; 4]; 4];
@@ -148,8 +146,7 @@ impl PoseBook {
             return None;
         }
         let distance_s = |pose: &StampedPose| seconds_between(pose.time, time).abs();
-        let near =
-            |pose: &&StampedPose| pose.time != Timestamp::NONE && distance_s(pose) <= self.tolerance_s;
+        let near = |pose: &&StampedPose| pose.time != Timestamp::NONE && distance_s(pose) <= self.tolerance_s;
         match (earlier.filter(near), later.filter(near)) {
             (Some(a), Some(b)) => {
                 let (to_a, to_b) = (distance_s(a), distance_s(b));

@@ -200,9 +200,7 @@ impl Composer {
         for (object, shape) in packet.objects.iter().zip(&self.shapes) {
             for outline in shape.outlines_px() {
                 let first = points.len() as u32;
-                points.extend(outline.map(|[x, y]| {
-                    moved(target_from_ijk, [x, y, 0.0]).map(|v| v as f32)
-                }));
+                points.extend(outline.map(|[x, y]| moved(target_from_ijk, [x, y, 0.0]).map(|v| v as f32)));
                 cell.clear();
                 cell.extend((first..points.len() as u32).chain([first]));
                 lines.push(&cell);

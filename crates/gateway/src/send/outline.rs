@@ -53,9 +53,8 @@ impl ObjectShape {
     pub fn outlines_px(&self) -> impl Iterator<Item = impl Iterator<Item = [f64; 2]> + '_> + '_ {
         let [left, top] = self.origin;
         self.mask.outlines().into_iter().map(move |outline| {
-            let place = move |[x, y]: [u32; 2]| {
-                [left as f64 + f64::from(x) - 0.5, top as f64 + f64::from(y) - 0.5]
-            };
+            let place =
+                move |[x, y]: [u32; 2]| [left as f64 + f64::from(x) - 0.5, top as f64 + f64::from(y) - 0.5];
             outline.into_iter().map(place)
         })
     }
