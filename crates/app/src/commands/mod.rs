@@ -7,4 +7,5 @@ pub(crate) mod igtl;
 pub(crate) mod models;
 pub(crate) mod parity;
 pub(crate) mod run;
+pub(crate) mod serve;
 pub(crate) mod simulate;

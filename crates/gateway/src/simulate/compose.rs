@@ -10,7 +10,8 @@ use ultramotion_media::{MediaFrame, NamedTransform, PixelFormat};
 
 use super::config::{PoseMessages, SimulatorConfig};
 use super::dice::{Dice, Roll};
-use super::poses::{self, Matrix};
+use super::poses;
+use crate::receive::poses::Matrix;
 
 /// What a message is, for the books.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use ultramotion_igtlink::{Framer, FramerConfig};
 
 use super::compose::{Bundle, Fault, Outgoing, keep_alive};
 use super::config::SimulateError;
+use super::play::LOG;
 use super::summary::Books;
 
 /// More clients are turned away.
@@ -219,7 +220,7 @@ impl Shared {
             match accepted {
                 Ok((stream, peer)) => {
                     if let Err(error) = Self::admit(shared, stream, queue) {
-                        tracing::info!(%peer, %error, "turned away");
+                        tracing::warn!(%peer, %error, "turned away");
                     }
                 }
                 // The peer is gone again, or this process has too many files open: the latter would make a busy loop
@@ -248,7 +249,7 @@ impl Shared {
         state.running += 1;
         state.links.push(Link { id, parcels, stream: kept, blocked });
         shared.books().came();
-        tracing::info!(clients = state.links.len(), "a client came");
+        tracing::info!(target: LOG, clients = state.links.len(), "a client came");
         drop(state);
         shared.changed.notify_all();
         Ok(())
@@ -292,7 +293,7 @@ impl Shared {
                 Ended::Left | Ended::Stalled => counts.stalled += 1,
             }
             drop(books);
-            tracing::info!(?ended, "a connection ended");
+            tracing::info!(target: LOG, ?ended, "a connection ended");
             if by_us {
                 let _ = client_gone.recv_timeout(GRACE);
             }
@@ -360,12 +361,12 @@ impl Shared {
                         books.heard.messages += 1;
                         drop(books);
                         let header = frame.header();
-                        tracing::debug!(message = %header.type_name, device = %header.device_name, "a client sent");
+                        tracing::debug!(target: LOG, message = %header.type_name, device = %header.device_name, "a client sent");
                     }
                     Err(error) => {
                         books.heard.rejected += 1;
                         drop(books);
-                        tracing::debug!(%error, "a client sent");
+                        tracing::debug!(target: LOG, %error, "a client sent");
                         if framer.is_closed() {
                             return;
                         }

@@ -14,6 +14,8 @@ use super::connections::Connections;
 use super::dice::{Dice, Roll};
 use super::summary::{FrameCounts, MessageCounts, Summary};
 
+/// Where figures and comings and goings are logged: beside the gateway's own, which are shown unasked.
+pub(super) const LOG: &str = "ultramotion_simulator";
 /// Longest sleep, so that a stop is heard.
 const NAP: Duration = Duration::from_millis(20);
 /// How often key figures go to the log.
@@ -162,6 +164,7 @@ impl Simulator {
         let books = self.connections.books();
         let MessageCounts { offered, sent, bad_crc, halved, skipped, lost } = books.images;
         tracing::info!(
+            target: LOG,
             fps = format_args!("{:.1}", made as f64 / seconds),
             clients,
             frames = frames.made,

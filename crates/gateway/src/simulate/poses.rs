@@ -13,7 +13,7 @@ use std::f64::consts::TAU;
 
 use ultramotion_media::{MediaFrame, NamedTransform};
 
-pub(crate) type Matrix = [[f64; 4]; 4];
+use crate::receive::poses::{Matrix, product};
 
 /// The frame's transforms and the stand-ins for those that it lacks; replaces what is in `poses`.
 pub(crate) fn collect(frame: &MediaFrame, time_s: f64, poses: &mut Vec<NamedTransform>) {
@@ -84,10 +84,6 @@ pub(crate) fn between(poses: &[NamedTransform], from: &str, to: &str) -> Option<
 
 fn identity() -> Matrix {
     std::array::from_fn(|i| std::array::from_fn(|j| f64::from(u8::from(i == j))))
-}
-
-fn product(a: &Matrix, b: &Matrix) -> Matrix {
-    std::array::from_fn(|i| std::array::from_fn(|j| (0..4).map(|k| a[i][k] * b[k][j]).sum()))
 }
 
 /// Of an affine matrix; `None` if it is flat.
