@@ -7,7 +7,9 @@ use ultramotion_gateway::books::DropReason;
 use ultramotion_gateway::service::{Gateway, GatewayError};
 use ultramotion_igtlink::{Content, Image, Message, ScalarType};
 
-use crate::bench::{SOON, Scanner, client_of, config, next_of, picture, small_pipelines, time_of, wait_for};
+use crate::bench::{
+    SOON, Scanner, client_of, complaints, config, next_of, picture, small_pipelines, time_of, wait_for,
+};
 
 #[test]
 fn a_host_that_does_not_resolve_is_named_once_and_tried_on() {
@@ -71,7 +73,7 @@ fn images_that_are_no_frames_are_counted_by_reason_and_the_stream_goes_on() {
     assert_eq!(account.dropped_for(DropReason::Size), 4);
     assert_eq!(account.dropped_for(DropReason::PixelType), 4);
     assert_eq!(account.dropped_for(DropReason::Volume), 2);
-    assert_eq!(gateway.complaints(), [("pixel_type", 4), ("size", 4), ("volume", 2)]);
+    assert_eq!(complaints(&gateway), [("pixel_type", 4), ("size", 4), ("volume", 2)]);
 }
 
 /// A scanner of bytes.
@@ -110,8 +112,8 @@ fn broken_messages_are_rejected_by_reason_and_the_gateway_comes_back() {
     let mut lying = picture(0);
     lying.metadata.push("a", "b");
     let mut lying = lying.to_bytes().unwrap();
-    // Columns, behind header, extended header and the image's first 6 bytes.
-    lying[58 + 12 + 6 + 1] ^= 1;
+    // Columns of the part that the message carries, behind header, extended header and most of the image header.
+    lying[58 + 12 + 66 + 1] ^= 1;
     let crc = ultramotion_igtlink::crc64(&lying[58..]);
     lying[50..58].copy_from_slice(&crc.to_be_bytes());
     stream.write_all(&lying).unwrap();

@@ -8,7 +8,8 @@ use ultramotion_igtlink::{Client, ClientConfig, Content, Message};
 use ultramotion_pipeline::{Frame, Orchestrator, PipelineError, ResultPacket};
 
 use crate::bench::{
-    Scanner, client_of, config, next_of, picture, pipelines_after, small, small_pipelines, time_of, wait_for,
+    Scanner, client_of, complaints, config, next_of, picture, pipelines_after, small, small_pipelines,
+    time_of, wait_for,
 };
 
 #[test]
@@ -145,5 +146,5 @@ fn one_device_is_taken_and_others_are_left_aside() {
     let report = wait_for(&mut gateway, "all of it", |r| r.messages == 4 && r.account.answered == 1);
     assert_eq!(next_of(&client, "UM_Mask").header().timestamp, time_of(0));
     assert_eq!((report.account.received, report.other_images), (1, 2));
-    assert_eq!(gateway.complaints(), [("other_images", 2)]);
+    assert_eq!(complaints(&gateway), [("other_images", 2)]);
 }
