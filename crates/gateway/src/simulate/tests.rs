@@ -175,7 +175,8 @@ fn the_sources_own_times_are_kept() {
 
 #[test]
 fn who_takes_nothing_stalls_nobody() {
-    let settings = SimulatorConfig { queue: 2, wait_clients: 2, ..config(Mischief::default()) };
+    let settings =
+        SimulatorConfig { queue: 2, wait_clients: 2, pace: Pace::Hertz(60.0), ..config(Mischief::default()) };
     let simulator = Simulator::start(settings).expect("a free port");
     let address = simulator.local_addr();
     let stalled = TcpStream::connect(address).expect("a connection");
@@ -189,10 +190,10 @@ fn who_takes_nothing_stalls_nobody() {
     let summary = simulator.play(&mut source, &|| begin.elapsed() > WATCHDOG, &mut |_| {}).expect("played");
     let images = summary.images;
     assert_eq!((summary.frames.made, images.offered), (60, 120), "{summary:?}");
-    assert!(images.skipped > 0 && images.lost > 0 && images.sent > 60 / 2, "{summary:?}");
+    assert!(images.skipped > 0 && images.lost > 0 && images.sent > 20, "{summary:?}");
     assert_eq!(images.offered, images.sent + images.skipped + images.lost, "{summary:?}");
     assert_eq!(summary.connections.stalled, 1, "{summary:?}");
-    assert!(good.join().expect("no panic") > 30 << 20, "the other one has got its images");
+    assert!(good.join().expect("no panic") > 10 << 20, "the other one has got its images");
     drop(stalled);
 }
 
