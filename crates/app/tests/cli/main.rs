@@ -7,6 +7,7 @@
 mod bad_input;
 mod help;
 mod images;
+mod live;
 mod models;
 mod modes;
 mod program;
