@@ -27,8 +27,8 @@ struct Kind {
 }
 
 impl Complaints {
-    /// Logs a problem if it is the first of its kind, and counts it.
-    pub fn say(&self, kind: &'static str, problem: impl fmt::Display) {
+    /// Logs a problem if it is the first of its kind, and counts it. Returns whether it was logged.
+    pub fn say(&self, kind: &'static str, problem: impl fmt::Display) -> bool {
         let first = {
             let mut kinds = self.lock();
             let entry = kinds.entry(kind).or_default();
@@ -38,6 +38,7 @@ impl Complaints {
         if first {
             tracing::warn!("{problem} (said once, counted as {kind})");
         }
+        first
     }
 
     /// The problem is over: the next of its kind is news again.

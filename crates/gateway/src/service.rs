@@ -130,6 +130,8 @@ struct Snapshot {
 const TICK: Duration = Duration::from_millis(100);
 /// A connected scanner without frames for so long is said to be silent.
 const SILENT_AFTER: Duration = Duration::from_secs(2);
+/// A connection with frames that lasted so long was a good one.
+const GOOD_CONNECTION: Duration = Duration::from_secs(10);
 /// Results that may wait to be recorded before the pipeline waits.
 const RECORD_QUEUE: usize = 8;
 /// How long the end waits for the frame in work. With what the server waits for slow clients it is below a second.
@@ -286,11 +288,14 @@ impl Shared {
     fn receive(&self) -> Result<(), BoxError> {
         let mut receiver = Receiver::of(Arc::clone(&self.source), &self.config.source);
         let mut last_frame = Instant::now();
+        let (mut connected_at, mut frames, mut news) = (Instant::now(), 0u64, true);
+        let complaints = &self.source.complaints;
         while !self.stop.is_set() {
             match receiver.next(TICK) {
                 Ok(Received::Frame(frame)) => {
                     last_frame = Instant::now();
-                    self.source.complaints.over("silent");
+                    frames += 1;
+                    complaints.over("silent");
                     self.put(frame);
                 }
                 Ok(Received::Poses(message)) if self.config.output.transforms => {
@@ -298,15 +303,22 @@ impl Shared {
                 }
                 Ok(Received::Poses(_) | Received::Other) => {}
                 Ok(Received::Connected { peer }) => {
-                    tracing::info!("connected to the scanner at {peer}");
+                    if news {
+                        tracing::info!("connected to the scanner at {peer}");
+                    }
                     last_frame = Instant::now();
+                    (connected_at, frames) = (last_frame, 0);
                     if self.status.state() == GatewayState::SourceLost {
                         self.say(GatewayState::Waiting, Timestamp::now());
                     }
                 }
                 Ok(Received::Disconnected { reason: Disconnect::Shutdown }) => {}
                 Ok(Received::Disconnected { reason }) => {
-                    tracing::warn!("lost the scanner: {reason}");
+                    // A connection that went well is news again when it ends; one that flutters is not.
+                    if frames > 0 && connected_at.elapsed() >= GOOD_CONNECTION {
+                        complaints.over("disconnected");
+                    }
+                    news = complaints.say("disconnected", format_args!("lost the scanner: {reason}"));
                     if !self.source.link.stats().connected {
                         self.say(GatewayState::SourceLost, Timestamp::now());
                     }

@@ -1,5 +1,6 @@
 //! `ultramotion serve`: the live gateway.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -57,6 +58,8 @@ pub(crate) struct Args {
 
 /// How long Ctrl-C may go unheard.
 const NAP: Duration = Duration::from_millis(20);
+/// How fresh the page for Prometheus is where no lines are wanted.
+const METRICS_EVERY: Duration = Duration::from_secs(1);
 
 #[allow(clippy::print_stdout, clippy::print_stderr)] // figures are the command's output
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
@@ -101,31 +104,37 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     }
 
     let every = Duration::try_from_secs_f64(report.every_s).ok().filter(|every| !every.is_zero());
-    let mut due = every.map(|every| Instant::now() + every);
+    // The page for Prometheus is kept fresh also where no lines are wanted.
+    let fresh = every.or(report.metrics.map(|_| METRICS_EVERY));
+    let mut due = fresh.map(|every| Instant::now() + every);
     while !interrupt.is_set() {
         thread::sleep(NAP);
-        if let (Some(at), Some(every)) = (due, every)
-            && at <= Instant::now()
-        {
-            let figures = gateway.report();
-            println!("{}", if report.json { figures.json() } else { figures.to_string() });
-            due = Some((at + every).max(Instant::now()));
+        let Some((at, period)) = due.zip(fresh).filter(|(at, _)| *at <= Instant::now()) else { continue };
+        let figures = gateway.report();
+        if every.is_some() {
+            say(&if report.json { figures.json() } else { figures.to_string() });
         }
+        due = Some((at + period).max(Instant::now()));
     }
     let complaints = gateway.complaints();
     let last = gateway.stop();
     if report.json {
-        println!("{}", last.json());
+        say(&last.json());
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{last}");
-    println!("stopped by Ctrl-C after {:.1} s", last.time_s);
-    println!("{}", last.summary());
+    say(&last.to_string());
+    say(&format!("stopped by Ctrl-C after {:.1} s", last.time_s));
+    say(&last.summary());
     for (kind, count) in complaints {
-        println!("complaint    {kind}: {count}");
+        say(&format!("complaint    {kind}: {count}"));
     }
-    println!("Research software, not a medical device.");
+    say("Research software, not a medical device.");
     Ok(ExitCode::SUCCESS)
+}
+
+/// A line of output. A service goes on when nobody reads its figures any more.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// A wrong setting is the configuration's fault.

@@ -8,6 +8,7 @@ mod bad_input;
 mod help;
 mod igtl;
 mod images;
+mod live;
 mod models;
 mod modes;
 mod program;
