@@ -28,10 +28,10 @@ use crate::evaluation::report::{FrameFigures, Report, SequenceReport};
 use crate::evaluation::spacing::Spacing;
 use crate::evaluation::tally::{ClassTally, overall};
 use crate::evaluation::truth::{self, TrueObject};
-use crate::record::binary_mask;
 use crate::settings::{PipelineArgs, Settings};
 use crate::source;
 use crate::usage::usage;
+use ultramotion_gateway::record::binary_mask;
 
 /// What `--help` says below the options.
 const HELP: &str = "\

@@ -26,6 +26,11 @@ fn eval() {
 }
 
 #[test]
+fn serve() {
+    insta::assert_snapshot!(help(&["serve", "--help"]));
+}
+
+#[test]
 fn parity() {
     insta::assert_snapshot!(help(&["parity", "--help"]));
 }
@@ -48,6 +53,16 @@ fn models() {
 #[test]
 fn models_convert() {
     insta::assert_snapshot!(help(&["models", "convert", "--help"]));
+}
+
+#[test]
+fn simulate() {
+    insta::assert_snapshot!(help(&["simulate", "--help"]));
+}
+
+#[test]
+fn igtl_decode() {
+    insta::assert_snapshot!(help(&["igtl", "decode", "--help"]));
 }
 
 #[test]
