@@ -102,6 +102,9 @@ struct Shared {
     started: Instant,
 }
 
+/// What a stage does until it ends or dies.
+type StageBody = Box<dyn FnMut(&Shared) -> Result<(), BoxError> + Send>;
+
 /// Times since the last report.
 #[derive(Default)]
 struct Timings {
@@ -167,7 +170,7 @@ impl Gateway {
             server,
             names,
         });
-        let mut stage = |name, mut body: Box<dyn FnMut(&Shared) -> Result<(), BoxError> + Send>| {
+        let mut stage = |name, mut body: StageBody| {
             let shared = Arc::clone(&shared);
             supervisor.start(name, move || body(&shared)).map_err(GatewayError::Thread)
         };
