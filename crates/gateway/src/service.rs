@@ -30,7 +30,8 @@ use ultramotion_pipeline::{Frame, Orchestrator, PipelineError, ResultPacket};
 use crate::books::{Account, DropReason};
 use crate::config::{ConfigError, GatewayConfig};
 use crate::metrics::{MetricsError, MetricsPage};
-use crate::receive::{LinkError, LiveFrame, Received, Receiver, SourceState, poses};
+use crate::receive::poses::chain_of_device;
+use crate::receive::{LinkError, LiveFrame, Received, Receiver, SourceState};
 use crate::record::{RecordError, Recorder};
 use crate::report::Report;
 use crate::send::{Answer, Composer, DeviceNames, GatewayState, StatusBoard, header_version};
@@ -395,10 +396,12 @@ impl Shared {
     /// A result to those who send and record it.
     fn hand_on(&self, frame: LiveFrame, packet: ResultPacket) {
         // Only now: poses come after the image that they belong to, most of the time.
-        let source = &self.config.source;
+        let configured = &self.config.source.image_to_tracker;
+        let by_name = || chain_of_device(&frame.device.to_string_lossy());
+        let names = if configured.is_empty() { &by_name() } else { configured };
         let (poses, tracker_from_image) = self.source.with_poses(|book| {
             let poses = book.at(frame.timestamp);
-            let chain = poses::chain(&source.image_to_tracker, &poses, book.fixed());
+            let chain = book.chain(names, &poses);
             (poses, chain)
         });
         let answer = Arc::new(Answer { frame, packet, poses, tracker_from_image });
