@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, anyhow};
 use indicatif::ProgressBar;
 use ultramotion_engine::Device;
+use ultramotion_gateway::record::binary_mask;
 use ultramotion_media::MediaFrame;
 use ultramotion_media::mask::BinaryMask;
 use ultramotion_media::sink::OverlayObject;
