@@ -32,7 +32,6 @@ use crate::evaluation::truth::{self, TrueObject};
 use crate::settings::{PipelineArgs, Settings};
 use crate::source;
 use crate::usage::usage;
-use ultramotion_gateway::record::binary_mask;
 
 /// What `--help` says below the options.
 const HELP: &str = "\
