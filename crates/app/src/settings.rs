@@ -156,10 +156,16 @@ fn read(path: &Path) -> Result<File> {
         });
         let mut reason = error.message().trim_end().replace('\n', "; ");
         // The parser speaks of its own types.
-        for (rust, plain) in
-            [("usize", "a whole number"), ("u32", "a whole number, 0 or more"), ("f32", "a number")]
-        {
-            reason = reason.replace(&format!("expected {rust}"), &format!("expected {plain}"));
+        for (rust, plain) in [
+            ("expected usize", "expected a whole number"),
+            ("expected u64", "expected a whole number, 0 or more"),
+            ("expected u32", "expected a whole number, 0 or more"),
+            ("expected u16", "expected a whole number, 0 or more"),
+            ("expected f64", "expected a number"),
+            ("expected f32", "expected a number"),
+            ("invalid socket address syntax", "this is no address with a port, such as 127.0.0.1:18945"),
+        ] {
+            reason = reason.replace(rust, plain);
         }
         usage(format!("the configuration '{}'{place}: {reason}", path.display()))
     })

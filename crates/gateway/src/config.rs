@@ -265,7 +265,8 @@ impl SourceConfig {
         duration_s("source.keep_alive_s", self.keep_alive_s)?;
         let longest = self.reconnect_longest_ms as usize;
         in_range("source.reconnect_longest_ms", longest, 10, 60_000, "10 to 60000")?;
-        if let Some([low, high]) = self.window.filter(|[low, high]| !(low < high)) {
+        let ordered = |[low, high]: &[f64; 2]| low.is_finite() && high.is_finite() && low < high;
+        if let Some([low, high]) = self.window.filter(|window| !ordered(window)) {
             let value = format!("[{low}, {high}]");
             return Err(ConfigError::Range {
                 key: "source.window",

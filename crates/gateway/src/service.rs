@@ -102,6 +102,9 @@ struct Shared {
     started: Instant,
 }
 
+/// What a stage does until it ends or dies.
+type StageBody = Box<dyn FnMut(&Shared) -> Result<(), BoxError> + Send>;
+
 /// Times since the last report.
 #[derive(Default)]
 struct Timings {
@@ -134,8 +137,9 @@ const SILENT_AFTER: Duration = Duration::from_secs(2);
 const GOOD_CONNECTION: Duration = Duration::from_secs(10);
 /// Results that may wait to be recorded before the pipeline waits.
 const RECORD_QUEUE: usize = 8;
-/// How long the end waits for the frame in work. With what the server waits for slow clients it is below a second.
-const LAST_FRAME: Duration = Duration::from_millis(500);
+/// How long the end waits for all stages, and so for the frame in work. With what the server waits for slow clients it
+/// is below a second.
+const LAST_FRAME: Duration = Duration::from_millis(450);
 /// How long the end waits for a recording to be completed: its header, which comes first, is written last.
 const LAST_RECORD: Duration = Duration::from_secs(600);
 
@@ -167,7 +171,7 @@ impl Gateway {
             server,
             names,
         });
-        let mut stage = |name, mut body: Box<dyn FnMut(&Shared) -> Result<(), BoxError> + Send>| {
+        let mut stage = |name, mut body: StageBody| {
             let shared = Arc::clone(&shared);
             supervisor.start(name, move || body(&shared)).map_err(GatewayError::Thread)
         };
@@ -261,24 +265,27 @@ impl Gateway {
     /// clients, completes the recording. Takes less than a second, but for a long recording.
     pub fn stop(mut self) -> Report {
         let shared = Arc::clone(&self.shared);
-        self.supervisor.stop().set();
+        let deadline = Instant::now() + LAST_FRAME;
+        let supervisor = &self.supervisor;
+        let ended = |stage| supervisor.wait(stage, deadline.saturating_duration_since(Instant::now()));
+        supervisor.stop().set();
         shared.waiting.close();
-        self.supervisor.wait("receive", LAST_FRAME);
+        ended("receive");
         while let Some(frame) = shared.waiting.take() {
             shared.queue.fetch_sub(1, Relaxed);
             frame.ticket.dropped(DropReason::Shutdown);
         }
-        self.supervisor.wait("pipeline", LAST_FRAME);
+        ended("pipeline");
         shared.answers.close();
-        self.supervisor.wait("send", LAST_FRAME);
+        ended("send");
         shared.say(GatewayState::ShuttingDown, Timestamp::now());
+        ended("clients");
         // Without a sender the recorder knows that nothing more comes.
         drop(shared.recording().take());
-        if !self.supervisor.wait("record", LAST_FRAME) {
+        if !ended("record") {
             tracing::info!("completing the recording");
-            self.supervisor.wait("record", LAST_RECORD);
+            supervisor.wait("record", LAST_RECORD);
         }
-        self.supervisor.wait("clients", 2 * TICK);
         self.report()
     }
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ultramotion_gateway::receive::{Received, Receiver};
 use ultramotion_gateway::record::{ResultLine, binary_masks};
-use ultramotion_igtlink::{Disconnect, RecvError};
+use ultramotion_igtlink::{ConnectError, Disconnect, RecvError};
 use ultramotion_media::sink::{JsonLines, Overlay, OverlayObject};
 use ultramotion_media::source::FrameSource;
 use ultramotion_media::{MediaError, MediaFrame};
@@ -256,6 +256,11 @@ fn read_scanner(
                 let poses = receiver.state().with_poses(|book| book.at(frame.timestamp));
                 mailbox.put(Ok(frame.take_media(&poses)));
                 frame.ticket.answered();
+            }
+            Ok(Received::ConnectFailed(ConnectError::Connect { address, source })) => {
+                // The kind alone: the system's own words differ from one to the next.
+                let why = source.kind();
+                bail!("cannot connect to {address}: {why}; is the scanner's server running there?")
             }
             Ok(Received::ConnectFailed(error)) => return Err(error.into()),
             Ok(Received::Disconnected { reason }) => {

@@ -25,15 +25,19 @@ use crate::usage::usage;
 /// started again. Each second a line of figures goes to standard output, messages for people to standard error.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  ultramotion serve                                    PlusServer here in, results at localhost:18945
-  ultramotion serve --connect plus.local:18944         PlusServer elsewhere
-  ultramotion serve --print-config > serve.toml        every setting with its default and what it means
+  ultramotion serve                              a PlusServer here; results at localhost:18945
+  ultramotion serve --connect plus.local:18944   a PlusServer elsewhere
+  ultramotion serve --print-config > serve.toml  every setting, with its default and what it means
   ultramotion serve --config serve.toml
-  ultramotion serve --record session                   keeps session/frames.igs.mha and session/results.jsonl;
-  ultramotion run session/frames.igs.mha               computes the same from them again
+  ultramotion serve --record session             keeps session/frames.igs.mha and results.jsonl
+  ultramotion run session/frames.igs.mha         computes the same from them again
 
-3D Slicer: OpenIGTLinkIF, a connector as client of localhost, port 18945. UM_Mask is the outline as an image,
-UM_Contours as a model. Poses from the scanner are passed on under their own names.")]
+Every frame is answered or counted as dropped, for a reason. Each second a line of figures goes to
+standard output; --json makes it an object. Messages for people go to standard error.
+
+3D Slicer: in OpenIGTLinkIF add a connector, as client, to localhost and port 18945. UM_Contours are
+the outlines as a model, UM_Mask is an image with the identity of the structure at each pixel; poses
+from the scanner are passed on under their own names.")]
 pub(crate) struct Args {
     /// The scanner's server, instead of source.connect
     #[arg(long, value_name = "HOST:PORT")]

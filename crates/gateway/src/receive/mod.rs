@@ -131,7 +131,7 @@ impl SourceState {
         *self.device.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether images of this device are taken. The first one seen is, unless one is configured.
+    /// Whether images of this device are taken. The first one seen on a connection is, unless one is configured.
     fn takes(&self, device: DeviceName) -> bool {
         let mut taken = self.device.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.is_empty() {
@@ -146,6 +146,7 @@ impl SourceState {
 pub struct Receiver {
     state: Arc<SourceState>,
     window: Option<[f64; 2]>,
+    any_device: bool,
     pool: Arc<PixelPool>,
     source: Arc<str>,
 }
@@ -158,7 +159,8 @@ impl Receiver {
 
     /// Receives from an open source.
     pub fn of(state: Arc<SourceState>, config: &SourceConfig) -> Self {
-        Receiver { state, window: config.window, pool: Arc::default(), source: "".into() }
+        let any_device = config.device.is_empty();
+        Receiver { state, window: config.window, any_device, pool: Arc::default(), source: "".into() }
     }
 
     /// What became of the frames.
@@ -183,6 +185,7 @@ impl Receiver {
             }
             LinkEvent::Connected { peer } => {
                 complaints.over("connect");
+                self.forget_device();
                 Received::Connected { peer }
             }
             LinkEvent::Disconnected { reason } => Received::Disconnected { reason },
@@ -195,6 +198,15 @@ impl Receiver {
                 Received::Other
             }
         })
+    }
+
+    /// A scanner that comes back may have another device to give, unless one is configured. Where several can connect,
+    /// the first one's stays.
+    fn forget_device(&mut self) {
+        if self.any_device && matches!(self.state.link, Link::Client(..)) {
+            *self.state.device.lock().unwrap_or_else(PoisonError::into_inner) = DeviceName::EMPTY;
+            self.source = "".into();
+        }
     }
 
     fn take(&mut self, frame: Frame) -> Received {

@@ -231,8 +231,8 @@ fn rotation_of(m: &Matrix) -> Option<[f64; 4]> {
         for other in row..3 {
             let dot: f64 = (0..3).map(|k| m[row][k] * m[other][k]).sum();
             let expected = if row == other { 1.0 } else { 0.0 };
-            // Written so that NaN is no rotation.
-            if !((dot - expected).abs() < 1e-3) {
+            // NaN is in no range, and so no rotation.
+            if !(-1e-3..=1e-3).contains(&(dot - expected)) {
                 return None;
             }
         }

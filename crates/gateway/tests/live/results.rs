@@ -155,8 +155,8 @@ fn header_version_1_has_no_metadata_and_outputs_can_be_off() {
     for device in ["XContours", "XObjects"] {
         let message = loop {
             let message = next_of_any(&client);
-            // How often the state changes is a matter of time.
-            if message.header().device_name != "XStatus" {
+            // Changes of state and keep-alives are a matter of time.
+            if message.header().type_name != "STATUS" {
                 break message;
             }
         };

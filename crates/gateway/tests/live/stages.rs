@@ -4,7 +4,7 @@ use std::sync::mpsc;
 
 use ultramotion_gateway::books::DropReason;
 use ultramotion_gateway::service::{Gateway, Perceive};
-use ultramotion_igtlink::{Client, ClientConfig, Content, Message};
+use ultramotion_igtlink::{Client, ClientConfig, Content, Message, Server, ServerConfig};
 use ultramotion_pipeline::{Frame, Orchestrator, PipelineError, ResultPacket};
 
 use crate::bench::{
@@ -147,4 +147,21 @@ fn one_device_is_taken_and_others_are_left_aside() {
     assert_eq!(next_of(&client, "UM_Mask").header().timestamp, time_of(0));
     assert_eq!((report.account.received, report.other_images), (1, 2));
     assert_eq!(complaints(&gateway), [("other_images", 2)]);
+}
+
+#[test]
+fn a_scanner_that_comes_back_may_have_another_device() {
+    let scanner = Scanner::new();
+    let address: std::net::SocketAddr = scanner.address().parse().unwrap();
+    let gateway = Gateway::start(config(scanner.address()), small_pipelines()).unwrap();
+    let client = client_of(&gateway);
+    scanner.wait_for_gateway();
+    scanner.send(&picture(0));
+    assert_eq!(next_of(&client, "UM_Mask").message().unwrap().metadata.get("Source").unwrap(), "Image_Probe");
+    scanner.server.shutdown();
+    let scanner = Scanner { server: Server::start(ServerConfig::listening_on(address)).unwrap() };
+    scanner.wait_for_gateway();
+    scanner.send(&Message { device_name: "Image_Other".parse().unwrap(), ..picture(1) });
+    assert_eq!(next_of(&client, "UM_Mask").message().unwrap().metadata.get("Source").unwrap(), "Image_Other");
+    assert_eq!(gateway.stop().other_images, 0);
 }
