@@ -5,6 +5,7 @@
 
 mod commands;
 mod device;
+mod evaluation;
 mod interrupt;
 mod settings;
 mod source;
@@ -44,6 +45,8 @@ enum Command {
     Run(commands::run::Args),
     /// The live gateway: frames from a scanner in, tracked outlines to 3D Slicer and others out
     Serve(commands::serve::Args),
+    /// Measure the models on images with masks: AP, Dice, outline distances, identities
+    Eval(commands::eval::Args),
     /// Compare the networks with outputs of the official implementations
     Parity(commands::parity::Args),
     /// Time a whole frame, or one network alone
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => commands::run::run(args),
         Command::Serve(args) => commands::serve::run(args),
+        Command::Eval(args) => commands::eval::run(args),
         Command::Parity(args) => commands::parity::run(args),
         Command::Bench(args) => commands::bench::run(args),
         Command::Audit(args) => commands::audit::run(args),

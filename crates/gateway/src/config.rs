@@ -69,7 +69,8 @@ pub struct SourceConfig {
     pub window: Option<[f64; 2]>,
     /// How far a pose may be from a frame in time, milliseconds.
     pub pose_tolerance_ms: f64,
-    /// Names of the transforms that lead from the image's frame to the tracker's, the first one first.
+    /// Names of the transforms that lead from the frame that images are placed in to the tracker's, the first one
+    /// first. Empty to conclude them from the device's name: [`chain_of_device`](crate::receive::poses::chain_of_device).
     pub image_to_tracker: Vec<String>,
     /// Transforms that do not change, such as a calibration: 16 numbers, by rows, millimetres.
     pub transforms: BTreeMap<String, [f64; 16]>,
@@ -89,7 +90,7 @@ impl Default for SourceConfig {
             reconnect_longest_ms: 500,
             window: None,
             pose_tolerance_ms: 100.0,
-            image_to_tracker: vec!["ImageToProbe".into(), "ProbeToTracker".into()],
+            image_to_tracker: Vec::new(),
             transforms: BTreeMap::new(),
         }
     }

@@ -30,7 +30,8 @@ use ultramotion_pipeline::{Frame, Orchestrator, PipelineError, ResultPacket};
 use crate::books::{Account, DropReason};
 use crate::config::{ConfigError, GatewayConfig};
 use crate::metrics::{MetricsError, MetricsPage};
-use crate::receive::{LinkError, LiveFrame, Received, Receiver, SourceState, poses};
+use crate::receive::poses::chain_of_device;
+use crate::receive::{LinkError, LiveFrame, Received, Receiver, SourceState};
 use crate::record::{RecordError, Recorder};
 use crate::report::Report;
 use crate::send::{Answer, Composer, DeviceNames, GatewayState, StatusBoard, header_version};
@@ -178,7 +179,17 @@ impl Gateway {
         let mut build = build;
         stage("send", Box::new(Shared::send))?;
         stage("clients", Box::new(Shared::serve_clients))?;
-        stage("pipeline", Box::new(move |shared| shared.compute(&mut build)))?;
+        let mut lives = 0u64;
+        stage(
+            "pipeline",
+            Box::new(move |shared| {
+                if lives > 0 {
+                    shared.say(GatewayState::Rebuilding, Timestamp::now());
+                }
+                lives += 1;
+                shared.compute(&mut build, lives - 1)
+            }),
+        )?;
         if let Some(recorder) = recorder.zip(to_record) {
             let mut slot = Some(recorder);
             stage("record", Box::new(move |shared| shared.record(&mut slot)))?;
@@ -359,7 +370,7 @@ impl Shared {
     }
 
     /// Mailbox through the pipeline.
-    fn compute(&self, build: &mut BuildPipeline) -> Result<(), BoxError> {
+    fn compute(&self, build: &mut BuildPipeline, pipelines_before: u64) -> Result<(), BoxError> {
         let mut pipeline = build()?;
         let max_lag = Duration::from_millis(self.config.stream.max_lag_ms);
         while let Some(frame) = self.waiting.take() {
@@ -377,7 +388,7 @@ impl Shared {
                 Ok(packet) => {
                     let packet = packet.clone();
                     Timings::note(&mut self.timings().pipeline_ms, start.elapsed());
-                    self.hand_on(frame, packet);
+                    self.hand_on(frame, packet, pipelines_before);
                 }
                 Err(error) => {
                     frame.ticket.dropped(DropReason::Pipeline);
@@ -393,15 +404,17 @@ impl Shared {
     }
 
     /// A result to those who send and record it.
-    fn hand_on(&self, frame: LiveFrame, packet: ResultPacket) {
+    fn hand_on(&self, frame: LiveFrame, packet: ResultPacket, pipelines_before: u64) {
         // Only now: poses come after the image that they belong to, most of the time.
-        let source = &self.config.source;
+        let configured = &self.config.source.image_to_tracker;
+        let by_name = || chain_of_device(&frame.device.to_string_lossy());
+        let names = if configured.is_empty() { &by_name() } else { configured };
         let (poses, tracker_from_image) = self.source.with_poses(|book| {
             let poses = book.at(frame.timestamp);
-            let chain = poses::chain(&source.image_to_tracker, &poses, book.fixed());
+            let chain = book.chain(names, &poses);
             (poses, chain)
         });
-        let answer = Arc::new(Answer { frame, packet, poses, tracker_from_image });
+        let answer = Arc::new(Answer { frame, packet, poses, tracker_from_image, pipelines_before });
         let recording = self.recording().clone();
         if let Some(recording) = recording {
             // Fails when the recording has ended, of which that stage has spoken.

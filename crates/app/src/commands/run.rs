@@ -125,7 +125,7 @@ fn compile_ahead(source: &mut dyn FrameSource, pipeline: &mut Orchestrator) -> R
     Ok(source.rewind()?)
 }
 
-fn progress_bar(total: Option<u64>) -> ProgressBar {
+pub(super) fn progress_bar(total: Option<u64>) -> ProgressBar {
     let target = if std::io::stderr().is_terminal() {
         ProgressDrawTarget::stderr()
     } else {

@@ -85,12 +85,18 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let interrupt = Interrupt::listen();
     // What is wrong with models and device is said before anybody connects.
     let mut first = Some(settings.build(args.device.open()?)?);
-    let (again, device) = (settings.clone(), args.device);
+    let (again, mut device) = (settings.clone(), args.device);
+    let mut computes_on = "";
     let build: BuildPipeline = Box::new(move || {
+        if device.device == "auto" && !matches!(computes_on, "" | "cpu") {
+            tracing::warn!("the pipeline died on {computes_on}: it computes on the CPU from now on");
+            device.device = "cpu".to_owned();
+        }
         let pipeline = match first.take() {
             Some(pipeline) => pipeline,
             None => again.build(device.open()?)?,
         };
+        computes_on = pipeline.device().name();
         Ok(Box::new(pipeline) as Box<dyn Perceive>)
     });
     let mut gateway = Gateway::start(settings.gateway.clone(), build).map_err(|error| match error {

@@ -26,6 +26,11 @@ fn serve() {
 }
 
 #[test]
+fn eval() {
+    insta::assert_snapshot!(help(&["eval", "--help"]));
+}
+
+#[test]
 fn parity() {
     insta::assert_snapshot!(help(&["parity", "--help"]));
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod eval;
 mod help;
 mod igtl;
 mod images;

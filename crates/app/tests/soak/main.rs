@@ -310,7 +310,7 @@ fn the_books_agree_whatever_happens() {
     let shelf = program::shelf();
     let settings = format!(
         "detector = {:?}\nsegmenter = {:?}\nscore_threshold = 0.05\nmax_objects = 4\n\
-         [source]\nconnect = {scanner_address:?}\nimage_to_tracker = [\"ReferenceToTracker\"]\n\
+         [source]\nconnect = {scanner_address:?}\n\
          [output]\nlisten = \"127.0.0.1:0\"\nqueue = 512\nstall_timeout_s = 5.0\n\
          [report]\njson = true\n",
         shelf.detector(),

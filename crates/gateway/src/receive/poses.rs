@@ -19,7 +19,6 @@ pub type Matrix = [[f64; 4]; 4];
 const KEPT_POSES: usize = 256;
 /// Names that are kept. More are somebody's mistake, and must not take memory.
 const KEPT_NAMES: usize = 64;
-/// Links of a chain of transforms.
 const IDENTITY: Matrix =
     [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]];
 
@@ -164,28 +163,33 @@ impl PoseBook {
     /// The product of a chain of transforms, the first name applied first: of poses that were matched to a frame, and
     /// of those that never change. None if one is missing or invalid.
     pub fn chain(&self, names: &[String], poses: &[MatchedPose]) -> Option<Matrix> {
-        chain(names, poses, &self.fixed)
-    }
-
-    /// The transforms that never change.
-    pub fn fixed(&self) -> &BTreeMap<String, Matrix> {
-        &self.fixed
+        names.iter().try_fold(IDENTITY, |so_far, name| {
+            let tracked = poses.iter().find(|pose| pose.name == name.as_str());
+            let link = match tracked {
+                Some(pose) => pose.valid.then_some(&pose.matrix),
+                None => self.fixed.get(name),
+            };
+            Some(product(link?, &so_far))
+        })
     }
 }
 
-/// See [`PoseBook::chain`]. None also for a chain without links.
-pub fn chain(names: &[String], poses: &[MatchedPose], fixed: &BTreeMap<String, Matrix>) -> Option<Matrix> {
-    if names.is_empty() {
-        return None;
+/// The transforms from the frame that a device's images are placed in to the tracker's. PlusServer calls a device
+/// after both, `Image_Reference`; a name that says nothing is taken for an image in its own frame.
+///
+/// ```
+/// use ultramotion_gateway::receive::poses::chain_of_device;
+///
+/// assert_eq!(chain_of_device("Image_Reference"), ["ReferenceToTracker"]);
+/// assert_eq!(chain_of_device("Image"), ["ImageToProbe", "ProbeToTracker"]);
+/// assert!(chain_of_device("Image_Tracker").is_empty());
+/// ```
+pub fn chain_of_device(device: &str) -> Vec<String> {
+    match device.rsplit_once('_').map_or("Image", |(_, frame)| frame) {
+        "" | "Image" => vec!["ImageToProbe".into(), "ProbeToTracker".into()],
+        "Tracker" => Vec::new(),
+        frame => vec![format!("{frame}ToTracker")],
     }
-    names.iter().try_fold(IDENTITY, |so_far, name| {
-        let tracked = poses.iter().find(|pose| pose.name == name.as_str());
-        let link = match tracked {
-            Some(pose) => pose.valid.then_some(&pose.matrix),
-            None => fixed.get(name),
-        };
-        Some(product(link?, &so_far))
-    })
 }
 
 /// `a * b`.
@@ -388,7 +392,7 @@ mod tests {
         let tracker_from_image = book.chain(&names(&["ImageToProbe", "ProbeToTracker"]), &poses).unwrap();
         assert_eq!(moved(&tracker_from_image, [1.0, 2.0, 3.0]), [12.0, 4.0, 6.0]);
         assert_eq!(book.chain(&names(&["ImageToProbe", "NeedleToTracker"]), &poses), None);
-        assert_eq!(book.chain(&[], &poses), None);
+        assert_eq!(book.chain(&[], &poses), Some(IDENTITY));
     }
 
     /// A unit quaternion, and a place.

@@ -3,8 +3,9 @@
 //! A [`Recorder`] writes every frame that was computed, with the poses at its time, to `frames.igs.mha`, and what was
 //! found in it to `results.jsonl`, in the form of `ultramotion run`. The frames are those that the pipeline saw, in
 //! its order, with their timestamps to the last digit, so `ultramotion run` on the recording finds the same again,
-//! frame for frame. Where the size or format of the frames changes, `frames-2.igs.mha` and `results-2.jsonl` begin;
-//! those alone do not know the tracks of the first part.
+//! frame for frame. `frames-2.igs.mha` and `results-2.jsonl` begin where a pipeline died and another took over, which
+//! knew no tracks, as the replay does; and where the size or format of the frames changes, which tracks outlive, so that
+//! identities of such a part differ in its replay.
 //!
 //! The sequence's header holds every frame's time and comes first, so a file is complete only when the recording
 //! ends; until then its pixels are in `frames.igs.mha.part`.
@@ -52,10 +53,10 @@ pub struct Recorder {
     part: Option<Part>,
 }
 
-/// Frames of one size and format.
+/// Frames of one size and format, computed by one pipeline.
 #[derive(Debug)]
 struct Part {
-    format: (usize, usize, PixelFormat),
+    kind: (usize, usize, PixelFormat, u64),
     name: String,
     frames: SequenceWriter,
     lines: JsonLines,
@@ -85,8 +86,8 @@ impl Recorder {
     /// Adds a frame with its poses and results.
     pub fn write(&mut self, answer: &Answer) -> Result<(), RecordError> {
         let frame = &answer.frame;
-        let format = (frame.width(), frame.height(), frame.format);
-        if self.part.as_ref().is_some_and(|part| part.format != format) {
+        let kind = (frame.width(), frame.height(), frame.format, answer.pipelines_before);
+        if self.part.as_ref().is_some_and(|part| part.kind != kind) {
             self.finish_part()?;
         }
         if self.part.is_none() {
@@ -100,7 +101,7 @@ impl Recorder {
                 ..Layout::grey8(frame.width(), frame.height())
             };
             self.part = Some(Part {
-                format,
+                kind,
                 name: frames.display().to_string(),
                 frames: SequenceWriter::create(&frames, layout)?,
                 lines: JsonLines::create(&lines)?,

@@ -45,6 +45,8 @@ pub struct Answer {
     pub poses: Vec<MatchedPose>,
     /// From the frame that the image is placed in to the tracker's, if the poses for it are there.
     pub tracker_from_image: Option<Matrix>,
+    /// How many pipelines there were before the one that computed it. Each begins its tracks anew.
+    pub pipelines_before: u64,
 }
 
 /// Names of the devices that results are sent as.

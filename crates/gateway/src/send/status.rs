@@ -17,6 +17,8 @@ pub enum GatewayState {
     Silent,
     /// The scanner is gone.
     SourceLost,
+    /// The pipeline died and is built again.
+    Rebuilding,
     /// Frames come; the structures are `VISIBLE`, `RELOCALIZING` or `LOST`.
     Scene(&'static str),
     /// The service ends.
@@ -30,6 +32,7 @@ impl GatewayState {
             GatewayState::Waiting => "WAITING",
             GatewayState::Silent => "SILENT",
             GatewayState::SourceLost => "SOURCE_LOST",
+            GatewayState::Rebuilding => "REBUILDING",
             GatewayState::Scene(name) => name,
             GatewayState::ShuttingDown => "SHUTTING_DOWN",
         }
@@ -41,6 +44,9 @@ impl GatewayState {
             GatewayState::Waiting => (StatusCode::NotReady, "waiting for frames from the scanner"),
             GatewayState::Silent => (StatusCode::TimeOut, "the scanner is connected but sends no frames"),
             GatewayState::SourceLost => (StatusCode::TimeOut, "the connection to the scanner is lost"),
+            GatewayState::Rebuilding => {
+                (StatusCode::UnknownError, "the pipeline died and is built again; tracks begin anew")
+            }
             GatewayState::Scene("VISIBLE") => (StatusCode::Ok, "structures are in sight"),
             GatewayState::Scene("RELOCALIZING") => {
                 (StatusCode::Busy, "structures were in sight a moment ago and are looked for")

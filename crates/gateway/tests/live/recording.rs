@@ -4,12 +4,13 @@ use std::path::Path;
 
 use serde_json::Value;
 use ultramotion_gateway::record::{ResultLine, binary_masks};
-use ultramotion_gateway::service::{Gateway, GatewayError};
+use ultramotion_gateway::service::{Gateway, GatewayError, Perceive};
 use ultramotion_igtlink::{Content, Image, Message, Transform};
 use ultramotion_media::MediaFrame;
 use ultramotion_pipeline::{Frame, PixelFormat};
 
 use crate::bench::{Scanner, client_of, config, next_of, picture, small, small_pipelines, time_of, wait_for};
+use crate::stages::Mortal;
 
 /// What a frame gave, without what the clock and the file's name say.
 fn lines(path: &Path) -> Vec<Value> {
@@ -98,4 +99,35 @@ fn a_recording_gives_the_same_results_frame_for_frame() {
     let error = Gateway::start(config, small_pipelines()).err().expect("a recording is there");
     assert!(matches!(error, GatewayError::Record(_)), "{error}");
     assert!(error.to_string().contains("frames.igs.mha' is there already"), "{error}");
+}
+
+#[test]
+fn each_pipelines_part_of_a_recording_gives_the_same_results() {
+    let folder = tempfile::tempdir().unwrap();
+    let scanner = Scanner::new();
+    let mut config = config(scanner.address());
+    config.record.folder = folder.path().to_owned();
+    let build = || {
+        let inner = small::pipeline(1, small::options());
+        Ok(Box::new(Mortal { inner, panics_at: 3, fails_at: u64::MAX }) as Box<dyn Perceive>)
+    };
+    let mut gateway = Gateway::start(config, Box::new(build)).unwrap();
+    let client = client_of(&gateway);
+    scanner.wait_for_gateway();
+    for number in 0..6 {
+        scanner.send(&picture(number));
+        if number == 3 {
+            wait_for(&mut gateway, "the death", |r| r.account.dropped() == 1);
+        } else {
+            assert_eq!(next_of(&client, "UM_Mask").header().timestamp, time_of(number));
+        }
+    }
+    wait_for(&mut gateway, "the recording", |r| r.recorded == 5);
+    gateway.stop();
+    for (part, frames) in [("", 3), ("-2", 2)] {
+        let live = lines(&folder.path().join(format!("results{part}.jsonl")));
+        let (replayed, _) = again(&folder.path().join(format!("frames{part}.igs.mha")));
+        assert_eq!(live.len(), frames);
+        assert!(live == replayed, "the results differ in part '{part}'");
+    }
 }

@@ -71,10 +71,10 @@ fn frames_that_wait_when_the_service_ends_are_counted() {
 }
 
 /// A pipeline that comes to grief at the frames whose numbers it is given.
-struct Mortal {
-    inner: Orchestrator,
-    panics_at: u64,
-    fails_at: u64,
+pub struct Mortal {
+    pub inner: Orchestrator,
+    pub panics_at: u64,
+    pub fails_at: u64,
 }
 
 impl Perceive for Mortal {
@@ -104,6 +104,14 @@ fn a_stage_that_dies_is_started_again() {
             assert_eq!(next_of(&client, "UM_Mask").header().timestamp, time_of(number));
         } else {
             wait_for(&mut gateway, "the drop", |r| r.account.dropped() == number.div_ceil(2));
+            // Clients are told: what they have on their screens is old.
+            loop {
+                let frame = next_of(&client, "UM_Status");
+                let Content::Status(status) = frame.message().unwrap().content else { panic!("a STATUS") };
+                if status.name == "REBUILDING" {
+                    break;
+                }
+            }
         }
     }
     let last = gateway.stop();
