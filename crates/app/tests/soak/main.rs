@@ -244,9 +244,16 @@ impl Memory {
         if below > 0.0 { 60.0 * above / below } else { 0.0 }
     }
 
-    fn first_and_last_mb(&self) -> Option<(f64, f64)> {
+    /// Medians of the settled quarters, MB.
+    fn quarters_mb(&self) -> Vec<f64> {
         let samples = self.settled();
-        Some((samples.first()?.1 / 1024.0, samples.last()?.1 / 1024.0))
+        let quarter = samples.len().div_ceil(4).max(1);
+        let median = |part: &[(f64, f64)]| {
+            let mut kib: Vec<f64> = part.iter().map(|sample| sample.1).collect();
+            kib.sort_by(f64::total_cmp);
+            kib[kib.len() / 2] / 1024.0
+        };
+        samples.chunks(quarter).map(median).collect()
     }
 }
 
@@ -303,7 +310,7 @@ fn the_books_agree_whatever_happens() {
     let shelf = program::shelf();
     let settings = format!(
         "detector = {:?}\nsegmenter = {:?}\nscore_threshold = 0.05\nmax_objects = 4\n\
-         [source]\nconnect = {scanner_address:?}\nimage_to_tracker = [\"ReferenceToTracker\"]\n\
+         [source]\nconnect = {scanner_address:?}\n\
          [output]\nlisten = \"127.0.0.1:0\"\nqueue = 512\nstall_timeout_s = 5.0\n\
          [report]\njson = true\n",
         shelf.detector(),
@@ -450,12 +457,18 @@ fn the_books_agree_whatever_happens() {
         ended_in <= Duration::from_secs(1),
     );
     for (whose, memory) in [("gateway", &gateway_memory), ("scanner", &scanner_memory)] {
-        let (first, last) = memory.first_and_last_mb().unwrap_or_default();
-        let slope = memory.slope_kib_per_min();
-        let value = format!("{first:.1} to {last:.1} MB, {slope:+.1} KiB/min");
-        // Less than a megabyte in ten minutes, or what an allocator may keep.
-        let well = slope < 100.0 || last - first < 2.0;
-        verdict.timed(&weather, &format!("{whose}: memory, {} samples", memory.settled().len()), value, well);
+        let (quarters, slope) = (memory.quarters_mb(), memory.slope_kib_per_min());
+        let growth = quarters.last().zip(quarters.first()).map_or(0.0, |(last, first)| last - first);
+        let shown: Vec<String> = quarters.iter().map(|mb| format!("{mb:.1}")).collect();
+        let value = format!("{} MB, {slope:+.1} KiB/min", shown.join(", "));
+        // What an allocator may keep, or less than a megabyte in ten minutes.
+        let well = growth < 2.0 || slope < 100.0;
+        verdict.timed(
+            &weather,
+            &format!("{whose}: memory by quarters, {} samples", memory.settled().len()),
+            value,
+            well,
+        );
     }
     let seconds = latencies_ms.len().max(1) as f64;
     let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / seconds;

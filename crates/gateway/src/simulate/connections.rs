@@ -272,11 +272,12 @@ impl Shared {
             let stopping = self.forget(id);
             let by_us = matches!(ended, Ended::Cut | Ended::Halved);
             if by_us {
-                // What was sent shall arrive, so the client's end is waited for.
-                let _ = stream.shutdown(Shutdown::Write);
+                // Noted before the client hears of it: it may be back at once.
                 if !stopping {
                     self.books().sent_away();
                 }
+                // What was sent shall arrive, so the client's end is waited for.
+                let _ = stream.shutdown(Shutdown::Write);
             }
             let mut books = self.books();
             for parcel in waiting.try_iter() {
