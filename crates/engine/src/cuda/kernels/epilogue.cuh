@@ -5,15 +5,31 @@
 // 0 is none; the others are the engine's `UnaryOp`s in their order, from 1.
 enum Activation : uint32_t { NONE = 0, RELU = 1, SILU = 2, GELU = 3, SIGMOID = 4, TANH = 5 };
 
-DEVICE float activate(uint32_t activation, float v) {
+// One choice for all eight.
+DEVICE void activate(uint32_t activation, float (&v)[8]) {
     switch (activation) {
-        case RELU: return v < 0.0f ? 0.0f : v;
-        case SILU: return v / (1.0f + expf(-v));
-        // The normal distribution function, not the tanh approximation.
-        case GELU: return 0.5f * v * (1.0f + erff(v * 0.70710678118654752f));
-        case SIGMOID: return 1.0f / (1.0f + expf(-v));
-        case TANH: return tanhf(v);
-        default: return v;
+        case RELU:
+#pragma unroll
+            for (int i = 0; i < 8; i++) v[i] = v[i] < 0.0f ? 0.0f : v[i];
+            break;
+        case SILU:
+#pragma unroll
+            for (int i = 0; i < 8; i++) v[i] = v[i] / (1.0f + expf(-v[i]));
+            break;
+        case GELU:
+            // The normal distribution function, not the tanh approximation.
+#pragma unroll
+            for (int i = 0; i < 8; i++) v[i] = 0.5f * v[i] * (1.0f + erff(v[i] * 0.70710678118654752f));
+            break;
+        case SIGMOID:
+#pragma unroll
+            for (int i = 0; i < 8; i++) v[i] = 1.0f / (1.0f + expf(-v[i]));
+            break;
+        case TANH:
+#pragma unroll
+            for (int i = 0; i < 8; i++) v[i] = tanhf(v[i]);
+            break;
+        default: break;
     }
 }
 
@@ -28,27 +44,60 @@ struct Epilogue {
 };
 static_assert(sizeof(Epilogue) == 48, "as in Rust");
 
-// Finishes V neighbours of a row and stores them. With V over 1 `out`, the residual and the bias are aligned to V
-// elements at `col`. The residual may be the result's own memory.
-template <int V>
-DEVICE void finish(const Epilogue& e, const Operand& out, uint32_t row, uint32_t col, float (&v)[V]) {
-    if (e.bias) {
-        float bias[V];
-        load_floats<V>(bias, e.bias + col);
+template <class T>
+DEVICE void add(float (&v)[8], const T* from, uint32_t count, bool wide) {
+    if (wide) {
+        float more[8];
+        load_floats<8>(more, from);
 #pragma unroll
-        for (int i = 0; i < V; i++) v[i] += bias[i];
+        for (int i = 0; i < 8; i++) v[i] += more[i];
+    } else {
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            if (i < int(count)) v[i] += to_float(from[i]);
+        }
     }
+}
+
+template <class T>
+DEVICE void put(T* to, const float (&v)[8], uint32_t count, bool wide) {
+    if (wide) {
+        store_floats<8>(to, v);
+    } else {
 #pragma unroll
-    for (int i = 0; i < V; i++) v[i] = e.scale * activate(e.activation, v[i]) + e.shift;
-    if (e.residual.data) {
-        float residual[V];
-        const uint32_t from = e.residual.rows == out.rows ? row : row % e.residual.rows;
-        load_floats<V>(residual, e.residual, from, col);
-#pragma unroll
-        for (int i = 0; i < V; i++) v[i] = activate(e.activation_after_residual, v[i] + residual[i]);
-    } else if (e.activation_after_residual != NONE) {
-#pragma unroll
-        for (int i = 0; i < V; i++) v[i] = activate(e.activation_after_residual, v[i]);
+        for (int i = 0; i < 8; i++) {
+            if (i < int(count)) to[i] = from_float<T>(v[i]);
+        }
     }
-    store_floats<V>(out, row, col, v);
+}
+
+// Finishes `count` (1 to 8) neighbours of a row and stores them. With `wide` there are 8, and `out`, the residual and the
+// bias are aligned to 8 elements at `col`. The residual may be the result's own memory.
+DEVICE void finish(const Epilogue& e, const Operand& out, uint32_t row, uint32_t col, float (&v)[8], uint32_t count,
+                   bool wide) {
+    uint32_t activation = e.activation;
+    if (e.bias) add(v, e.bias + col, count, wide);
+    // Twice through the same code: the functions are long.
+#pragma unroll 1
+    for (int pass = 0;; pass++) {
+        activate(activation, v);
+        if (pass == 1) break;
+#pragma unroll
+        for (int i = 0; i < 8; i++) v[i] = e.scale * v[i] + e.shift;
+        if (e.residual.data) {
+            const uint32_t from = e.residual.rows == out.rows ? row : row % e.residual.rows;
+            if (e.residual.type == F16) {
+                add(v, element<const __half>(e.residual, from, col), count, wide);
+            } else {
+                add(v, element<const float>(e.residual, from, col), count, wide);
+            }
+        }
+        activation = e.activation_after_residual;
+        if (activation == NONE) break;
+    }
+    if (out.type == F16) {
+        put(element<__half>(out, row, col), v, count, wide);
+    } else {
+        put(element<float>(out, row, col), v, count, wide);
+    }
 }
