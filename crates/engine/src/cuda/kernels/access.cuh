@@ -10,7 +10,7 @@ struct alignas(sizeof(T) * N) Pack {
 
 // N neighbours from element `at` on. For N > 1 the address is a multiple of N elements.
 template <int N>
-__device__ inline void load_f32(const Operand& from, size_t at, float (&to)[N]) {
+DEVICE void load_f32(const Operand& from, size_t at, float (&to)[N]) {
     if (from.type == F16) {
         const Pack<half, N> pack = *reinterpret_cast<const Pack<half, N>*>(static_cast<const half*>(from.data) + at);
 #pragma unroll
@@ -23,7 +23,7 @@ __device__ inline void load_f32(const Operand& from, size_t at, float (&to)[N]) 
 }
 
 template <int N>
-__device__ inline void store_f32(const Operand& to, size_t at, const float (&from)[N]) {
+DEVICE void store_f32(const Operand& to, size_t at, const float (&from)[N]) {
     if (to.type == F16) {
         Pack<half, N> pack;
 #pragma unroll
@@ -37,11 +37,11 @@ __device__ inline void store_f32(const Operand& to, size_t at, const float (&fro
     }
 }
 
-__device__ inline float load_f32(const Operand& from, size_t at) {
+DEVICE float load_f32(const Operand& from, size_t at) {
     return from.type == F16 ? __half2float(static_cast<const half*>(from.data)[at]) : static_cast<const float*>(from.data)[at];
 }
 
-__device__ inline void store_f32(const Operand& to, size_t at, float value) {
+DEVICE void store_f32(const Operand& to, size_t at, float value) {
     if (to.type == F16) {
         static_cast<half*>(to.data)[at] = __float2half(value);
     } else {
@@ -51,7 +51,7 @@ __device__ inline void store_f32(const Operand& to, size_t at, float value) {
 
 // N neighbours as they are where the types agree, and between f32 and f16.
 template <int N>
-__device__ inline void copy_elements(const Operand& from, size_t from_at, const Operand& to, size_t to_at) {
+DEVICE void copy_elements(const Operand& from, size_t from_at, const Operand& to, size_t to_at) {
     if (from.type != to.type) {
         float values[N];
         load_f32(from, from_at, values);
@@ -69,12 +69,12 @@ __device__ inline void copy_elements(const Operand& from, size_t from_at, const 
 }
 
 // Over the 32 lanes of a warp, all of which take part and get the result.
-__device__ inline float warp_sum(float v) {
+DEVICE float warp_sum(float v) {
     for (int offset = 16; offset > 0; offset /= 2) v += __shfl_xor_sync(0xffffffffu, v, offset);
     return v;
 }
 
-__device__ inline float warp_max(float v) {
+DEVICE float warp_max(float v) {
     for (int offset = 16; offset > 0; offset /= 2) v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, offset));
     return v;
 }

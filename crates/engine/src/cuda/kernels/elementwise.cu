@@ -21,7 +21,7 @@ struct Offsets {
 };
 
 // Where element `index` of the result and its arguments are.
-__device__ inline Offsets offsets_of(const ElementwiseParams& p, uint32_t index) {
+DEVICE Offsets offsets_of(const ElementwiseParams& p, uint32_t index) {
     Offsets at = {0, 0, 0};
     for (uint32_t d = p.rank; d-- > 0;) {
         const uint32_t i = d == 0 ? index : index % p.dims[d];
@@ -35,7 +35,7 @@ __device__ inline Offsets offsets_of(const ElementwiseParams& p, uint32_t index)
 
 // N neighbours along the last dimension, or one value for all of them.
 template <int N>
-__device__ inline void load_along(const Operand& from, size_t at, uint32_t stride, float (&to)[N]) {
+DEVICE void load_along(const Operand& from, size_t at, uint32_t stride, float (&to)[N]) {
     if (stride == 0) {
         const float value = load_f32(from, at);
 #pragma unroll
@@ -45,7 +45,7 @@ __device__ inline void load_along(const Operand& from, size_t at, uint32_t strid
     }
 }
 
-__device__ inline float unary(uint32_t op, float x, float alpha, float beta) {
+DEVICE float unary(uint32_t op, float x, float alpha, float beta) {
     switch (op) {
         case 0: return fmaxf(x, 0.0f);
         case 1: return x / (1.0f + expf(-x));
@@ -63,7 +63,7 @@ __device__ inline float unary(uint32_t op, float x, float alpha, float beta) {
     }
 }
 
-__device__ inline float binary(uint32_t op, float a, float b) {
+DEVICE float binary(uint32_t op, float a, float b) {
     switch (op) {
         case 0: return a + b;
         case 1: return a - b;
@@ -75,7 +75,7 @@ __device__ inline float binary(uint32_t op, float a, float b) {
 }
 
 template <int N>
-__device__ inline void unary_at(const ElementwiseParams& p, uint32_t index) {
+DEVICE void unary_at(const ElementwiseParams& p, uint32_t index) {
     const Offsets at = offsets_of(p, index);
     float values[N];
     load_along(p.a, at.a, p.a_strides[p.rank - 1], values);
@@ -85,7 +85,7 @@ __device__ inline void unary_at(const ElementwiseParams& p, uint32_t index) {
 }
 
 template <int N>
-__device__ inline void binary_at(const ElementwiseParams& p, uint32_t index) {
+DEVICE void binary_at(const ElementwiseParams& p, uint32_t index) {
     const Offsets at = offsets_of(p, index);
     float a[N], b[N];
     load_along(p.a, at.a, p.a_strides[p.rank - 1], a);

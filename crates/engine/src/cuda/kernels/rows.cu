@@ -57,7 +57,7 @@ struct WarpRow {
 };
 
 // Row of this warp.
-__device__ inline uint32_t warp_row() { return (blockIdx.x * blockDim.x + threadIdx.x) / 32; }
+DEVICE uint32_t warp_row() { return (blockIdx.x * blockDim.x + threadIdx.x) / 32; }
 
 struct ReduceParams {
     Operand x, out;  // `[rows, cols]`, `[rows, 1]`
@@ -67,7 +67,7 @@ struct ReduceParams {
 };
 
 template <int V>
-__device__ inline void reduce_row(const ReduceParams& p, uint32_t row) {
+DEVICE void reduce_row(const ReduceParams& p, uint32_t row) {
     const WarpRow<V> x(p.x, row);
     float result = p.op == 0 ? x.max() : x.sum([](float v) { return v; });
     if (p.op == 2) result /= float(p.x.cols);
@@ -92,7 +92,7 @@ struct SoftmaxParams {
 };
 
 template <int V>
-__device__ inline void softmax_row(const SoftmaxParams& p, uint32_t row) {
+DEVICE void softmax_row(const SoftmaxParams& p, uint32_t row) {
     const WarpRow<V> x(p.x, row);
     const float highest = x.max();
     const float scale = 1.0f / x.sum([=](float v) { return expf(v - highest); });
@@ -124,7 +124,7 @@ struct LayerNormParams {
 };
 
 template <int V>
-__device__ inline void layer_norm_row(const LayerNormParams& p, uint32_t row) {
+DEVICE void layer_norm_row(const LayerNormParams& p, uint32_t row) {
     const WarpRow<V> x(p.x, row);
     const float mean = x.sum([](float v) { return v; }) / float(p.x.cols);
     const float variance = x.sum([=](float v) { return (v - mean) * (v - mean); }) / float(p.x.cols);
