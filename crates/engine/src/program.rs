@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::compile::{BlockEntry, Plan, optimise};
+use crate::compile::{BlockEntry, Plan, PlanOptions, optimise};
 use crate::cpu::CpuProgram;
 use crate::device::{Backend, Device, DeviceError};
 use crate::graph::Graph;
@@ -92,8 +92,10 @@ impl Program {
         let positions = states.attach(&name, graph.states(), &ledger)?;
         // The reference runs the graph as the model wrote it, so that it judges the rewrites too.
         let plan = match device.backend {
-            Backend::Reference => Plan::new(graph),
-            Backend::Cpu { .. } => Plan::new(optimise(graph)),
+            Backend::Reference => Plan::new(graph, PlanOptions::default()),
+            Backend::Cpu { .. } => {
+                Plan::new(optimise(graph), PlanOptions { chains: true, ..PlanOptions::default() })
+            }
         };
         let (inputs, outputs) = (plan.inputs.clone(), plan.outputs.clone());
         let (input_bytes, output_bytes) = (plan.input_bytes, plan.output_bytes);
