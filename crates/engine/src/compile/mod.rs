@@ -71,6 +71,10 @@ pub(crate) struct PlanOptions {
     pub concurrent: bool,
     /// Features are stored in f16.
     pub f16: bool,
+    /// Scratch buffers that the backend's form of a node needs, beyond those of custom ops.
+    pub scratch: Option<fn(&Graph, &[Storage], usize) -> Vec<(DType, usize)>>,
+    /// Custom ops run in their CUDA form.
+    pub cuda: bool,
 }
 
 /// Which memory a buffer is part of.
@@ -255,11 +259,13 @@ impl Plan {
         let scratch_needs: Vec<Vec<(DType, usize)>> = graph
             .nodes
             .iter()
-            .map(|node| match &node.op {
+            .enumerate()
+            .map(|(index, node)| match &node.op {
                 Op::Custom(op) => {
-                    op.scratch(&node.inputs.iter().map(|&t| graph.ty(t).clone()).collect::<Vec<_>>())
+                    let types: Vec<_> = node.inputs.iter().map(|&t| graph.ty(t).clone()).collect();
+                    if options.cuda { op.cuda_scratch(&types) } else { op.scratch(&types) }
                 }
-                _ => Vec::new(),
+                _ => options.scratch.map_or(Vec::new(), |needs| needs(&graph, &storage, index)),
             })
             .collect();
         let lifetimes = lifetimes(&graph, &steps, &placements, &homes, &storage);
