@@ -216,8 +216,8 @@ fn network(args: &Args, model: &str) -> Result<()> {
     for run in 0..WARM_UP + args.runs {
         let start = Instant::now();
         program.upload(&block)?;
-        let event = program.launch();
-        program.wait(event);
+        let event = program.launch()?;
+        program.wait(event)?;
         program.download(&mut result)?;
         if run >= WARM_UP {
             times_ms.push(start.elapsed().as_secs_f64() * 1e3);
