@@ -1,80 +1,54 @@
-// Elements of operands as f32 whatever they are stored as, and sums over a warp.
+// Elements of operands by their distance from the first, whatever is stored.
 #pragma once
-#include "abi.cuh"
+#include "vector.cuh"
 
-// N neighbours as one memory access.
-template <class T, int N>
-struct alignas(sizeof(T) * N) Pack {
-    T v[N];
-};
-
-// N neighbours from element `at` on. For N > 1 the address is a multiple of N elements.
+// N neighbours from element `at` on, as floats, of an operand that stores f32 or f16. For N > 1 the address is a multiple
+// of N elements.
 template <int N>
-DEVICE void load_f32(const Operand& from, size_t at, float (&to)[N]) {
+DEVICE void load_at(float (&values)[N], const Operand& from, size_t at) {
     if (from.type == F16) {
-        const Pack<half, N> pack = *reinterpret_cast<const Pack<half, N>*>(static_cast<const half*>(from.data) + at);
-#pragma unroll
-        for (int i = 0; i < N; i++) to[i] = __half2float(pack.v[i]);
+        load_floats<N>(values, static_cast<const __half*>(from.data) + at);
     } else {
-        const Pack<float, N> pack = *reinterpret_cast<const Pack<float, N>*>(static_cast<const float*>(from.data) + at);
-#pragma unroll
-        for (int i = 0; i < N; i++) to[i] = pack.v[i];
+        load_floats<N>(values, static_cast<const float*>(from.data) + at);
     }
 }
 
 template <int N>
-DEVICE void store_f32(const Operand& to, size_t at, const float (&from)[N]) {
+DEVICE void store_at(const Operand& to, size_t at, const float (&values)[N]) {
     if (to.type == F16) {
-        Pack<half, N> pack;
-#pragma unroll
-        for (int i = 0; i < N; i++) pack.v[i] = __float2half(from[i]);
-        *reinterpret_cast<Pack<half, N>*>(static_cast<half*>(to.data) + at) = pack;
+        store_floats<N>(static_cast<__half*>(to.data) + at, values);
     } else {
-        Pack<float, N> pack;
-#pragma unroll
-        for (int i = 0; i < N; i++) pack.v[i] = from[i];
-        *reinterpret_cast<Pack<float, N>*>(static_cast<float*>(to.data) + at) = pack;
+        store_floats<N>(static_cast<float*>(to.data) + at, values);
     }
 }
 
-DEVICE float load_f32(const Operand& from, size_t at) {
-    return from.type == F16 ? __half2float(static_cast<const half*>(from.data)[at]) : static_cast<const float*>(from.data)[at];
+DEVICE float load_at(const Operand& from, size_t at) {
+    float value[1];
+    load_at<1>(value, from, at);
+    return value[0];
 }
 
-DEVICE void store_f32(const Operand& to, size_t at, float value) {
-    if (to.type == F16) {
-        static_cast<half*>(to.data)[at] = __float2half(value);
-    } else {
-        static_cast<float*>(to.data)[at] = value;
-    }
+DEVICE void store_at(const Operand& to, size_t at, float value) {
+    const float values[1] = {value};
+    store_at<1>(to, at, values);
 }
 
 // N neighbours as they are where the types agree, and between f32 and f16.
 template <int N>
-DEVICE void copy_elements(const Operand& from, size_t from_at, const Operand& to, size_t to_at) {
+DEVICE void copy_at(const Operand& to, size_t to_at, const Operand& from, size_t from_at) {
     if (from.type != to.type) {
         float values[N];
-        load_f32(from, from_at, values);
-        store_f32(to, to_at, values);
+        load_at<N>(values, from, from_at);
+        store_at<N>(to, to_at, values);
     } else if (from.type == F16) {
-        reinterpret_cast<Pack<half, N>*>(static_cast<half*>(to.data) + to_at)[0] =
-            reinterpret_cast<const Pack<half, N>*>(static_cast<const half*>(from.data) + from_at)[0];
+        *reinterpret_cast<Bytes<2 * N>*>(static_cast<__half*>(to.data) + to_at) =
+            *reinterpret_cast<const Bytes<2 * N>*>(static_cast<const __half*>(from.data) + from_at);
     } else if (from.type == U8) {
-        reinterpret_cast<Pack<uint8_t, N>*>(static_cast<uint8_t*>(to.data) + to_at)[0] =
-            reinterpret_cast<const Pack<uint8_t, N>*>(static_cast<const uint8_t*>(from.data) + from_at)[0];
+        for (int i = 0; i < N; i++) {
+            static_cast<uint8_t*>(to.data)[to_at + i] = static_cast<const uint8_t*>(from.data)[from_at + i];
+        }
     } else {
-        reinterpret_cast<Pack<uint32_t, N>*>(static_cast<uint32_t*>(to.data) + to_at)[0] =
-            reinterpret_cast<const Pack<uint32_t, N>*>(static_cast<const uint32_t*>(from.data) + from_at)[0];
+        *reinterpret_cast<Bytes<4 * N>*>(static_cast<uint32_t*>(to.data) + to_at) =
+            *reinterpret_cast<const Bytes<4 * N>*>(static_cast<const uint32_t*>(from.data) + from_at);
     }
-}
-
-// Over the 32 lanes of a warp, all of which take part and get the result.
-DEVICE float warp_sum(float v) {
-    for (int offset = 16; offset > 0; offset /= 2) v += __shfl_xor_sync(0xffffffffu, v, offset);
-    return v;
-}
-
-DEVICE float warp_max(float v) {
-    for (int offset = 16; offset > 0; offset /= 2) v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, offset));
-    return v;
 }

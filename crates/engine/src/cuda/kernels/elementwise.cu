@@ -37,11 +37,11 @@ DEVICE Offsets offsets_of(const ElementwiseParams& p, uint32_t index) {
 template <int N>
 DEVICE void load_along(const Operand& from, size_t at, uint32_t stride, float (&to)[N]) {
     if (stride == 0) {
-        const float value = load_f32(from, at);
+        const float value = load_at(from, at);
 #pragma unroll
         for (int i = 0; i < N; i++) to[i] = value;
     } else {
-        load_f32(from, at, to);
+        load_at(to, from, at);
     }
 }
 
@@ -81,7 +81,7 @@ DEVICE void unary_at(const ElementwiseParams& p, uint32_t index) {
     load_along(p.a, at.a, p.a_strides[p.rank - 1], values);
 #pragma unroll
     for (int i = 0; i < N; i++) values[i] = unary(p.op, values[i], p.alpha, p.beta);
-    store_f32(p.out, at.out, values);
+    store_at(p.out, at.out, values);
 }
 
 template <int N>
@@ -92,7 +92,7 @@ DEVICE void binary_at(const ElementwiseParams& p, uint32_t index) {
     load_along(p.b, at.b, p.b_strides[p.rank - 1], b);
 #pragma unroll
     for (int i = 0; i < N; i++) a[i] = binary(p.op, a[i], b[i]);
-    store_f32(p.out, at.out, a);
+    store_at(p.out, at.out, a);
 }
 
 KERNEL(unary_elements, ElementwiseParams) {
@@ -116,13 +116,13 @@ KERNEL(binary_elements, ElementwiseParams) {
 }
 
 // `a` to `out`: slices, parts of concatenations, reshapes of rows with gaps, conversions between f32 and f16.
-KERNEL(copy_elements_of, ElementwiseParams) {
+KERNEL(copy_rows, ElementwiseParams) {
     const uint32_t index = (blockIdx.x * blockDim.x + threadIdx.x) * p.width;
     if (index >= valid_rows(p.elements)) return;
     const Offsets at = offsets_of(p, index);
     if (p.width == 4) {
-        copy_elements<4>(p.a, at.a, p.out, at.out);
+        copy_at<4>(p.out, at.out, p.a, at.a);
     } else {
-        copy_elements<1>(p.a, at.a, p.out, at.out);
+        copy_at<1>(p.out, at.out, p.a, at.a);
     }
 }

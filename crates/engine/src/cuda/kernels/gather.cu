@@ -17,8 +17,8 @@ KERNEL(gather_rows, GatherParams) {
     const uint32_t from = wanted < 0 ? 0 : uint32_t(wanted) < p.table.rows ? uint32_t(wanted) : p.table.rows - 1;
     const size_t from_at = size_t(from) * p.table.pitch + column, to_at = size_t(row) * p.out.pitch + column;
     if (p.width == 4) {
-        copy_elements<4>(p.table, from_at, p.out, to_at);
+        copy_at<4>(p.out, to_at, p.table, from_at);
     } else {
-        copy_elements<1>(p.table, from_at, p.out, to_at);
+        copy_at<1>(p.out, to_at, p.table, from_at);
     }
 }

@@ -1,5 +1,6 @@
 // Functions of whole rows: a warp takes a row and keeps its first elements in registers. Statistics are f32.
 #include "access.cuh"
+#include "warp.cuh"
 
 constexpr int CHUNKS = 4;
 
@@ -15,7 +16,7 @@ struct WarpRow {
     __device__ WarpRow(const Operand& x, uint32_t row) : x(x), start(size_t(row) * x.pitch), cols(x.cols), lane(threadIdx.x % 32) {
 #pragma unroll
         for (int c = 0; c < CHUNKS; c++) {
-            if (column(c) < cols) load_f32(x, start + column(c), cached[c]);
+            if (column(c) < cols) load_at(cached[c], x, start + column(c));
         }
     }
 
@@ -30,7 +31,7 @@ struct WarpRow {
         }
         for (uint32_t at = column(CHUNKS); at < cols; at += 32 * V) {
             float pack[V];
-            load_f32(x, start + at, pack);
+            load_at(pack, x, start + at);
             f(at, pack);
         }
     }
@@ -71,7 +72,7 @@ DEVICE void reduce_row(const ReduceParams& p, uint32_t row) {
     const WarpRow<V> x(p.x, row);
     float result = p.op == 0 ? x.max() : x.sum([](float v) { return v; });
     if (p.op == 2) result /= float(p.x.cols);
-    if (x.lane == 0) store_f32(p.out, size_t(row) * p.out.pitch, result);
+    if (x.lane == 0) store_at(p.out, size_t(row) * p.out.pitch, result);
 }
 
 KERNEL(reduce_rows, ReduceParams) {
@@ -100,7 +101,7 @@ DEVICE void softmax_row(const SoftmaxParams& p, uint32_t row) {
         float y[V];
 #pragma unroll
         for (int i = 0; i < V; i++) y[i] = expf(pack[i] - highest) * scale;
-        store_f32(p.out, size_t(row) * p.out.pitch + column, y);
+        store_at(p.out, size_t(row) * p.out.pitch + column, y);
     });
 }
 
@@ -131,11 +132,11 @@ DEVICE void layer_norm_row(const LayerNormParams& p, uint32_t row) {
     const float scale = 1.0f / sqrtf(variance + p.epsilon);
     x.each_pack([&](uint32_t column, const float(&pack)[V]) {
         float gamma[V], y[V];
-        load_f32(p.gamma, column, gamma);
-        load_f32(p.beta, column, y);
+        load_at(gamma, p.gamma, column);
+        load_at(y, p.beta, column);
 #pragma unroll
         for (int i = 0; i < V; i++) y[i] += (pack[i] - mean) * scale * gamma[i];
-        store_f32(p.out, size_t(row) * p.out.pitch + column, y);
+        store_at(p.out, size_t(row) * p.out.pitch + column, y);
     });
 }
 
@@ -143,7 +144,7 @@ KERNEL(layer_norm_rows, LayerNormParams) {
     const uint32_t row = warp_row();
     if (p.zero_row != 0 && row == p.rows.bound) {
         for (uint32_t column = threadIdx.x % 32; column < p.out.cols; column += 32) {
-            store_f32(p.out, size_t(row) * p.out.pitch + column, load_f32(p.beta, column));
+            store_at(p.out, size_t(row) * p.out.pitch + column, load_at(p.beta, column));
         }
     }
     if (row >= valid_rows(p.rows)) return;

@@ -1,6 +1,7 @@
 // The k largest of a row with their columns: largest first, of equal ones the lower column, NaN before everything.
 #include "access.cuh"
 #include "sort.cuh"
+#include "warp.cuh"
 
 struct TopKParams {
     Operand x, values, indices;  // `[rows, cols]`, `[rows, k]` twice, the last i32
@@ -20,21 +21,18 @@ KERNEL(top_k_warp, TopKParams) {
 #pragma unroll
     for (int i = 0; i < WARP_ITEMS; i++) {
         const uint32_t column = i * 32 + lane;
-        keys[i] = column < p.x.cols ? sort_key(load_f32(p.x, start + column), column) : 0;
+        keys[i] = column < p.x.cols ? sort_key(load_at(p.x, start + column), column) : 0;
     }
     for (uint32_t place = 0; place < p.k; place++) {
         uint64_t best = 0;
 #pragma unroll
         for (int i = 0; i < WARP_ITEMS; i++) best = keys[i] > best ? keys[i] : best;
-        for (int offset = 16; offset > 0; offset /= 2) {
-            const uint64_t other = __shfl_xor_sync(0xffffffffu, best, offset);
-            best = other > best ? other : best;
-        }
+        best = warp_max(best);
 #pragma unroll
         for (int i = 0; i < WARP_ITEMS; i++) keys[i] = keys[i] == best ? 0 : keys[i];
         const uint32_t column = index_of_key(best);
         if (lane == 0) {
-            store_f32(p.values, size_t(row) * p.values.pitch + place, load_f32(p.x, start + column));
+            store_at(p.values, size_t(row) * p.values.pitch + place, load_at(p.x, start + column));
             *element<int32_t>(p.indices, row, place) = int32_t(column);
         }
     }
@@ -61,7 +59,7 @@ struct BlockRow {
         }
     }
 
-    DEVICE uint32_t key(uint32_t column) const { return sort_key(load_f32(x, start + column)); }
+    DEVICE uint32_t key(uint32_t column) const { return sort_key(load_at(x, start + column)); }
 
     // `f(key, column)` for each element of the thread.
     template <class F>
@@ -81,7 +79,7 @@ struct BlockRow {
     DEVICE uint32_t count(F test) {
         uint32_t mine = 0;
         each([&](uint32_t key, uint32_t column) { mine += test(key, column) ? 1 : 0; });
-        for (int offset = 16; offset > 0; offset /= 2) mine += __shfl_xor_sync(0xffffffffu, mine, offset);
+        mine = warp_sum(mine);
         if (threadIdx.x % 32 == 0) atomicAdd(&counts[calls], mine);
         __syncthreads();
         return counts[calls++];
@@ -128,7 +126,7 @@ KERNEL_BOUNDED(top_k_block, TopKParams, 1024) {
     block_sort_descending(selected, p.sorted);
     for (uint32_t place = threadIdx.x; place < p.k; place += blockDim.x) {
         const uint32_t column = index_of_key(selected[place]);
-        store_f32(p.values, size_t(row) * p.values.pitch + place, load_f32(p.x, x.start + column));
+        store_at(p.values, size_t(row) * p.values.pitch + place, load_at(p.x, x.start + column));
         *element<int32_t>(p.indices, row, place) = int32_t(column);
     }
 }
