@@ -64,10 +64,7 @@ impl Device {
     /// The NVIDIA GPU with this number.
     pub fn cuda(ordinal: usize, precision: Precision) -> Result<Device, CudaError> {
         let driver: Arc<dyn Driver> = Arc::new(Gpu::open(ordinal)?);
-        Ok(Device {
-            backend: Backend::Cuda { driver, precision, emulated: false },
-            ledger: Ledger::default(),
-        })
+        Ok(Device { backend: Backend::Cuda { driver, precision, emulated: false }, ledger: Ledger::default() })
     }
 
     /// The CUDA backend with kernels that [`build_for_host`](crate::cuda::build_for_host) built for this machine's processor:

@@ -216,7 +216,8 @@ impl Plan {
         }
 
         let mut steps = Vec::new();
-        let chains = if options.chains { chain::find(&graph) } else { vec![None; graph.nodes.len()] };
+        let chains =
+            if options.chains { chain::find(&graph) } else { vec![None; graph.nodes.len()] };
         let inside: std::collections::HashSet<usize> =
             chains.iter().flatten().flat_map(|(_, nodes)| nodes[..nodes.len() - 1].iter().copied()).collect();
         for (index, node) in graph.nodes.iter().enumerate() {

@@ -7,8 +7,8 @@ use super::lower::{Call, Kernel, lower};
 use super::memory::{Memory, Operand};
 use super::{Level, Pool};
 use crate::compile::{Plan, Step};
-use crate::device::DeviceError;
 use crate::graph::Op;
+use crate::device::DeviceError;
 use crate::program::{Executable, KernelTime, StageTime};
 use crate::state_store::StateStore;
 

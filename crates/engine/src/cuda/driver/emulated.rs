@@ -69,10 +69,9 @@ impl Shared {
 
     /// Finds an allocation around a range.
     fn check(&self, address: u64, bytes: usize) {
-        let inside = self
-            .memory()
-            .iter()
-            .any(|(&base, block)| base <= address && address + bytes as u64 <= base + block.bytes as u64);
+        let inside = self.memory().iter().any(|(&base, block)| {
+            base <= address && address + bytes as u64 <= base + block.bytes as u64
+        });
         assert!(inside, "a transfer of {bytes} bytes outside device memory");
     }
 

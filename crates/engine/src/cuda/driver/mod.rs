@@ -104,9 +104,7 @@ pub enum CudaError {
     DriverTooOld { major: i32, minor: i32, needed_major: i32, needed_minor: i32, needed_driver: u32 },
     #[error("there is no GPU {ordinal}; the driver sees {count}")]
     NoDevice { ordinal: usize, count: usize },
-    #[error(
-        "{name} has compute capability {major}.{minor}; 8.0 or later is needed (Ampere); use --device cpu"
-    )]
+    #[error("{name} has compute capability {major}.{minor}; 8.0 or later is needed (Ampere); use --device cpu")]
     Unsupported { name: String, major: i32, minor: i32 },
     #[error(
         "the GPU has {free} of {total} bytes free, {needed} more are needed; smaller frames, --max-objects, a smaller \
