@@ -14,6 +14,17 @@ pub struct Module {
     pub ptx: &'static str,
 }
 
+/// The module of the kernels in `kernels/NAME.cu`, whose PTX lies in `ptx/NAME.ptx`.
+macro_rules! module {
+    ($name:literal) => {
+        $crate::cuda::Module {
+            name: $name,
+            ptx: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/cuda/ptx/", $name, ".ptx")),
+        }
+    };
+}
+pub(crate) use module;
+
 /// A kernel, the threads that run it, and its arguments: one structure passed by value.
 #[derive(Debug, Clone)]
 pub struct Launch {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use ultramotion_engine::cuda::abi::Operand;
+use ultramotion_engine::cuda::{CudaCall, Launch, Module};
 use ultramotion_engine::graph::{
     BinaryOp, CpuCall, CustomOp, ImageTransform, Padding, ReduceOp, Tensor, TensorType, UnaryOp,
     WindowAttentionParameters,
@@ -401,6 +403,19 @@ impl CustomOp for Accumulate {
             *out = *x + sum;
         }
         call.outputs[1].i32()[0] = call.inputs[2].i32()[0] + 1;
+    }
+    fn cuda(&self, call: &CudaCall<'_>) -> Option<Vec<Launch>> {
+        static MODULE: Module =
+            Module { name: "accumulate", ptx: include_str!("kernels/ptx/accumulate.ptx") };
+        let params: [Operand; 6] = [
+            call.inputs[0],
+            call.inputs[1],
+            call.inputs[2],
+            call.outputs[0],
+            call.outputs[1],
+            call.scratch[0],
+        ];
+        Some(vec![Launch::new(&MODULE, "accumulate", &params)])
     }
 }
 

@@ -1,84 +1,77 @@
 //! Kernels on this machine's processor: the sources of the GPU's, built by a C++ compiler against `emulate/shim.h`, one
-//! fiber for a CUDA thread, warps in a random order. Slow, and for tests: what a kernel computes can be checked
-//! where there is no GPU.
+//! fiber for a CUDA thread, warps in a random order, memory with guards. Slow, and for tests: what a kernel computes
+//! can be checked where there is no GPU.
 #![allow(unsafe_code)]
 
-use std::collections::HashMap;
-use std::ffi::c_void;
+use std::ffi::{CStr, c_char, c_void};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use libloading::Library;
 
 use super::{CudaError, Driver, Replay, Schedule, ScheduledStep};
 
-/// Bytes before and after each allocation that nothing may change.
-const GUARD_BYTES: usize = 256;
-const GUARD: u8 = 0xA5;
-/// What new memory holds: bytes that are not a number as f16 or f32, so that reading them shows.
-const UNDEFINED: u8 = 0xFF;
-
+/// What `KERNEL` in `abi.cuh` makes of a kernel: parameters, grid, block, bytes of dynamic shared memory, seed.
 type Kernel = unsafe extern "C" fn(*const c_void, *const u32, *const u32, u32, u64);
 
 /// A GPU played by the processor.
 pub(crate) struct Emulated {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    library: Library,
+    library: Arc<KernelLibrary>,
     seed: u64,
-    memory: Mutex<HashMap<u64, Block>>,
 }
 
-/// An allocation with its guards.
-struct Block {
-    /// In units of the strictest alignment that kernels rely on.
-    storage: Vec<[u8; GUARD_BYTES]>,
-    /// Without guards.
-    bytes: usize,
-}
-
-impl Block {
-    fn bytes(&self) -> &[u8] {
-        self.storage.as_flattened()
-    }
-    fn guards_are_whole(&self) -> bool {
-        let all = self.bytes();
-        let (front, rest) = all.split_at(GUARD_BYTES);
-        front.iter().chain(&rest[self.bytes..]).all(|&b| b == GUARD)
-    }
+/// Kernels, and the memory they work on.
+struct KernelLibrary {
+    library: Library,
+    allocate: unsafe extern "C" fn(u64) -> *mut c_void,
+    free: unsafe extern "C" fn(*mut c_void),
+    fault: unsafe extern "C" fn() -> *const c_char,
 }
 
 impl Emulated {
     /// Opens kernels built by [`build_for_host`](super::build_for_host). `seed` sets the order of warps and of steps in
     /// branches that may run at once.
-    pub(crate) fn open(library: &Path, seed: u64) -> Result<Emulated, CudaError> {
-        // SAFETY: the library is our own kernels; loading it runs no code but constructors of plain data.
-        let library = unsafe { Library::new(library) }
-            .map_err(|e| CudaError::Host(format!("cannot open {}: {e}", library.display())))?;
-        Ok(Emulated { shared: Arc::new(Shared { library, seed, memory: Mutex::default() }) })
+    pub(crate) fn open(path: &Path, seed: u64) -> Result<Emulated, CudaError> {
+        let failed = |e| CudaError::Host(format!("cannot open {}: {e}", path.display()));
+        // SAFETY: the library is our own kernels; loading it runs no code but constructors of plain data. The signatures
+        // are those that `emulate/shim.h` declares.
+        let library = unsafe {
+            let library = Library::new(path).map_err(failed)?;
+            let allocate = *library.get(b"emulate_allocate").map_err(failed)?;
+            let free = *library.get(b"emulate_free").map_err(failed)?;
+            let fault = *library.get(b"emulate_fault").map_err(failed)?;
+            KernelLibrary { library, allocate, free, fault }
+        };
+        Ok(Emulated { library: Arc::new(library), seed })
     }
 }
 
-impl Shared {
-    fn memory(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Block>> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Finds an allocation around a range.
-    fn check(&self, address: u64, bytes: usize) {
-        let inside = self.memory().iter().any(|(&base, block)| {
-            base <= address && address + bytes as u64 <= base + block.bytes as u64
-        });
-        assert!(inside, "a transfer of {bytes} bytes outside device memory");
-    }
-
+impl KernelLibrary {
     fn kernel(&self, name: &str) -> Result<Kernel, CudaError> {
-        // SAFETY: everything that `KERNEL` in `abi.cuh` exports has this signature.
-        let symbol = unsafe { self.library.get::<Kernel>(name.as_bytes()) };
+        // SAFETY: everything that `KERNEL` exports has this signature.
+        let symbol = unsafe { self.library.get::<Kernel>(name) };
         symbol.map(|s| *s).map_err(|e| CudaError::Host(format!("kernel {name}: {e}")))
+    }
+
+    /// Bytes of the parameters of a kernel, as its source has them.
+    fn params_bytes(&self, name: &str) -> Result<usize, CudaError> {
+        // SAFETY: `KERNEL` exports an integer of this name beside each kernel.
+        let symbol = unsafe { self.library.get::<*const u32>(format!("{name}_params_bytes")) };
+        let symbol = symbol.map_err(|e| CudaError::Host(format!("kernel {name}: {e}")))?;
+        // SAFETY: as above.
+        Ok(unsafe { **symbol } as usize)
+    }
+
+    /// What a kernel did wrong since this was asked last.
+    fn check(&self) -> Result<(), CudaError> {
+        // SAFETY: the text lives until this thread asks again.
+        let fault = unsafe { (self.fault)() };
+        if fault.is_null() {
+            return Ok(());
+        }
+        // SAFETY: a null-terminated text, see above.
+        Err(CudaError::Host(unsafe { CStr::from_ptr(fault) }.to_string_lossy().into_owned()))
     }
 }
 
@@ -88,35 +81,38 @@ impl Driver for Emulated {
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64, CudaError> {
-        let units = bytes.div_ceil(GUARD_BYTES);
-        let mut storage = vec![[UNDEFINED; GUARD_BYTES]; units + 2];
-        let all = storage.as_flattened_mut();
-        all[..GUARD_BYTES].fill(GUARD);
-        all[GUARD_BYTES + bytes..].fill(GUARD);
-        // GPUs align allocations to 256 bytes; a vector of bytes does not, 16 are enough for every access of a kernel.
-        let address = storage.as_ptr() as u64 + GUARD_BYTES as u64;
-        assert!(address.is_multiple_of(16), "the allocator aligns to 16 bytes");
-        self.shared.memory().insert(address, Block { storage, bytes });
+        // SAFETY: given back by `release`.
+        let address = unsafe { (self.library.allocate)(bytes as u64) } as u64;
+        if address == 0 {
+            return Err(CudaError::OutOfMemory { needed: bytes, free: 0, total: 0 });
+        }
         Ok(address)
     }
 
     fn release(&self, address: u64) {
-        self.shared.memory().remove(&address);
+        // SAFETY: an address of `allocate`, which nobody uses any more.
+        unsafe { (self.library.free)(address as *mut c_void) };
     }
 
     fn write(&self, address: u64, bytes: &[u8]) -> Result<(), CudaError> {
-        self.shared.check(address, bytes.len());
-        // SAFETY: inside an allocation, as just checked; no kernel runs meanwhile, since runs happen inside `launch`.
+        // SAFETY: inside an allocation, as `Allocation` and the weights' bump allocator see to; no kernel runs meanwhile,
+        // since runs happen inside `launch`.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), address as *mut u8, bytes.len()) };
         Ok(())
     }
 
     fn prepare(&self, schedule: Schedule) -> Result<Box<dyn Replay>, CudaError> {
         for launch in schedule.steps.iter().flat_map(|s| &s.launches) {
-            self.shared.kernel(launch.kernel)?;
+            self.library.kernel(launch.kernel)?;
+            let (ours, theirs) = (launch.params.len(), self.library.params_bytes(launch.kernel)?);
+            if ours != theirs {
+                let why = format!("kernel {} takes {theirs} bytes of parameters, not {ours}", launch.kernel);
+                return Err(CudaError::Host(why));
+            }
         }
         Ok(Box::new(EmulatedReplay {
-            shared: self.shared.clone(),
+            library: self.library.clone(),
+            seed: self.seed,
             output: vec![0; schedule.output.1],
             times: vec![Duration::ZERO; schedule.steps.len()],
             launches: 0,
@@ -126,7 +122,8 @@ impl Driver for Emulated {
 }
 
 struct EmulatedReplay {
-    shared: Arc<Shared>,
+    library: Arc<KernelLibrary>,
+    seed: u64,
     schedule: Schedule,
     output: Vec<u8>,
     times: Vec<Duration>,
@@ -163,8 +160,7 @@ impl Replay for EmulatedReplay {
     fn upload(&mut self, offset: usize, bytes: &[u8]) -> Result<(), CudaError> {
         let (address, size) = self.schedule.input;
         assert!(offset + bytes.len() <= size, "a transfer past the end of its block");
-        self.shared.check(address, size);
-        // SAFETY: inside an allocation, as just checked; no kernel runs meanwhile.
+        // SAFETY: inside the input block, as just checked; no kernel runs meanwhile.
         unsafe {
             let target = (address as *mut u8).add(offset);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len());
@@ -174,7 +170,7 @@ impl Replay for EmulatedReplay {
 
     fn launch(&mut self) -> Result<(), CudaError> {
         self.launches += 1;
-        let mut random = self.shared.seed ^ self.launches.wrapping_mul(0xD134_2543_DE82_EF95);
+        let mut random = self.seed ^ self.launches.wrapping_mul(0xD134_2543_DE82_EF95);
         let mut done = vec![false; self.schedule.steps.len()];
         for _ in 0..done.len() {
             let index = Self::next(&self.schedule.steps, &done, &mut random);
@@ -183,27 +179,23 @@ impl Replay for EmulatedReplay {
                 if launch.grid.contains(&0) {
                     continue;
                 }
-                let kernel = self.shared.kernel(launch.kernel)?;
+                // Eight-byte units: the alignment of the structures.
+                let mut params = vec![0u64; launch.params.len().div_ceil(8)];
+                bytemuck::cast_slice_mut(&mut params)[..launch.params.len()].copy_from_slice(&launch.params);
+                let kernel = self.library.kernel(launch.kernel)?;
                 let (grid, block) = (launch.grid.as_ptr(), launch.block.as_ptr());
-                // SAFETY: the parameters are the kernel's (a test compares their sizes), and hold addresses of memory that
-                // the program keeps.
+                // SAFETY: parameters of the size that the kernel has (`prepare`), with addresses of memory that the
+                // program keeps.
                 unsafe {
-                    kernel(launch.params.as_ptr().cast(), grid, block, launch.shared_bytes, mix(&mut random));
+                    kernel(params.as_ptr().cast(), grid, block, launch.shared_bytes, mix(&mut random));
                 }
-                if let Some(block) = self.shared.memory().values().find(|b| !b.guards_are_whole()) {
-                    let bytes = block.bytes;
-                    return Err(CudaError::Host(format!(
-                        "kernel {} writes outside a buffer of {bytes} bytes",
-                        launch.kernel
-                    )));
-                }
+                self.library.check()?;
             }
             self.times[index] = start.elapsed();
             done[index] = true;
         }
         let (address, size) = self.schedule.output;
-        self.shared.check(address, size);
-        // SAFETY: inside an allocation, as just checked; all kernels are done.
+        // SAFETY: the whole output block; all kernels are done.
         unsafe { std::ptr::copy_nonoverlapping(address as *const u8, self.output.as_mut_ptr(), size) };
         Ok(())
     }

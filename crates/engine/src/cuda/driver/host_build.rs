@@ -30,7 +30,7 @@ pub fn build_for_host(more: &[PathBuf], out: &Path) -> Result<PathBuf, CudaError
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
     let mut whole = DefaultHasher::new();
     let mut objects = Vec::new();
-    for file in files.iter().filter(|f| is(f, "cu")) {
+    for file in files.iter().filter(|f| is(f, "cu") || is(f, "cpp")) {
         let mut content = headers.clone();
         std::fs::read(file).map_err(|e| failed("read", file, &e))?.hash(&mut content);
         let stem = file.file_stem().and_then(|s| s.to_str()).unwrap_or("kernel");
@@ -40,8 +40,7 @@ pub fn build_for_host(more: &[PathBuf], out: &Path) -> Result<PathBuf, CudaError
             make(&object, |target| {
                 let mut command = Command::new(&compiler);
                 command.args(["-std=c++20", "-O1", "-fPIC", "-w", "-x", "c++", "-c"]);
-                command.arg("-I").arg(&shim).arg("-I").arg(&kernels);
-                command.args(["-include", "shim.h"]).arg(file).arg("-o").arg(target);
+                command.arg("-I").arg(&shim).arg("-I").arg(&kernels).arg(file).arg("-o").arg(target);
                 command
             })?;
         }
