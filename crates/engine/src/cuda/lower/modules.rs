@@ -5,7 +5,7 @@ use crate::cuda::launch::Module;
 macro_rules! modules {
     ($($name:ident: $file:literal,)+) => {
         $(pub(super) static $name: Module =
-            Module { name: $file, ptx: include_str!(concat!("../ptx/", $file, ".ptx")) };)+
+            Module { name: $file, ptx: include_str!(concat!("../kernels/ptx/", $file, ".ptx")) };)+
     };
 }
 
