@@ -7,7 +7,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::cpu::{Level, Pool};
-use crate::cuda::{CudaError, Driver, Emulated, Gpu};
+use crate::cuda::{CudaError, Driver, Emulated, Gpu, PlanOnly};
 use crate::ledger::{Ledger, OverBudget};
 
 /// A place where programs run. Cloning shares it, its threads and its ledger.
@@ -15,6 +15,7 @@ use crate::ledger::{Ledger, OverBudget};
 pub struct Device {
     pub(crate) backend: Backend,
     ledger: Ledger,
+    fallback: Option<Arc<str>>,
 }
 
 #[derive(Clone)]
@@ -49,7 +50,7 @@ pub enum DeviceKind {
 impl Device {
     /// The float64 interpreter, for tests: exact and slow.
     pub fn reference() -> Device {
-        Device { backend: Backend::Reference, ledger: Ledger::default() }
+        Device { backend: Backend::Reference, ledger: Ledger::default(), fallback: None }
     }
 
     /// This machine's processor with a number of threads; 0 takes one for each core.
@@ -58,20 +59,57 @@ impl Device {
         Device {
             backend: Backend::Cpu { pool: Arc::new(pool), level: Level::detect() },
             ledger: Ledger::default(),
+            fallback: None,
         }
     }
 
     /// The NVIDIA GPU with this number.
     pub fn cuda(ordinal: usize, precision: Precision) -> Result<Device, CudaError> {
         let driver: Arc<dyn Driver> = Arc::new(Gpu::open(ordinal)?);
-        Ok(Device { backend: Backend::Cuda { driver, precision, emulated: false }, ledger: Ledger::default() })
+        Ok(Device {
+            backend: Backend::Cuda { driver, precision, emulated: false },
+            ledger: Ledger::default(),
+            fallback: None,
+        })
     }
 
     /// The CUDA backend with kernels that [`build_for_host`](crate::cuda::build_for_host) built for this machine's processor:
     /// for tests where there is no GPU. `seed` sets the order of warps, and of steps in branches that may run at once.
     pub fn emulated_cuda(kernels: &Path, precision: Precision, seed: u64) -> Result<Device, CudaError> {
         let driver: Arc<dyn Driver> = Arc::new(Emulated::open(kernels, seed)?);
-        Ok(Device { backend: Backend::Cuda { driver, precision, emulated: true }, ledger: Ledger::default() })
+        Ok(Device {
+            backend: Backend::Cuda { driver, precision, emulated: true },
+            ledger: Ledger::default(),
+            fallback: None,
+        })
+    }
+
+    /// The CUDA backend without a GPU: programs are compiled and can be looked at ([`Program::kernel_times`]), and every
+    /// launch is an error.
+    ///
+    /// [`Program::kernel_times`]: crate::Program::kernel_times
+    pub fn cuda_plan_only(precision: Precision) -> Device {
+        let driver: Arc<dyn Driver> = Arc::new(PlanOnly::new());
+        Device {
+            backend: Backend::Cuda { driver, precision, emulated: false },
+            ledger: Ledger::default(),
+            fallback: None,
+        }
+    }
+
+    /// The same device, taken because another could not be had, and why not.
+    pub fn instead(self, reason: impl Into<Arc<str>>) -> Device {
+        Device { fallback: Some(reason.into()), ..self }
+    }
+
+    /// Why it was taken instead of another.
+    pub fn fallback(&self) -> Option<&str> {
+        self.fallback.as_deref()
+    }
+
+    /// Whether programs on it can run: false for [`Device::cuda_plan_only`].
+    pub fn runs(&self) -> bool {
+        !matches!(&self.backend, Backend::Cuda { driver, .. } if !driver.runs())
     }
 
     /// What kind of device it is.

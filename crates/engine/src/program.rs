@@ -51,6 +51,10 @@ pub struct KernelTime {
     pub waits: Vec<usize>,
     /// Of the last run when profiled, else of all rows; multiply-adds count two.
     pub flops: u64,
+    /// Memory that is read and written at least: arguments, weights and results once each, all rows.
+    pub bytes: u64,
+    /// What the device is asked to start: kernels on a GPU, one step on a CPU.
+    pub launches: usize,
     /// Time in the last run; zero unless profiled.
     pub time: Duration,
 }

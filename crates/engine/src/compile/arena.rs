@@ -144,8 +144,15 @@ mod tests {
     fn branches_that_run_at_once_share_nothing_until_they_join() {
         let place = |branch, waits: &[usize]| Place { branch, waits: waits.to_vec() };
         // Two branches of three steps, turn by turn; the last step joins them.
-        let places =
-            [place(0, &[]), place(1, &[]), place(0, &[]), place(1, &[]), place(0, &[]), place(1, &[]), place(0, &[5])];
+        let places = [
+            place(0, &[]),
+            place(1, &[]),
+            place(0, &[]),
+            place(1, &[]),
+            place(0, &[]),
+            place(1, &[]),
+            place(0, &[5]),
+        ];
         let order = Order::concurrent(&places);
         let buffer = |steps: &[usize]| Lifetime { bytes: 64, steps: steps.to_vec() };
         let apart = [buffer(&[0, 2]), buffer(&[3, 5])];
@@ -155,7 +162,8 @@ mod tests {
         let mut state = 11u64;
         let random_buffers: Vec<Lifetime> = (0..60)
             .map(|_| {
-                let mut steps: Vec<usize> = (0..1 + random(&mut state, 3)).map(|_| random(&mut state, 7)).collect();
+                let mut steps: Vec<usize> =
+                    (0..1 + random(&mut state, 3)).map(|_| random(&mut state, 7)).collect();
                 steps.sort_unstable();
                 buffer(&steps)
             })

@@ -153,6 +153,18 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Bytes that a step reads and writes at least: arguments and results, once each.
+    pub(crate) fn traffic_bytes(&self, step: &Step) -> u64 {
+        let bytes = |t: &Tensor| self.graph.shape(*t).numel() as u64 * self.storage(*t).size() as u64;
+        let copied = match step {
+            Step::Copy { from, .. } => self.graph.shape(*from).numel() * self.graph.ty(*from).dtype.size(),
+            _ => 0,
+        };
+        let read: u64 = read_by(&self.graph, step).iter().map(bytes).sum();
+        let written: u64 = written_by(&self.graph, step).iter().map(bytes).sum();
+        read + written + copied as u64
+    }
+
     /// Where a tensor is. Panics for a tensor that nothing computes: the rewrites leave none.
     pub(crate) fn site(&self, tensor: Tensor) -> Site {
         self.sites[tensor.0 as usize].expect("every tensor that is read has a place")
@@ -216,8 +228,7 @@ impl Plan {
         }
 
         let mut steps = Vec::new();
-        let chains =
-            if options.chains { chain::find(&graph) } else { vec![None; graph.nodes.len()] };
+        let chains = if options.chains { chain::find(&graph) } else { vec![None; graph.nodes.len()] };
         let inside: std::collections::HashSet<usize> =
             chains.iter().flatten().flat_map(|(_, nodes)| nodes[..nodes.len() - 1].iter().copied()).collect();
         for (index, node) in graph.nodes.iter().enumerate() {

@@ -7,8 +7,8 @@ use super::lower::{Call, Kernel, lower};
 use super::memory::{Memory, Operand};
 use super::{Level, Pool};
 use crate::compile::{Plan, Step};
-use crate::graph::Op;
 use crate::device::DeviceError;
+use crate::graph::Op;
 use crate::program::{Executable, KernelTime, StageTime};
 use crate::state_store::StateStore;
 
@@ -92,6 +92,8 @@ impl CpuProgram {
                     branch: place.branch,
                     waits: place.waits.clone(),
                     flops: lowered.flops,
+                    bytes: plan.traffic_bytes(step),
+                    launches: 1,
                     time: Duration::ZERO,
                 };
                 let flops = lowered.flops;

@@ -19,6 +19,6 @@ mod program;
 pub use driver::{CudaError, build_for_host};
 pub use launch::{CudaCall, Launch, Module};
 
-pub(crate) use driver::{Allocation, Driver, Emulated, Gpu};
+pub(crate) use driver::{Allocation, Driver, Emulated, Gpu, PlanOnly};
 pub(crate) use lower::scratch;
 pub(crate) use program::CudaProgram;

@@ -55,6 +55,8 @@ impl CudaProgram {
                 branch: place.branch,
                 waits: place.waits.clone(),
                 flops: lowered.flops,
+                bytes: plan.traffic_bytes(step),
+                launches: lowered.launches.len(),
                 time: Duration::ZERO,
             });
             steps.push(ScheduledStep {

@@ -81,6 +81,8 @@ impl Executable for InterpretedProgram {
                 branch: 0,
                 waits: Vec::new(),
                 flops: 0,
+                bytes: 0,
+                launches: 1,
                 time: Duration::ZERO,
             })
             .collect()

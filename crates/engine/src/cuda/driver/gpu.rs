@@ -94,10 +94,8 @@ impl Gpu {
         let context = check("cuDevicePrimaryCtxRetain", unsafe { result::primary_ctx::retain(device) })?;
         // SAFETY: the context was just obtained.
         check("cuCtxSetCurrent", unsafe { result::ctx::set_current(context) })?;
-        let stream = check(
-            "cuStreamCreate",
-            result::stream::create(result::stream::StreamKind::NonBlocking),
-        )?;
+        let stream =
+            check("cuStreamCreate", result::stream::create(result::stream::StreamKind::NonBlocking))?;
         let description = format!(
             "{name}, compute capability {major}.{minor}, driver for CUDA {}.{}",
             version.0, version.1
@@ -443,7 +441,10 @@ impl Drop for Captured {
 enum Work {
     Captured(Captured),
     /// One after another, with an event before the first and after each.
-    Profiled { kernels: Vec<Vec<Kernel>>, events: Vec<Event> },
+    Profiled {
+        kernels: Vec<Vec<Kernel>>,
+        events: Vec<Event>,
+    },
 }
 
 struct GpuReplay {

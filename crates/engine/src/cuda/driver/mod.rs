@@ -5,6 +5,7 @@
 mod emulated;
 mod gpu;
 mod host_build;
+mod plan_only;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +17,16 @@ use super::launch::Launch;
 pub(crate) use emulated::Emulated;
 pub(crate) use gpu::Gpu;
 pub use host_build::build_for_host;
+pub(crate) use plan_only::PlanOnly;
 
 /// What runs kernels and owns memory for them.
 pub(crate) trait Driver: Send + Sync {
     /// The device, for people: its name, and what kind of it.
     fn description(&self) -> String;
+    /// Whether schedules can be replayed.
+    fn runs(&self) -> bool {
+        true
+    }
     /// Device memory. Its content is undefined.
     fn allocate(&self, bytes: usize) -> Result<u64, CudaError>;
     /// Gives memory back. Nothing that runs may use it.
@@ -104,7 +110,9 @@ pub enum CudaError {
     DriverTooOld { major: i32, minor: i32, needed_major: i32, needed_minor: i32, needed_driver: u32 },
     #[error("there is no GPU {ordinal}; the driver sees {count}")]
     NoDevice { ordinal: usize, count: usize },
-    #[error("{name} has compute capability {major}.{minor}; 8.0 or later is needed (Ampere); use --device cpu")]
+    #[error(
+        "{name} has compute capability {major}.{minor}; 8.0 or later is needed (Ampere); use --device cpu"
+    )]
     Unsupported { name: String, major: i32, minor: i32 },
     #[error(
         "the GPU has {free} of {total} bytes free, {needed} more are needed; smaller frames, --max-objects, a smaller \
@@ -115,6 +123,8 @@ pub enum CudaError {
     Call { call: &'static str, reason: String },
     #[error("the op '{op}' has no CUDA form; use --device cpu")]
     NoCudaForm { op: String },
+    #[error("programs on this device are planned, not run: there is no GPU behind it")]
+    PlanOnly,
     #[error("kernels for the host: {0}")]
     Host(String),
 }

@@ -13,12 +13,8 @@ pub(super) fn custom(site: &Site<'_>, op: &dyn CustomOp) -> Result<Lowered, Cuda
     };
     let (inputs, outputs) = (operands(&site.node.inputs)?, operands(&site.node.outputs)?);
     let input_types: Vec<_> = site.node.inputs.iter().map(|&t| site.plan.graph.ty(t).clone()).collect();
-    let call = CudaCall {
-        input_types: &input_types,
-        inputs: &inputs,
-        outputs: &outputs,
-        scratch: &site.scratch()?,
-    };
+    let call =
+        CudaCall { input_types: &input_types, inputs: &inputs, outputs: &outputs, scratch: &site.scratch()? };
     let launches = op.cuda(&call).ok_or_else(|| CudaError::NoCudaForm { op: op.name().into() })?;
     Ok(Lowered::new(op.name(), launches))
 }
