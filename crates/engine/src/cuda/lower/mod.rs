@@ -1,7 +1,9 @@
 //! From a plan's steps to kernels bound to addresses: weights are packed and sent to the device here, once.
 
 mod arrange;
+mod attention;
 mod custom;
+mod image;
 mod modules;
 mod rows;
 mod walk;
@@ -113,6 +115,9 @@ fn lower_node(site: &Site<'_>, copy_parts: &[usize]) -> Result<Lowered, CudaErro
         Op::Slice { axis, start, .. } => arrange::slice(site, *axis, *start),
         Op::Concat { axis } => arrange::concat(site, *axis, copy_parts),
         Op::Gather => arrange::gather(site),
+        Op::Attention { .. } => attention::attention(site),
+        Op::DeformableAttention { .. } => attention::deformable(site),
+        Op::ImageToTensor(transform) => image::image_to_tensor(site, transform),
         Op::Custom(op) => custom::custom(site, op.as_ref()),
         op => Err(CudaError::NoCudaForm { op: op.name().into() }),
     }

@@ -1,17 +1,12 @@
-//! The engine's kernels, a module for each source file, compiled to PTX.
+//! The engine's kernels: a module for each source file.
 
-use crate::cuda::launch::Module;
+use crate::cuda::launch::{Module, module};
 
-macro_rules! modules {
-    ($($name:ident: $file:literal,)+) => {
-        $(pub(super) static $name: Module =
-            Module { name: $file, ptx: include_str!(concat!("../kernels/ptx/", $file, ".ptx")) };)+
-    };
-}
-
-modules! {
-    ELEMENTWISE: "elementwise",
-    GATHER: "gather",
-    ROWS: "rows",
-    TOP_K: "top_k",
-}
+pub(super) static ATTENTION: Module = module!("attention");
+pub(super) static ATTENTION_F16: Module = module!("attention_f16");
+pub(super) static DEFORMABLE: Module = module!("deformable");
+pub(super) static ELEMENTWISE: Module = module!("elementwise");
+pub(super) static GATHER: Module = module!("gather");
+pub(super) static IMAGE: Module = module!("image");
+pub(super) static ROWS: Module = module!("rows");
+pub(super) static TOP_K: Module = module!("top_k");
