@@ -14,12 +14,12 @@ pub struct Module {
     pub ptx: &'static str,
 }
 
-/// The module of the kernels in `kernels/NAME.cu`, whose PTX lies in `ptx/NAME.ptx`.
+/// The module of the kernels in `kernels/NAME.cu`, whose PTX lies in `kernels/ptx/NAME.ptx`.
 macro_rules! module {
     ($name:literal) => {
         $crate::cuda::Module {
             name: $name,
-            ptx: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/cuda/ptx/", $name, ".ptx")),
+            ptx: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/cuda/kernels/ptx/", $name, ".ptx")),
         }
     };
 }

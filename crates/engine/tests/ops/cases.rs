@@ -317,6 +317,20 @@ pub fn attention(r: &mut Random) -> Case {
     c
 }
 
+/// As many heads and batches as keep a GPU busy, and keys beyond one tile: its backend then shares the work out otherwise.
+pub fn attention_of_many_batches(r: &mut Random) -> Case {
+    let mut c = Case::new();
+    let (batch, heads, d) = (r.size(34, 36), 8, r.pick(&[8, 5]));
+    let (queries, keys) = (r.size(17, 30), r.size(129, 140));
+    let q = c.input(r.values([batch, queries, heads * d]));
+    let k = c.input(r.values([1, keys, heads * d]));
+    let v = c.input(r.values([1, keys, heads * d]));
+    let y = c.graph.attention([q, k, v], None, heads, 0.4).expect("fits");
+    c.output(y);
+    c.tolerance = 5e-6;
+    c
+}
+
 pub fn window_attention(r: &mut Random) -> Case {
     let mut c = Case::new();
     let (heads, window) = (r.size(1, 3), r.size(2, 7));

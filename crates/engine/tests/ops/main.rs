@@ -53,6 +53,7 @@ all_backends!([
     crate::cases::top_k => top_k,
     crate::cases::gather => gather,
     crate::cases::attention => attention,
+    crate::cases::attention_of_many_batches => attention_of_many_batches,
     crate::cases::window_attention => window_attention,
     crate::cases::deformable_attention => deformable_attention,
     crate::cases::image_to_tensor => image_to_tensor,

@@ -1,6 +1,12 @@
 //! From a plan's steps to kernels bound to addresses: weights are packed and sent to the device here, once.
 
+mod arrange;
+mod attention;
 mod custom;
+mod image;
+mod modules;
+mod rows;
+mod walk;
 
 use super::abi::{Operand, Rows};
 use super::driver::CudaError;
@@ -88,7 +94,7 @@ pub(crate) fn scratch(_graph: &Graph, _storage: &[Storage], _node: usize) -> Vec
 /// Binds a step.
 pub(super) fn lower(plan: &Plan, memory: &Memory, step: &Step) -> Result<Lowered, CudaError> {
     match step {
-        Step::Copy { .. } => Err(CudaError::NoCudaForm { op: "copy".into() }),
+        Step::Copy { from, to } => arrange::deliver(plan, memory, *from, *to),
         Step::Chain { .. } => unreachable!("plans for CUDA have no chains"),
         Step::Node { index, copy_parts } => {
             let node = &plan.graph.nodes()[*index];
@@ -97,8 +103,21 @@ pub(super) fn lower(plan: &Plan, memory: &Memory, step: &Step) -> Result<Lowered
     }
 }
 
-fn lower_node(site: &Site<'_>, _copy_parts: &[usize]) -> Result<Lowered, CudaError> {
+fn lower_node(site: &Site<'_>, copy_parts: &[usize]) -> Result<Lowered, CudaError> {
     match &site.node.op {
+        Op::Unary(op) => rows::unary(site, *op),
+        Op::Binary(op) => rows::binary(site, *op),
+        Op::Reduce(op) => rows::reduce(site, *op),
+        Op::Softmax => rows::softmax(site),
+        Op::LayerNorm { .. } => rows::layer_norm(site),
+        Op::TopK { k } => rows::top_k(site, *k),
+        Op::Reshape => arrange::reshape(site),
+        Op::Slice { axis, start, .. } => arrange::slice(site, *axis, *start),
+        Op::Concat { axis } => arrange::concat(site, *axis, copy_parts),
+        Op::Gather => arrange::gather(site),
+        Op::Attention { .. } => attention::attention(site),
+        Op::DeformableAttention { .. } => attention::deformable(site),
+        Op::ImageToTensor(transform) => image::image_to_tensor(site, transform),
         Op::Custom(op) => custom::custom(site, op.as_ref()),
         op => Err(CudaError::NoCudaForm { op: op.name().into() }),
     }
