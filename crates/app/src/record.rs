@@ -18,6 +18,8 @@ pub(crate) struct Record<'a> {
     latency_ms: LatencyMs,
     transfers: Transfers,
     device: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallback: Option<&'a str>,
     modes: Modes,
 }
 
@@ -78,6 +80,7 @@ impl<'a> Record<'a> {
             latency_ms: packet.latency_ms,
             transfers: packet.transfers.into(),
             device: packet.device,
+            fallback: packet.fallback.as_deref(),
             modes: packet.modes,
         }
     }

@@ -1,6 +1,7 @@
 //! What leaves for each frame.
 
 use serde::Serialize;
+use ultramotion_engine::Device;
 use ultramotion_engine::ledger::Counts;
 use ultramotion_tracking::track::Visibility;
 
@@ -90,8 +91,10 @@ pub struct ResultPacket {
     pub latency_ms: LatencyMs,
     /// Transfers, waits and allocations on the device.
     pub transfers: Counts,
-    /// Device that computed it: `cpu`.
+    /// Device that computed it: `cpu`, `cuda`.
     pub device: &'static str,
+    /// Why it was computed there and not on the device that was wished for.
+    pub fallback: Option<String>,
     /// How it was computed.
     pub modes: Modes,
     pub(crate) labels: Vec<String>,
@@ -99,12 +102,7 @@ pub struct ResultPacket {
 }
 
 impl ResultPacket {
-    pub(crate) fn new(
-        options: &PipelineOptions,
-        labels: &[String],
-        device: &'static str,
-        modes: Modes,
-    ) -> Self {
+    pub(crate) fn new(options: &PipelineOptions, labels: &[String], device: &Device, modes: Modes) -> Self {
         ResultPacket {
             frame_id: 0,
             timestamp_s: 0.0,
@@ -115,7 +113,8 @@ impl ResultPacket {
             objects: Vec::with_capacity(options.max_objects),
             latency_ms: LatencyMs::default(),
             transfers: Counts::default(),
-            device,
+            device: device.name(),
+            fallback: device.fallback().map(str::to_owned),
             modes,
             labels: labels.to_vec(),
             masks: MaskBits::default(),

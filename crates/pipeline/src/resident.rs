@@ -64,8 +64,8 @@ impl ResidentProgram {
         let start = Instant::now();
         self.program.upload(&self.input)?;
         let uploaded = Instant::now();
-        let event = self.program.launch();
-        self.program.wait(event);
+        let event = self.program.launch()?;
+        self.program.wait(event)?;
         let computed = Instant::now();
         self.program.download(&mut self.output)?;
         let downloaded = Instant::now();

@@ -304,8 +304,8 @@ fn tracks_stay_on_the_device() {
     let before = device.ledger().counts();
     program.upload(&input).unwrap();
     for _ in 0..3 {
-        let event = program.launch();
-        program.wait(event);
+        let event = program.launch().unwrap();
+        program.wait(event).unwrap();
     }
     let done = device.ledger().counts() - before;
     assert_eq!([done.h2d, done.d2h, done.host_syncs, done.allocations], [1, 0, 3, 0]);
