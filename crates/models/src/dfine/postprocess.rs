@@ -7,6 +7,9 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use bytemuck::{Pod, Zeroable};
+use ultramotion_engine::cuda::abi::Operand;
+use ultramotion_engine::cuda::{CudaCall, Launch, Module};
 use ultramotion_engine::graph::{CpuCall, CustomOp, Graph, GraphError, Tensor, TensorType};
 use ultramotion_engine::reference::Values;
 use ultramotion_engine::tensor::{DType, Shape};
@@ -71,6 +74,25 @@ pub fn select_detections(
 
 #[derive(Debug)]
 struct SelectDetections(SelectionOptions);
+
+static MODULE: Module =
+    Module { name: "select_detections", ptx: include_str!("../kernels/ptx/select_detections.ptx") };
+/// Keys of candidates that the kernel sorts in shared memory; more are sorted in scratch.
+const MOST_IN_SHARED: usize = 4096;
+
+/// The params of `select_detections.cu`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct CudaParams {
+    logits: Operand,
+    boxes: u64,
+    outputs: [u64; 4],
+    candidates: u64,
+    most: u32,
+    threshold: f32,
+    one_label_per_query: u32,
+    max_overlap_iou: f32,
+}
 
 impl CustomOp for SelectDetections {
     fn name(&self) -> &str {
@@ -192,9 +214,37 @@ impl CustomOp for SelectDetections {
         }
         count.i32()[0] = kept as i32;
     }
+    fn cuda_scratch(&self, inputs: &[TensorType]) -> Vec<(DType, usize)> {
+        let keys = self.sorted_keys(&inputs[0]);
+        if keys > MOST_IN_SHARED { vec![(DType::U8, keys * size_of::<u64>())] } else { Vec::new() }
+    }
+
+    fn cuda(&self, call: &CudaCall<'_>) -> Option<Vec<Launch>> {
+        let keys = self.sorted_keys(&call.input_types[0]);
+        let scratch = call.scratch.first();
+        let params = CudaParams {
+            logits: call.inputs[0],
+            boxes: call.inputs[1].data,
+            outputs: std::array::from_fn(|i| call.outputs[i].data),
+            candidates: scratch.map_or(0, |keys| keys.data),
+            most: self.0.max_detections as u32,
+            threshold: self.0.score_threshold,
+            one_label_per_query: self.0.one_label_per_query.into(),
+            max_overlap_iou: self.0.max_overlap_iou,
+        };
+        let shared = if scratch.is_some() { 0 } else { keys * size_of::<u64>() };
+        let launch = Launch::new(&MODULE, "select_detections", &params);
+        Some(vec![launch.block([512, 1, 1]).shared(shared as u32)])
+    }
 }
 
 impl SelectDetections {
+    /// Keys that the CUDA form has room for: a power of two, not below the most candidates there can be.
+    fn sorted_keys(&self, logits: &TensorType) -> usize {
+        let most = if self.0.one_label_per_query { logits.shape.rows() } else { logits.shape.numel() };
+        most.next_power_of_two()
+    }
+
     /// Flat indices of the logits that may be selected, best first, in the front of `room`.
     fn candidates<'r>(&self, logits: &[f32], classes: usize, room: &'r mut [i32]) -> &'r [i32] {
         let mut len = 0;

@@ -1,6 +1,8 @@
 //! The generator and the file shared with `reference.py`.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod cuda;
+
 use serde_json::Value;
 
 /// SplitMix64 of `seed` and the index, upper 24 bits as floats in [0, 1).

@@ -24,3 +24,12 @@ DEVICE uint64_t warp_max(uint64_t v) {
     }
     return v;
 }
+
+DEVICE uint32_t warp_min(uint32_t v) {
+#if defined(__CUDACC__)
+    return __reduce_min_sync(0xffffffffu, v);
+#else
+    for (int offset = 16; offset > 0; offset /= 2) v = min(v, __shfl_xor_sync(0xffffffffu, v, offset));
+    return v;
+#endif
+}
