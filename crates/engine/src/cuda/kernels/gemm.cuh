@@ -17,12 +17,7 @@
 #pragma once
 #include "epilogue.cuh"
 #include "ptx.cuh"
-
-struct Window {
-    uint32_t in_h, in_w, out_h, out_w;
-    uint32_t kernel_h, kernel_w, stride_h, stride_w;
-    uint32_t pad_top, pad_left, channels, channels_padded;
-};
+#include "window.cuh"
 
 struct GemmParams {
     // `a`: [entries * m, K] or a map; `b`: [N, K] or [entries * K, N].

@@ -79,12 +79,12 @@ impl Attention {
         let (d, dv) = (q.cols / heads, v.cols / heads);
         let widest = d.max(dv);
         if widest > MOST_DIMS {
-            return Err(CudaError::NoCudaForm { op: format!("attention with heads of more than {MOST_DIMS}") });
+            return Err(CudaError::NoCudaForm {
+                op: format!("attention with heads of more than {MOST_DIMS}"),
+            });
         }
         let all = [q, k, v, out];
-        let in_eights = |o: &Operand| {
-            o.data.is_multiple_of(16) && (o.pitch.is_multiple_of(8) || o.rows <= 1)
-        };
+        let in_eights = |o: &Operand| o.data.is_multiple_of(16) && (o.pitch.is_multiple_of(8) || o.rows <= 1);
         let aligned = d.is_multiple_of(8) && dv.is_multiple_of(8) && all.iter().all(in_eights);
         let params = AttentionParams {
             q,
@@ -182,7 +182,9 @@ pub(super) fn deformable(site: &Site<'_>) -> Result<Lowered, CudaError> {
         unreachable!("dispatched on the op")
     };
     if levels_hw.len() > MOST_LEVELS {
-        return Err(CudaError::NoCudaForm { op: format!("deformable attention of more than {MOST_LEVELS} levels") });
+        return Err(CudaError::NoCudaForm {
+            op: format!("deformable attention of more than {MOST_LEVELS} levels"),
+        });
     }
     let (value, out, rows) = (site.input(0)?, site.output()?, site.rows()?);
     let d = out.cols / *heads as u32;
