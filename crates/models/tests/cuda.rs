@@ -20,7 +20,7 @@ fn check(path: &Path, precision: Precision, tolerance: f64) {
 
 #[test]
 fn mobile_sam() {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mobile_sam/128.safetensors");
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mobile_sam/mobile_sam_128.safetensors");
     check(&fixture, Precision::F32, 1e-5);
     check(&fixture, Precision::F16, 1e-2);
 }
