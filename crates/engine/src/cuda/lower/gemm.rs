@@ -306,18 +306,28 @@ impl Product {
         Product { form, a, b: weights, out, finish, rows, entries: 1, m, n, k, tap_cols: 0, window }
     }
 
+    fn pipeline(&self) -> Pipeline {
+        // Products of two types convert the narrow one.
+        Pipeline { half: is_half(&self.a) && is_half(&self.b) }
+    }
+
     /// The launches. `scratch` has what [`partial_sums`] asked for; without it K is not split.
     pub(super) fn launches(self, scratch: Option<&Operand>) -> Vec<Launch> {
-        let Product { form, a, b, out, finish, rows, entries, m, n, k, tap_cols, window } = self;
+        let Product { form, entries, m, n, k, .. } = self;
         if m == 0 || n == 0 {
             return Vec::new();
         }
-        // Products of two types convert the narrow one.
-        let pipeline = Pipeline { half: is_half(&a) && is_half(&b) };
-        let tile = choose_tile(pipeline, form, entries, m, n);
-        let slices = k.div_ceil(pipeline.slice()).max(1);
+        let tile = choose_tile(self.pipeline(), form, entries, m, n);
         let room = scratch.map_or(1, |s| s.cols / (m * n.next_multiple_of(8)));
-        let splits = choose_splits(pipeline, tile, entries, m, n, k).min(room).max(1);
+        let splits = choose_splits(self.pipeline(), tile, entries, m, n, k).min(room).max(1);
+        self.bind(tile, splits, scratch.map_or(0, |s| s.data))
+    }
+
+    /// The launches with a given tile and K in at most `splits` parts, whose sums go to `partial`.
+    fn bind(self, tile: &Tile, splits: u32, partial: u64) -> Vec<Launch> {
+        let pipeline = self.pipeline();
+        let Product { form, a, b, out, finish, rows, entries, m, n, k, tap_cols, window } = self;
+        let slices = k.div_ceil(pipeline.slice()).max(1);
         let slices_per_split = slices.div_ceil(splits);
         let splits = slices.div_ceil(slices_per_split);
         let a_width = if form == Form::Windows && map_width(&a) == 0 { 0 } else { pipeline.width(&a) };
@@ -326,7 +336,7 @@ impl Product {
             b,
             out,
             finish,
-            partial: scratch.map_or(0, |s| s.data),
+            partial,
             rows,
             m,
             n,
@@ -359,3 +369,7 @@ impl Product {
         launches
     }
 }
+
+#[cfg(test)]
+#[path = "gemm_tests.rs"]
+mod tests;
