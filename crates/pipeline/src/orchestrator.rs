@@ -246,7 +246,17 @@ impl Orchestrator {
         packet.masks.bytes.clear();
         // Room for K at once: more objects than ever before must not cost an allocation.
         packet.masks.bytes.reserve(self.options.max_objects * mask_bytes);
-        for i in 0..outcome.len() {
+        let fault = outcome.fault();
+        if let (None, Some(network)) = (packet.fault, fault) {
+            tracing::error!(
+                frame = frame.frame_id,
+                ?network,
+                "answers that are not finite numbers: left out"
+            );
+        }
+        packet.fault = fault;
+        let objects = if fault.is_some() { 0 } else { outcome.len() };
+        for i in 0..objects {
             // A row that the tracker took for no box is none.
             if outcome.track_ids[i] == 0 {
                 continue;

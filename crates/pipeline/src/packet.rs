@@ -7,6 +7,16 @@ use ultramotion_tracking::track::Visibility;
 
 use crate::options::{Modes, PipelineOptions};
 
+/// A network whose answers to a frame are not finite numbers. Nothing is drawn from such a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fault {
+    /// The detector.
+    Detector,
+    /// The segmenter.
+    Segmenter,
+}
+
 /// One detected structure.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DetectedObject {
@@ -85,8 +95,10 @@ pub struct ResultPacket {
     pub height: usize,
     /// State of the scene.
     pub state: Visibility,
-    /// Every detection above the threshold, best first.
+    /// Every detection above the threshold, best first; none when there is a fault.
     pub objects: Vec<DetectedObject>,
+    /// Whether a network failed on this frame.
+    pub fault: Option<Fault>,
     /// Times.
     pub latency_ms: LatencyMs,
     /// Transfers, waits and allocations on the device.
@@ -111,6 +123,7 @@ impl ResultPacket {
             height: 0,
             state: Visibility::Lost,
             objects: Vec::with_capacity(options.max_objects),
+            fault: None,
             latency_ms: LatencyMs::default(),
             transfers: Counts::default(),
             device: device.name(),

@@ -23,9 +23,10 @@ struct All<'g> {
 
 impl<'g> All<'g> {
     fn new(graph: &'g Graph) -> Self {
-        let programs = [Some(Device::cpu(2)), support::cuda::device()].into_iter().flatten().map(|device| {
-            Program::compile(graph.clone(), &device, &CompileOptions::default()).unwrap()
-        });
+        let programs = [Some(Device::cpu(2)), support::cuda::device()]
+            .into_iter()
+            .flatten()
+            .map(|device| Program::compile(graph.clone(), &device, &CompileOptions::default()).unwrap());
         Self { programs: programs.collect(), reference: Interpreter::new(graph) }
     }
 
@@ -218,9 +219,12 @@ fn labels_that_are_no_class_stay_unmatched_on_the_device() {
 #[test]
 fn large_problems_are_solved_alike() {
     for (n, m, seed) in [(40, 300, 1), (300, 33, 2), (170, 180, 3), (1, 70, 4)] {
-        for (solver, unmatched_cost) in [(Solver::Exact, f64::INFINITY), (Solver::Exact, 0.3), (Solver::Greedy, 0.9)] {
+        for (solver, unmatched_cost) in
+            [(Solver::Exact, f64::INFINITY), (Solver::Exact, 0.3), (Solver::Greedy, 0.9)]
+        {
             let graph = assign_graph(n, m, Assign { solver, unmatched_cost });
-            let costs: Vec<f32> = uniform(seed, n * m).iter().map(|c| (c * 50.0).round() / 50.0 - 0.2).collect();
+            let costs: Vec<f32> =
+                uniform(seed, n * m).iter().map(|c| (c * 50.0).round() / 50.0 - 0.2).collect();
             let count = |all: usize| HostTensor::i32([1], vec![all as i32]);
             let out = All::new(&graph).run(&[HostTensor::f32([n, m], costs), count(n), count(m)], 0.0);
             assert!(ints(&out[4])[0] > 0);
