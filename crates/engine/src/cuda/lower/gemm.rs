@@ -7,7 +7,7 @@ use bytemuck::{Pod, Zeroable};
 use half::f16;
 
 use super::Site;
-use super::modules::{CONV, GEMM};
+use super::modules::{CONV_F16, CONV_F32, GEMM_F16, GEMM_F32, GEMM_REDUCE};
 use crate::cuda::abi::{Operand, Rows, element};
 use crate::cuda::driver::CudaError;
 use crate::cuda::launch::{Launch, Module};
@@ -350,7 +350,12 @@ impl Product {
             tap_cols,
             window,
         };
-        let module: &'static Module = if form == Form::Windows { &CONV } else { &GEMM };
+        let module: &'static Module = match (form, pipeline.half) {
+            (Form::Windows, true) => &CONV_F16,
+            (Form::Windows, false) => &CONV_F32,
+            (_, true) => &GEMM_F16,
+            (_, false) => &GEMM_F32,
+        };
         let kernel = tile.kernels[form as usize].expect("the choice looked for one");
         let mut launches = vec![
             Launch::new(module, kernel, &params)
@@ -361,7 +366,7 @@ impl Product {
         if splits > 1 {
             let threads = m * n.div_ceil(8);
             launches.push(
-                Launch::new(&GEMM, "gemm_reduce", &params)
+                Launch::new(&GEMM_REDUCE, "gemm_reduce", &params)
                     .grid([threads.div_ceil(256), 1, 1])
                     .block([256, 1, 1]),
             );
