@@ -24,7 +24,7 @@ fn a_network_that_overflows_is_named_and_draws_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let detector = || Detector::open("dfine_n").unwrap().with_input_hw([64, 64]).unwrap();
     let segmenter = || Segmenter::open("mobile_sam").unwrap().with_input_size(64).unwrap();
-    let bad_detector = overflowing(detector().weights(), "decoder.enc_score_head.weight", folder.path());
+    let bad_detector = overflowing(detector().weights(), "decoder.dec_score_head.2.weight", folder.path());
     let iou_head = "mask_decoder.iou_prediction_head.layers.0.weight";
     let bad_segmenter = overflowing(segmenter().weights(), iou_head, folder.path());
     let bad_detector = || Detector::open(&bad_detector).unwrap().with_input_hw([64, 64]).unwrap();

@@ -7,7 +7,7 @@ use bytemuck::{Pod, Zeroable};
 use half::f16;
 
 use super::Site;
-use super::modules::{CONV, GEMM};
+use super::modules::{CONV_F16, CONV_F32, GEMM_F16, GEMM_F32, GEMM_REDUCE};
 use crate::cuda::abi::{Operand, Rows, element};
 use crate::cuda::driver::CudaError;
 use crate::cuda::launch::{Launch, Module};
@@ -306,18 +306,28 @@ impl Product {
         Product { form, a, b: weights, out, finish, rows, entries: 1, m, n, k, tap_cols: 0, window }
     }
 
+    fn pipeline(&self) -> Pipeline {
+        // Products of two types convert the narrow one.
+        Pipeline { half: is_half(&self.a) && is_half(&self.b) }
+    }
+
     /// The launches. `scratch` has what [`partial_sums`] asked for; without it K is not split.
     pub(super) fn launches(self, scratch: Option<&Operand>) -> Vec<Launch> {
-        let Product { form, a, b, out, finish, rows, entries, m, n, k, tap_cols, window } = self;
+        let Product { form, entries, m, n, k, .. } = self;
         if m == 0 || n == 0 {
             return Vec::new();
         }
-        // Products of two types convert the narrow one.
-        let pipeline = Pipeline { half: is_half(&a) && is_half(&b) };
-        let tile = choose_tile(pipeline, form, entries, m, n);
-        let slices = k.div_ceil(pipeline.slice()).max(1);
+        let tile = choose_tile(self.pipeline(), form, entries, m, n);
         let room = scratch.map_or(1, |s| s.cols / (m * n.next_multiple_of(8)));
-        let splits = choose_splits(pipeline, tile, entries, m, n, k).min(room).max(1);
+        let splits = choose_splits(self.pipeline(), tile, entries, m, n, k).min(room).max(1);
+        self.bind(tile, splits, scratch.map_or(0, |s| s.data))
+    }
+
+    /// The launches with a given tile and K in at most `splits` parts, whose sums go to `partial`.
+    fn bind(self, tile: &Tile, splits: u32, partial: u64) -> Vec<Launch> {
+        let pipeline = self.pipeline();
+        let Product { form, a, b, out, finish, rows, entries, m, n, k, tap_cols, window } = self;
+        let slices = k.div_ceil(pipeline.slice()).max(1);
         let slices_per_split = slices.div_ceil(splits);
         let splits = slices.div_ceil(slices_per_split);
         let a_width = if form == Form::Windows && map_width(&a) == 0 { 0 } else { pipeline.width(&a) };
@@ -326,7 +336,7 @@ impl Product {
             b,
             out,
             finish,
-            partial: scratch.map_or(0, |s| s.data),
+            partial,
             rows,
             m,
             n,
@@ -340,7 +350,12 @@ impl Product {
             tap_cols,
             window,
         };
-        let module: &'static Module = if form == Form::Windows { &CONV } else { &GEMM };
+        let module: &'static Module = match (form, pipeline.half) {
+            (Form::Windows, true) => &CONV_F16,
+            (Form::Windows, false) => &CONV_F32,
+            (_, true) => &GEMM_F16,
+            (_, false) => &GEMM_F32,
+        };
         let kernel = tile.kernels[form as usize].expect("the choice looked for one");
         let mut launches = vec![
             Launch::new(module, kernel, &params)
@@ -351,7 +366,7 @@ impl Product {
         if splits > 1 {
             let threads = m * n.div_ceil(8);
             launches.push(
-                Launch::new(&GEMM, "gemm_reduce", &params)
+                Launch::new(&GEMM_REDUCE, "gemm_reduce", &params)
                     .grid([threads.div_ceil(256), 1, 1])
                     .block([256, 1, 1]),
             );
@@ -359,3 +374,7 @@ impl Product {
         launches
     }
 }
+
+#[cfg(test)]
+#[path = "gemm_tests.rs"]
+mod tests;
