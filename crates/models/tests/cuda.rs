@@ -31,7 +31,10 @@ fn dfine_with_trained_weights() {
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared"), PathBuf::from);
     let fixture = shared.join("reference/trained/dfine_n_320_carotid.safetensors");
     if !fixture.exists() {
-        println!("skipped: {} is not here; set ULTRAMOTION_SHARED to the folder with fixtures", fixture.display());
+        println!(
+            "skipped: {} is not here; set ULTRAMOTION_SHARED to the folder with fixtures",
+            fixture.display()
+        );
         return;
     }
     check(&fixture, Precision::F32, 1e-3);

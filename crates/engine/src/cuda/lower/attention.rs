@@ -127,10 +127,10 @@ impl Attention {
                 .block([128, 1, 1])
                 .shared(shared));
         }
-        let kernel = match widest {
-            ..=32 => "attention_32",
-            ..=64 => "attention_64",
-            ..=96 => "attention_96",
+        let kernel = match widest.div_ceil(32) {
+            0 | 1 => "attention_32",
+            2 => "attention_64",
+            3 => "attention_96",
             _ => "attention_128",
         };
         Ok(Launch::new(&ATTENTION, kernel, &params).grid(grid(16)).block([128, 1, 1]))
