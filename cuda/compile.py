@@ -6,7 +6,7 @@
     .cuda/bin/python cuda/compile.py --check        fail if what is checked in is not what the sources give
     .cuda/bin/python cuda/compile.py --all-targets  compile for every architecture, write nothing
 
-A kernel file crates/X/src/.../NAME.cu becomes ptx/NAME.ptx in its folder, for compute_80: a driver translates that for
+A kernel file NAME.cu in a crate's sources or tests becomes ptx/NAME.ptx in its folder, for compute_80: a driver translates that for
 any later GPU. `abi.cuh` and the other shared headers are found from every crate.
 """
 
@@ -18,6 +18,7 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+FOLDERS = ["crates/*/src", "crates/*/tests"]
 HEADERS = ROOT / "crates/engine/src/cuda/kernels"
 # Ampere to Blackwell. 90a is what Hopper's own instructions need.
 TARGETS = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"]
@@ -81,7 +82,7 @@ class Nvrtc:
 
 def kernels():
     """Every kernel file, sorted."""
-    return sorted(ROOT.glob("crates/*/src/**/*.cu"))
+    return sorted(path for folder in FOLDERS for path in ROOT.glob(f"{folder}/**/*.cu"))
 
 
 def ptx(nvrtc, source):
@@ -120,7 +121,7 @@ def main():
             path.write_text(text)
     left_over = []
     if arguments.only is None:
-        left_over = [p for p in sorted(ROOT.glob("crates/*/src/**/ptx/*.ptx")) if p not in wanted]
+        left_over = [p for f in FOLDERS for p in sorted(ROOT.glob(f"{f}/**/ptx/*.ptx")) if p not in wanted]
         for path in left_over:
             stale.append(f"{path.relative_to(ROOT)} (no kernel file)")
             if not arguments.check:

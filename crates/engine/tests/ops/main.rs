@@ -4,6 +4,7 @@
 
 mod cases;
 mod cuda;
+mod flaws;
 mod graphs;
 mod judge;
 

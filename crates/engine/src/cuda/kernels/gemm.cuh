@@ -17,12 +17,7 @@
 #pragma once
 #include "epilogue.cuh"
 #include "ptx.cuh"
-
-struct Window {
-    uint32_t in_h, in_w, out_h, out_w;
-    uint32_t kernel_h, kernel_w, stride_h, stride_w;
-    uint32_t pad_top, pad_left, channels, channels_padded;
-};
+#include "window.cuh"
 
 struct GemmParams {
     // `a`: [entries * m, K] or a map; `b`: [N, K] or [entries * K, N].
@@ -356,17 +351,17 @@ template <class ELEMENT, int BM_, int BN_, int SUB_M, int SUB_N>
 struct Tile {
     using T = ELEMENT;
     static constexpr bool kHalf = SameType<T, __half>::kValue;
-    static constexpr int BM = BM_, BN = BN_, BK = kHalf ? 32 : 16, kStages = kHalf ? 4 : 3;
+    static constexpr int BM = BM_, BN = BN_, kSubM = SUB_M, kSubN = SUB_N, BK = kHalf ? 32 : 16, kStages = kHalf ? 4 : 3;
     static constexpr int kThreads = kHalf ? BM / SUB_M * (BN / SUB_N) * 32 : BM / SUB_M * (BN / SUB_N);
 };
 
-template <class TILE, int SUB_M, int SUB_N, bool B_ROWS_ARE_K, bool HALF>
+template <class TILE, bool B_ROWS_ARE_K, bool HALF>
 struct SumsOf {
-    using Type = TensorSums<TILE::BM, TILE::BN, SUB_M, SUB_N, TILE::kThreads, B_ROWS_ARE_K>;
+    using Type = TensorSums<TILE::BM, TILE::BN, TILE::kSubM, TILE::kSubN, TILE::kThreads, B_ROWS_ARE_K>;
 };
-template <class TILE, int SUB_M, int SUB_N, bool B_ROWS_ARE_K>
-struct SumsOf<TILE, SUB_M, SUB_N, B_ROWS_ARE_K, false> {
-    using Type = FmaSums<TILE::BM, TILE::BN, SUB_M, SUB_N, TILE::kThreads, B_ROWS_ARE_K>;
+template <class TILE, bool B_ROWS_ARE_K>
+struct SumsOf<TILE, B_ROWS_ARE_K, false> {
+    using Type = FmaSums<TILE::BM, TILE::BN, TILE::kSubM, TILE::kSubN, TILE::kThreads, B_ROWS_ARE_K>;
 };
 
 // The block's main loop: `a` and `b` bring slices first..end, `sums` adds their products.
@@ -402,7 +397,7 @@ DEVICE void accumulate(A& a, B& b, SUMS& sums, uint32_t first, uint32_t end, typ
 }
 
 // A product whose rows of A are windows or matrix rows, and whose B is [N, K], or [K, N] with B_ROWS_ARE_K.
-template <class TILE, int SUB_M, int SUB_N, bool WINDOWS, bool B_ROWS_ARE_K>
+template <class TILE, bool WINDOWS, bool B_ROWS_ARE_K>
 DEVICE void gemm(const GemmParams& p) {
     using T = typename TILE::T;
     constexpr int BM = TILE::BM, BN = TILE::BN, BK = TILE::BK, kThreads = TILE::kThreads;
@@ -414,7 +409,7 @@ DEVICE void gemm(const GemmParams& p) {
     const uint32_t slices = (p.k + BK - 1) / BK, first = split * p.slices_per_split;
     const uint32_t end = first + p.slices_per_split < slices ? first + p.slices_per_split : slices;
     DYNAMIC_SHARED(T, shared);
-    typename SumsOf<TILE, SUB_M, SUB_N, B_ROWS_ARE_K, TILE::kHalf>::Type sums;
+    typename SumsOf<TILE, B_ROWS_ARE_K, TILE::kHalf>::Type sums;
     auto with_a = [&](auto& a) {
         if constexpr (B_ROWS_ARE_K) {
             MatrixColumns<T, BN, BK, kThreads> b{p.b, entry * p.k, first_col, p.n, p.k, p.b_width};
@@ -447,4 +442,18 @@ DEVICE void gemm(const GemmParams& p) {
         float v[8] = {own[0].x, own[0].y, own[0].z, own[0].w, own[1].x, own[1].y, own[1].z, own[1].w};
         deliver(p, first_row + r, first_col + c, v);
     }
+}
+
+// The three forms: a convolution, and a matrix by the rows or the columns of another.
+template <class TILE>
+DEVICE void convolve(const GemmParams& p) {
+    gemm<TILE, true, false>(p);
+}
+template <class TILE>
+DEVICE void multiply_rows(const GemmParams& p) {
+    gemm<TILE, false, false>(p);
+}
+template <class TILE>
+DEVICE void multiply_columns(const GemmParams& p) {
+    gemm<TILE, false, true>(p);
 }

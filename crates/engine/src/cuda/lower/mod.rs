@@ -3,8 +3,11 @@
 mod arrange;
 mod attention;
 mod custom;
+mod gemm;
 mod image;
+mod maps;
 mod modules;
+mod networks;
 mod rows;
 mod walk;
 
@@ -87,8 +90,8 @@ impl Site<'_> {
 }
 
 /// Scratch buffers that the CUDA form of a node needs, custom ops aside.
-pub(crate) fn scratch(_graph: &Graph, _storage: &[Storage], _node: usize) -> Vec<(DType, usize)> {
-    Vec::new()
+pub(crate) fn scratch(graph: &Graph, storage: &[Storage], node: usize) -> Vec<(DType, usize)> {
+    attention::scratch(graph, storage, node).unwrap_or_else(|| networks::scratch(graph, storage, node))
 }
 
 /// Binds a step.
@@ -105,6 +108,13 @@ pub(super) fn lower(plan: &Plan, memory: &Memory, step: &Step) -> Result<Lowered
 
 fn lower_node(site: &Site<'_>, copy_parts: &[usize]) -> Result<Lowered, CudaError> {
     match &site.node.op {
+        Op::Conv2d { .. } => networks::conv2d(site),
+        Op::Linear { .. } => networks::linear(site),
+        Op::ConvTranspose2d { .. } => networks::conv_transpose2d(site),
+        Op::MatMul { transpose_b } => networks::matmul(site, *transpose_b),
+        Op::MaxPool2d { kernel, stride, padding } => maps::max_pool2d(site, *kernel, *stride, *padding),
+        Op::UpsampleNearest2x => maps::upsample_nearest_2x(site),
+        Op::Pad { padding } => maps::pad(site, *padding),
         Op::Unary(op) => rows::unary(site, *op),
         Op::Binary(op) => rows::binary(site, *op),
         Op::Reduce(op) => rows::reduce(site, *op),
@@ -116,9 +126,12 @@ fn lower_node(site: &Site<'_>, copy_parts: &[usize]) -> Result<Lowered, CudaErro
         Op::Concat { axis } => arrange::concat(site, *axis, copy_parts),
         Op::Gather => arrange::gather(site),
         Op::Attention { .. } => attention::attention(site),
+        Op::WindowAttention { .. } => attention::window_attention(site),
         Op::DeformableAttention { .. } => attention::deformable(site),
         Op::ImageToTensor(transform) => image::image_to_tensor(site, transform),
         Op::Custom(op) => custom::custom(site, op.as_ref()),
-        op => Err(CudaError::NoCudaForm { op: op.name().into() }),
+        Op::Constant(_) | Op::BatchNorm { .. } | Op::LimitRows => {
+            unreachable!("{} takes no step: rewrites and placement see to it", site.node.op.name())
+        }
     }
 }
