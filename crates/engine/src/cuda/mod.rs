@@ -15,9 +15,11 @@ mod launch;
 mod lower;
 mod memory;
 mod program;
+mod tune;
 
 pub use driver::{CudaError, build_for_host};
 pub use launch::{CudaCall, Launch, Module};
+pub use tune::tune;
 
 pub(crate) use driver::{Allocation, Driver, Emulated, Gpu, PlanOnly};
 pub(crate) use lower::scratch;
