@@ -5,8 +5,8 @@
 
 mod commands;
 mod device;
+mod evaluation;
 mod interrupt;
-mod record;
 mod settings;
 mod source;
 mod usage;
@@ -25,11 +25,14 @@ use tracing_subscriber::EnvFilter;
   ultramotion run --overlay                       simulated ultrasound in, pictures and results.jsonl out
   ultramotion run recording.igs.mha --overlay     your own recording
   ultramotion run stills/ --independent           a folder of unrelated images
+  ultramotion serve --connect localhost:18944     a scanner's stream, live, results at localhost:18945
+  ultramotion simulate                            a scanner on 127.0.0.1:18944 that is none
   ultramotion doctor                              what this machine can run
 
 Environment:
   ULTRAMOTION_DEBUG=2   print every kernel with its shape, time and GFLOP/s
-  ULTRAMOTION_LOG       log filter, e.g. info or ultramotion_pipeline=debug (default: warn)
+  ULTRAMOTION_LOG       log filter, e.g. info or ultramotion_pipeline=debug
+                        (default: warn,ultramotion_gateway=info)
   ULTRAMOTION_SIMD      avx512, avx2, neon or portable instead of the best that the processor has")]
 struct Cli {
     #[command(subcommand)]
@@ -40,6 +43,10 @@ struct Cli {
 enum Command {
     /// Find, track and outline structures in a recording, images or simulated ultrasound
     Run(commands::run::Args),
+    /// The live gateway: frames from a scanner in, tracked outlines to 3D Slicer and others out
+    Serve(commands::serve::Args),
+    /// Measure the models on images with masks: AP, Dice, outline distances, identities
+    Eval(commands::eval::Args),
     /// Compare the networks with outputs of the official implementations
     Parity(commands::parity::Args),
     /// Time a whole frame, or one network alone
@@ -48,6 +55,8 @@ enum Command {
     Audit(commands::audit::Args),
     /// List, inspect, convert and verify models
     Models(commands::models::Args),
+    Simulate(commands::simulate::Args),
+    Igtl(commands::igtl::Args),
     /// What this machine can run, and why not
     Doctor(commands::doctor::Args),
 }
@@ -55,14 +64,19 @@ enum Command {
 fn main() -> ExitCode {
     usage::on_panic();
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_env("ULTRAMOTION_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    let filter = EnvFilter::try_from_env("ULTRAMOTION_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("warn,ultramotion_gateway=info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
     let result = match cli.command {
         Command::Run(args) => commands::run::run(args),
+        Command::Eval(args) => commands::eval::run(args),
+        Command::Serve(args) => commands::serve::run(args),
         Command::Parity(args) => commands::parity::run(args),
         Command::Bench(args) => commands::bench::run(args),
         Command::Audit(args) => commands::audit::run(args),
         Command::Models(args) => commands::models::run(args),
+        Command::Simulate(args) => commands::simulate::run(args),
+        Command::Igtl(args) => commands::igtl::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
     };
     match result {

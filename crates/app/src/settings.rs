@@ -6,6 +6,9 @@ use anyhow::Result;
 use clap::Args;
 use serde::Deserialize;
 use ultramotion_engine::Device;
+use ultramotion_gateway::config::{
+    GatewayConfig, OutputConfig, RecordConfig, ReportConfig, SourceConfig, StreamConfig,
+};
 use ultramotion_media::MediaError;
 use ultramotion_models::dfine::ConfigError;
 use ultramotion_models::zoo::{Detector, Segmenter, ZooError};
@@ -73,6 +76,12 @@ struct File {
     max_overlap_iou: Option<f32>,
     independent: Option<bool>,
     tracker: Option<TrackerConfig>,
+    // Of `ultramotion serve`; one file can hold the settings of both.
+    source: SourceConfig,
+    output: OutputConfig,
+    stream: StreamConfig,
+    record: RecordConfig,
+    report: ReportConfig,
 }
 
 /// Everything resolved.
@@ -81,6 +90,8 @@ pub(crate) struct Settings {
     pub detector: String,
     pub segmenter: String,
     pub options: PipelineOptions,
+    /// Of `ultramotion serve`.
+    pub gateway: GatewayConfig,
     /// The configuration file that some of it comes from.
     pub config: Option<PathBuf>,
 }
@@ -104,7 +115,15 @@ impl PipelineArgs {
         let pick = |argument: &Option<String>, in_file: Option<String>, default: &str| {
             argument.clone().or(in_file).unwrap_or_else(|| default.to_owned())
         };
+        let gateway = GatewayConfig {
+            source: file.source,
+            output: file.output,
+            stream: file.stream,
+            record: file.record,
+            report: file.report,
+        };
         Ok(Settings {
+            gateway,
             config: self.config.clone(),
             detector: pick(&self.detector, file.detector, DEFAULT_DETECTOR),
             segmenter: pick(&self.segmenter, file.segmenter, DEFAULT_SEGMENTER),
@@ -137,10 +156,16 @@ fn read(path: &Path) -> Result<File> {
         });
         let mut reason = error.message().trim_end().replace('\n', "; ");
         // The parser speaks of its own types.
-        for (rust, plain) in
-            [("usize", "a whole number"), ("u32", "a whole number, 0 or more"), ("f32", "a number")]
-        {
-            reason = reason.replace(&format!("expected {rust}"), &format!("expected {plain}"));
+        for (rust, plain) in [
+            ("expected usize", "expected a whole number"),
+            ("expected u64", "expected a whole number, 0 or more"),
+            ("expected u32", "expected a whole number, 0 or more"),
+            ("expected u16", "expected a whole number, 0 or more"),
+            ("expected f64", "expected a number"),
+            ("expected f32", "expected a number"),
+            ("invalid socket address syntax", "this is no address with a port, such as 127.0.0.1:18945"),
+        ] {
+            reason = reason.replace(rust, plain);
         }
         usage(format!("the configuration '{}'{place}: {reason}", path.display()))
     })

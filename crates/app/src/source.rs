@@ -1,8 +1,9 @@
-//! `SOURCE`: the phantom, a recording, an image, a folder.
+//! `SOURCE`: the phantom, a recording, an image, a folder, a scanner.
 
 use std::path::Path;
 
 use anyhow::Result;
+use ultramotion_gateway::config::SourceConfig;
 use ultramotion_media::source::FrameSource;
 use ultramotion_media::{MediaError, MediaFrame, NamedTransform, PixelFormat};
 use ultramotion_phantom::{Phantom, PhantomConfig, PhantomFrame};
@@ -24,10 +25,29 @@ pub(crate) fn open(source: &str) -> Result<Box<dyn FrameSource>> {
         })?;
         return PhantomSource::open(seed);
     }
-    if source.starts_with("igtl://") {
-        return Err(usage(format!("SOURCE '{source}': this build does not read OpenIGTLink streams yet")));
-    }
     Ok(ultramotion_media::source::open(Path::new(source))?)
+}
+
+/// What a URL of a live source begins with.
+const LIVE: &str = "igtl://";
+
+/// The settings of `igtl://HOST[:PORT][/DEVICE]`; `None` if `SOURCE` is something else.
+pub(crate) fn live(source: &str) -> Option<Result<SourceConfig>> {
+    let rest = source.strip_prefix(LIVE)?;
+    let (host, device) = rest.split_once('/').unwrap_or((rest, ""));
+    if host.is_empty() {
+        let example = "igtl://localhost:18944";
+        return Some(Err(usage(format!("SOURCE '{source}': the host is missing, as in {example}"))));
+    }
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    // The colons of an IPv6 address stand in brackets.
+    let address = if has_port && !host.ends_with(']') {
+        host.to_owned()
+    } else {
+        format!("{host}:{}", ultramotion_igtlink::DEFAULT_PORT)
+    };
+    let config = SourceConfig { device: device.to_owned(), ..SourceConfig::connecting_to(address) };
+    Some(config.validate().map(|()| config).map_err(|error| usage(format!("SOURCE '{source}': {error}"))))
 }
 
 /// A frame as the pipeline takes it.

@@ -23,7 +23,7 @@ struct All<'g> {
 
 impl<'g> All<'g> {
     fn new(graph: &'g Graph) -> Self {
-        let programs = [Some(Device::cpu(2)), support::cuda::device()]
+        let programs = [Some(Device::cpu(2)), support::cuda()]
             .into_iter()
             .flatten()
             .map(|device| Program::compile(graph.clone(), &device, &CompileOptions::default()).unwrap());

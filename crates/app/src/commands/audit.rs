@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde::Serialize;
 use ultramotion_engine::ledger::{Budget, Counts};
+use ultramotion_gateway::record::Transfers;
 use ultramotion_media::MediaFrame;
 use ultramotion_pipeline::kpi::Kpi;
 use ultramotion_pipeline::{LatencyMs, Residency};
 
 use crate::device::DeviceArgs;
-use crate::record::Transfers;
 use crate::settings::PipelineArgs;
 use crate::source;
 

@@ -1,4 +1,4 @@
-//! `ultramotion run`: the main job on files and on the phantom.
+//! `ultramotion run`: the main job on files, on the phantom, and on a scanner's stream.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use ultramotion_media::mask::BinaryMask;
+use ultramotion_gateway::receive::{Received, Receiver};
+use ultramotion_gateway::record::{ResultLine, binary_masks};
+use ultramotion_igtlink::{ConnectError, Disconnect, RecvError};
 use ultramotion_media::sink::{JsonLines, Overlay, OverlayObject};
 use ultramotion_media::source::FrameSource;
 use ultramotion_media::{MediaError, MediaFrame};
@@ -18,7 +20,6 @@ use ultramotion_pipeline::{LatencyMs, Orchestrator, PipelineError, ResultPacket}
 
 use crate::device::DeviceArgs;
 use crate::interrupt::Interrupt;
-use crate::record::{Record, binary_mask};
 use crate::settings::PipelineArgs;
 use crate::source;
 
@@ -28,7 +29,8 @@ use crate::source;
 /// be read is reported, counted and skipped.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// phantom[:SEED], a .mha/.mhd/.igs.mha sequence, an image, or a folder of images
+    /// phantom[:SEED], a .mha/.mhd/.igs.mha sequence, an image, a folder of images, or a scanner that speaks
+    /// OpenIGTLink: igtl://HOST[:PORT][/DEVICE]
     #[arg(default_value = "phantom")]
     source: String,
     #[command(flatten)]
@@ -49,19 +51,34 @@ pub(crate) struct Args {
     overlay: bool,
 }
 
+/// Where frames come from.
+enum Source {
+    /// Files or the phantom: frames wait until they are read.
+    Recorded(Box<dyn FrameSource>),
+    /// A scanner: frames come when they come.
+    Scanner(Receiver),
+}
+
 /// Frames that wait for the pipeline in real time.
 const MAILBOX_DEPTH: usize = 2;
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let settings = args.pipeline.resolve()?;
-    let mut source = source::open(&args.source)?;
+    let mut source = match source::live(&args.source) {
+        Some(config) => Source::Scanner(Receiver::open(&config?)?),
+        None => Source::Recorded(source::open(&args.source)?),
+    };
     let mut pipeline = settings.build(args.device.open()?)?;
     let kernels = std::env::var("ULTRAMOTION_DEBUG").is_ok_and(|level| level.trim() == "2");
     if kernels {
         pipeline.profile_kernels();
     }
     let limit = args.frames.or_else(|| args.source.starts_with("phantom").then_some(source::PHANTOM_FRAMES));
-    let total = match (limit, source.frame_count_hint()) {
+    let hint = match &source {
+        Source::Recorded(source) => source.frame_count_hint(),
+        Source::Scanner(_) => None,
+    };
+    let total = match (limit, hint) {
         (Some(limit), Some(hint)) if !args.source.starts_with("phantom") => Some(limit.min(hint)),
         (limit, hint) => limit.or(hint),
     };
@@ -74,14 +91,18 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         kernels,
     };
     let interrupt = Interrupt::listen();
-    compile_ahead(source.as_mut(), &mut job.pipeline)?;
+    if let Source::Recorded(source) = &mut source {
+        compile_ahead(source.as_mut(), &mut job.pipeline)?;
+    }
     let start = Instant::now();
     let limit = limit.unwrap_or(u64::MAX);
-    let dropped = if args.realtime {
-        in_real_time(source, limit, &interrupt, &mut job)?
-    } else {
-        one_after_another(source, limit, &interrupt, &mut job)?;
-        0
+    let dropped = match source {
+        Source::Scanner(receiver) => Some(from_scanner(receiver, limit, &interrupt, &mut job)?),
+        Source::Recorded(source) if args.realtime => Some(in_real_time(source, limit, &interrupt, &mut job)?),
+        Source::Recorded(source) => {
+            one_after_another(source, limit, &interrupt, &mut job)?;
+            None
+        }
     };
     job.bar.finish_and_clear();
     job.summarise(&args, start.elapsed(), dropped, interrupt.is_set());
@@ -104,7 +125,7 @@ fn compile_ahead(source: &mut dyn FrameSource, pipeline: &mut Orchestrator) -> R
     Ok(source.rewind()?)
 }
 
-fn progress_bar(total: Option<u64>) -> ProgressBar {
+pub(super) fn progress_bar(total: Option<u64>) -> ProgressBar {
     let target = if std::io::stderr().is_terminal() {
         ProgressDrawTarget::stderr()
     } else {
@@ -193,6 +214,71 @@ fn in_real_time(
     Ok(mailbox.dropped())
 }
 
+/// How long a scanner's thread waits for a message before it looks whether to stop.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Takes a scanner's frames as they come, up to `limit` of them, until it closes the connection; returns how many were
+/// dropped because newer ones came.
+fn from_scanner(mut receiver: Receiver, limit: u64, interrupt: &Interrupt, job: &mut Job) -> Result<u64> {
+    let mailbox = Mailbox::<Result<MediaFrame, String>>::new(MAILBOX_DEPTH);
+    let ended = thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let ended = read_scanner(&mut receiver, interrupt, &mailbox);
+            mailbox.close();
+            ended
+        });
+        let mut result = Ok(());
+        for item in std::iter::from_fn(|| mailbox.take()).take(usize::try_from(limit).unwrap_or(usize::MAX)) {
+            result = job.take(item.as_ref());
+            if result.is_err() || interrupt.is_set() {
+                break;
+            }
+        }
+        mailbox.close();
+        let ended = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        result.and(ended)
+    });
+    ended?;
+    Ok(mailbox.dropped())
+}
+
+/// Until the scanner is gone, or nobody takes what is put.
+fn read_scanner(
+    receiver: &mut Receiver,
+    interrupt: &Interrupt,
+    mailbox: &Mailbox<Result<MediaFrame, String>>,
+) -> Result<()> {
+    let mut frames = 0u64;
+    while !interrupt.is_set() && !mailbox.is_closed() {
+        match receiver.next(TICK) {
+            Ok(Received::Frame(mut frame)) => {
+                frames += 1;
+                let poses = receiver.state().with_poses(|book| book.at(frame.timestamp));
+                mailbox.put(Ok(frame.take_media(&poses)));
+                frame.ticket.answered();
+            }
+            Ok(Received::ConnectFailed(ConnectError::Connect { address, source })) => {
+                // The kind alone: the system's own words differ from one to the next.
+                let why = source.kind();
+                bail!("cannot connect to {address}: {why}; is the scanner's server running there?")
+            }
+            Ok(Received::ConnectFailed(error)) => return Err(error.into()),
+            Ok(Received::Disconnected { reason }) => {
+                if frames == 0 {
+                    bail!("{} sent no frame: {reason}", receiver.state().link.url());
+                }
+                if !matches!(reason, Disconnect::PeerClosed | Disconnect::Shutdown) {
+                    tracing::warn!("the scanner's stream ended: {reason}");
+                }
+                return Ok(());
+            }
+            Ok(_) | Err(RecvError::Timeout) => {}
+            Err(RecvError::Closed) => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
 /// A run in progress.
 struct Job {
     pipeline: Orchestrator,
@@ -248,7 +334,7 @@ impl Job {
     }
 
     #[allow(clippy::print_stdout)] // the summary is the output
-    fn summarise(&self, args: &Args, elapsed: Duration, dropped: u64, interrupted: bool) {
+    fn summarise(&self, args: &Args, elapsed: Duration, dropped: Option<u64>, interrupted: bool) {
         let kpi = &self.kpi;
         let device = self.pipeline.device();
         if interrupted {
@@ -271,7 +357,7 @@ impl Job {
         } else {
             String::new()
         };
-        let late = if args.realtime { format!(", {dropped} dropped to keep up") } else { String::new() };
+        let late = dropped.map_or_else(String::new, |dropped| format!(", {dropped} dropped to keep up"));
         println!("frames       {}{skipped}{late} in {:.1} s", kpi.frames(), elapsed.as_secs_f64());
         println!(
             "objects      {} in {} frames, {} of them confirmed, {} tracks",
@@ -344,9 +430,8 @@ impl Sinks {
     }
 
     fn write(&mut self, frame: &MediaFrame, packet: &ResultPacket) -> Result<()> {
-        let masks: Vec<BinaryMask> =
-            (0..packet.objects.len()).filter_map(|i| packet.mask(i)).map(binary_mask).collect();
-        self.lines.write(&Record::new(packet, &masks))?;
+        let masks = binary_masks(packet);
+        self.lines.write(&ResultLine::new(packet, &masks))?;
         if let Some(folder) = &self.overlay_folder {
             let objects: Vec<OverlayObject<'_>> = packet
                 .objects

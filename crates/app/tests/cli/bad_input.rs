@@ -51,6 +51,9 @@ fn sources() {
         })
     );
     insta::assert_snapshot!("network_stream", failure("igtl://127.0.0.1:1", &[], nothing));
+    insta::assert_snapshot!("network_stream_without_host", failure("igtl:///Image_Probe", &[], nothing));
+    let long_device = "igtl://localhost/a_device_with_a_long_name";
+    insta::assert_snapshot!("network_stream_of_no_device", failure(long_device, &[], nothing));
 }
 
 #[test]

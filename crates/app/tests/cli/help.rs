@@ -21,6 +21,16 @@ fn run() {
 }
 
 #[test]
+fn eval() {
+    insta::assert_snapshot!(help(&["eval", "--help"]));
+}
+
+#[test]
+fn serve() {
+    insta::assert_snapshot!(help(&["serve", "--help"]));
+}
+
+#[test]
 fn parity() {
     insta::assert_snapshot!(help(&["parity", "--help"]));
 }
@@ -43,6 +53,16 @@ fn models() {
 #[test]
 fn models_convert() {
     insta::assert_snapshot!(help(&["models", "convert", "--help"]));
+}
+
+#[test]
+fn simulate() {
+    insta::assert_snapshot!(help(&["simulate", "--help"]));
+}
+
+#[test]
+fn igtl_decode() {
+    insta::assert_snapshot!(help(&["igtl", "decode", "--help"]));
 }
 
 #[test]

@@ -5,11 +5,15 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod eval;
 mod help;
+mod igtl;
 mod images;
+mod live;
 mod models;
 mod modes;
 mod program;
 mod reports;
 mod results;
+mod simulate;
 mod stopping;

@@ -3,12 +3,11 @@
 use ultramotion_engine::cuda::tune;
 use ultramotion_engine::graph::{Graph, Padding};
 use ultramotion_engine::tensor::{DType, HostTensor};
-use ultramotion_engine::{Device, Precision};
+use ultramotion_engine::Precision;
 
 #[test]
 fn every_product_gets_a_measured_tile() {
-    let Some(kernels) = crate::cuda::kernels() else { return };
-    let device = Device::emulated_cuda(kernels, Precision::F16, 1).expect("built");
+    let Some(device) = crate::cuda::emulated(Precision::F16, 1) else { return };
     let mut g = Graph::new("tune");
     let x = g.input("x", DType::F32, [1, 6, 6, 64]).expect("an input");
     let w = g.constant(HostTensor::f32([40, 64, 3, 3], vec![0.25; 40 * 64 * 9]));

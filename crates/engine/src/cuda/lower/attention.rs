@@ -2,13 +2,17 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::gemm::{self, Finish, Form, Product};
 use super::modules::{ATTENTION, ATTENTION_F16, DEFORMABLE};
-use super::rows::in_units;
+use super::networks::values;
+use super::rows::{in_units, norm};
 use super::{Lowered, Site};
+use crate::compile::Storage;
 use crate::cuda::abi::{Operand, Rows, element};
 use crate::cuda::driver::CudaError;
 use crate::cuda::launch::Launch;
-use crate::graph::Op;
+use crate::graph::{Epilogue, Graph, Op};
+use crate::tensor::DType;
 
 /// The params of `attention.cu` and `attention_f16.cu`.
 #[repr(C)]
@@ -123,10 +127,10 @@ impl Attention {
                 .block([128, 1, 1])
                 .shared(shared));
         }
-        let kernel = match widest {
-            ..=32 => "attention_32",
-            ..=64 => "attention_64",
-            ..=96 => "attention_96",
+        let kernel = match widest.div_ceil(32) {
+            0 | 1 => "attention_32",
+            2 => "attention_64",
+            3 => "attention_96",
             _ => "attention_128",
         };
         Ok(Launch::new(&ATTENTION, kernel, &params).grid(grid(16)).block([128, 1, 1]))
@@ -155,6 +159,87 @@ pub(super) fn attention(site: &Site<'_>) -> Result<Lowered, CudaError> {
     .launch()?;
     let flops = 2 * (batch * q_shape[1] * k_shape[1] * (q_shape[2] + v_shape[2])) as u64;
     Ok(Lowered { flops, ..Lowered::new("attention", vec![launch]) })
+}
+
+/// Scratch of a window attention over `pixels` of `c` channels: normalised pixels; queries, keys and values; what the heads
+/// give; partial sums of the two layers, where they have them. Pixels outside the map are one row more.
+fn window_scratch(half: bool, pixels: usize, c: usize) -> Vec<(DType, usize)> {
+    let size = if half { 2 } else { 4 };
+    let elements = [(pixels + 1) * c, (pixels + 1) * 3 * c, pixels * c];
+    let layers = [[pixels + 1, 3 * c, c], [pixels, c, c]];
+    let partial = layers.map(|sizes| gemm::partial_sums(half, Form::Rows, sizes));
+    let partial = partial.into_iter().max().filter(|&n| n > 0).map(|n| (DType::F32, n));
+    elements.into_iter().map(|n| (DType::U8, size * n)).chain(partial).collect()
+}
+
+/// Scratch buffers of a node that is an attention.
+pub(super) fn scratch(graph: &Graph, storage: &[Storage], node: usize) -> Option<Vec<(DType, usize)>> {
+    let node = &graph.nodes()[node];
+    let x = node.inputs.first()?;
+    let shape = graph.shape(*x);
+    matches!(node.op, Op::WindowAttention { .. })
+        .then(|| window_scratch(storage[x.0 as usize] == Storage::F16, shape.rows(), shape.cols()))
+}
+
+/// Four steps, none of which writes padding down: the layer norm of the map's pixels, and of one that is zero for all that
+/// are outside; a linear layer to queries, keys and values; attention, whose tokens are the windows' pixels; a linear layer
+/// with the input added.
+pub(super) fn window_attention(site: &Site<'_>) -> Result<Lowered, CudaError> {
+    let Op::WindowAttention { window, heads, epsilon } = site.node.op else {
+        unreachable!("dispatched on the op")
+    };
+    let shape = site.input_shape(0);
+    let (h, w, c) = (shape[1], shape[2], shape[3]);
+    let (x, out, rows) = (site.input(0)?, site.output()?, site.rows()?);
+    let half = gemm::is_half(&x);
+    let pixels = x.rows;
+    let buffers = site.scratch()?;
+    let dense = |index: usize, rows: u32, cols: usize| {
+        let cols = cols as u32;
+        Operand { data: buffers[index].data, rows, cols, pitch: cols, element: x.element }
+    };
+    let (normed, qkv) = (dense(0, pixels + 1, c), dense(1, pixels + 1, 3 * c));
+    let (attended, partial) = (dense(2, pixels, c), buffers.get(3));
+    let layer = |argument: usize, outputs: usize, residual: Option<Operand>| {
+        let weight = values(site, argument);
+        let packed = gemm::keep_weights(site, half, [outputs, c], |row, col| weight[row * c + col])?;
+        let bias = values(site, argument + 1);
+        Ok::<_, CudaError>((packed, Finish::new(site, &Epilogue::default(), Some(bias), residual)?))
+    };
+
+    let mut launches = vec![norm(x, [site.input(1)?, site.input(2)?], normed, rows, epsilon, true)];
+    let (weights, finish) = layer(3, 3 * c, None)?;
+    let with_outside = Rows { entries: 0, rows_per_entry: 1, bound: pixels + 1 };
+    launches.extend(Product::linear(normed, weights, qkv, finish, with_outside).launches(partial));
+    let (down, across) = (h.div_ceil(window), w.div_ceil(window));
+    let (area, windows, width) = (window * window, shape[0] * down * across, c as u32);
+    let attention = Attention {
+        q: qkv.columns(0, width),
+        k: qkv.columns(width, width),
+        v: qkv.columns(2 * width, width),
+        out: attended,
+        bias: site.input(5)?,
+        batches: in_units(rows, windows),
+        heads: heads as u32,
+        queries: area as u32,
+        keys: area as u32,
+        shared_q: false,
+        shared_k: false,
+        scale: 1.0 / ((c / heads) as f32).sqrt(),
+        windows: Windows {
+            side: window as u32,
+            height: h as u32,
+            width: w as u32,
+            across: across as u32,
+            per_image: (down * across) as u32,
+            outside_row: pixels,
+        },
+    };
+    launches.push(attention.launch()?);
+    let (weights, finish) = layer(6, c, Some(x))?;
+    launches.extend(Product::linear(attended, weights, out, finish, rows).launches(partial));
+    let flops = 2 * (shape.rows() * 4 * c * c + windows * area * area * 2 * c) as u64;
+    Ok(Lowered { flops, ..Lowered::new("window_attention", launches) })
 }
 
 /// Feature maps that one deformable attention can sample.

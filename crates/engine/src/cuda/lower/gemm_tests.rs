@@ -1,10 +1,9 @@
 //! Every tile, split and not, against sums in float64: most networks' layers are too large for the op suite.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::*;
-use crate::cuda::driver::{Allocation, Driver, Emulated, Schedule, ScheduledStep, build_for_host};
+use crate::cuda::driver::{Allocation, Driver, Emulated, Schedule, ScheduledStep};
 
 /// SplitMix64 (Steele, Lea & Flood 2014).
 struct Random(u64);
@@ -64,16 +63,6 @@ impl Matrix {
     fn at(&self, row: usize, col: usize) -> f64 {
         self.values[row * self.operand.cols as usize + col]
     }
-}
-
-fn library() -> Option<PathBuf> {
-    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
-    if std::process::Command::new(&compiler).arg("--version").output().is_err() {
-        return None;
-    }
-    let program = std::env::current_exe().expect("a running test has a path");
-    let out = program.with_file_name("kernels");
-    Some(build_for_host(&[], &out).unwrap_or_else(|e| panic!("{e}")))
 }
 
 /// Runs launches and reads back `output`.
@@ -184,10 +173,7 @@ fn check(
 #[test]
 #[allow(clippy::print_stdout)] // the seed, which the test runner shows when a case fails
 fn every_tile_computes_the_same() {
-    let Some(library) = library() else {
-        println!("skipped: no C++ compiler to build the kernels for this machine");
-        return;
-    };
+    let Some(library) = crate::cuda::kernels_for_tests(&[]) else { return };
     let seed = std::env::var("ULTRAMOTION_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         now.map_or(1, |t| t.as_nanos() as u64 % 1_000_000_000)

@@ -96,7 +96,7 @@ impl Site<'_> {
 
 /// Scratch buffers that the CUDA form of a node needs, custom ops aside.
 pub(crate) fn scratch(graph: &Graph, storage: &[Storage], node: usize) -> Vec<(DType, usize)> {
-    networks::scratch(graph, storage, node)
+    attention::scratch(graph, storage, node).unwrap_or_else(|| networks::scratch(graph, storage, node))
 }
 
 /// Binds a step.
@@ -131,9 +131,12 @@ fn lower_node(site: &Site<'_>, copy_parts: &[usize]) -> Result<Lowered, CudaErro
         Op::Concat { axis } => arrange::concat(site, *axis, copy_parts),
         Op::Gather => arrange::gather(site),
         Op::Attention { .. } => attention::attention(site),
+        Op::WindowAttention { .. } => attention::window_attention(site),
         Op::DeformableAttention { .. } => attention::deformable(site),
         Op::ImageToTensor(transform) => image::image_to_tensor(site, transform),
         Op::Custom(op) => custom::custom(site, op.as_ref()),
-        op => Err(CudaError::NoCudaForm { op: op.name().into() }),
+        Op::Constant(_) | Op::BatchNorm { .. } | Op::LimitRows => {
+            unreachable!("{} takes no step: rewrites and placement see to it", site.node.op.name())
+        }
     }
 }

@@ -16,7 +16,7 @@ use crate::tensor::DType;
 /// Threads of a block of the kernels that walk over maps.
 pub(super) const MAP_THREADS: u32 = 128;
 
-fn values<'s>(site: &'s Site<'_>, argument: usize) -> &'s [f32] {
+pub(super) fn values<'s>(site: &'s Site<'_>, argument: usize) -> &'s [f32] {
     site.constant(argument).and_then(|c| c.as_f32()).expect("weights are float constants")
 }
 

@@ -5,9 +5,9 @@ use ultramotion_engine::ledger::Counts;
 use ultramotion_media::mask::{BinaryMask, CocoRle};
 use ultramotion_pipeline::{Fault, LatencyMs, MaskView, Modes, ResultPacket};
 
-/// One line.
+/// One line: what a frame gave.
 #[derive(Debug, Serialize)]
-pub(crate) struct Record<'a> {
+pub struct ResultLine<'a> {
     frame_id: u64,
     timestamp: f64,
     source: &'a str,
@@ -38,12 +38,18 @@ struct ObjectRecord<'a> {
 
 /// Transfers, waits and allocations on the device.
 #[derive(Debug, Serialize)]
-pub(crate) struct Transfers {
+pub struct Transfers {
+    /// Copies to the device.
     pub h2d: u64,
+    /// Their bytes.
     pub h2d_bytes: u64,
+    /// Copies from the device.
     pub d2h: u64,
+    /// Their bytes.
     pub d2h_bytes: u64,
+    /// Waits of the host for the device.
     pub host_syncs: u64,
+    /// Allocations on the device.
     pub allocations: u64,
 }
 
@@ -55,13 +61,13 @@ impl From<Counts> for Transfers {
 }
 
 /// A mask for drawing and coding.
-pub(crate) fn binary_mask(mask: MaskView<'_>) -> BinaryMask {
+pub fn binary_mask(mask: MaskView<'_>) -> BinaryMask {
     BinaryMask::from_fn(mask.width, mask.height, |x, y| mask.contains(x, y))
 }
 
-impl<'a> Record<'a> {
+impl<'a> ResultLine<'a> {
     /// The line of a packet; `masks` belong to its objects, in order.
-    pub(crate) fn new(packet: &'a ResultPacket, masks: &[BinaryMask]) -> Self {
+    pub fn new(packet: &'a ResultPacket, masks: &[BinaryMask]) -> Self {
         let objects = packet.objects.iter().zip(masks).map(|(object, mask)| ObjectRecord {
             track_id: object.track_id,
             confirmed: object.confirmed,
@@ -71,7 +77,7 @@ impl<'a> Record<'a> {
             mask: CocoRle::encode(mask),
             mask_score: object.mask_score,
         });
-        Record {
+        ResultLine {
             frame_id: packet.frame_id,
             timestamp: packet.timestamp_s,
             source: &packet.source,
@@ -87,4 +93,14 @@ impl<'a> Record<'a> {
             modes: packet.modes,
         }
     }
+
+    /// The same line with another frame number, and another name of the source.
+    pub fn renamed(self, frame_id: u64, source: &'a str) -> Self {
+        ResultLine { frame_id, source, ..self }
+    }
+}
+
+/// Masks of all objects of a packet.
+pub fn binary_masks(packet: &ResultPacket) -> Vec<BinaryMask> {
+    (0..packet.objects.len()).filter_map(|i| packet.mask(i)).map(binary_mask).collect()
 }

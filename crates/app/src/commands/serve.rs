@@ -1,0 +1,150 @@
+//! `ultramotion serve`: the live gateway.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use ultramotion_gateway::config::{ConfigError, EXAMPLE};
+use ultramotion_gateway::receive::LinkError;
+use ultramotion_gateway::service::{BuildPipeline, Gateway, GatewayError, Perceive};
+
+use crate::device::DeviceArgs;
+use crate::interrupt::Interrupt;
+use crate::settings::{PipelineArgs, Settings};
+use crate::usage::usage;
+
+/// Takes a scanner's frames over OpenIGTLink, finds, follows and outlines structures, and serves the results to 3D
+/// Slicer and others.
+///
+/// The newest frame wins: one that comes while the pipeline is busy waits, and goes when a newer one comes. Every
+/// frame is answered or counted as dropped, for a reason. A lost connection is made again, a stage that dies is
+/// started again. Each second a line of figures goes to standard output, messages for people to standard error.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  ultramotion serve                              a PlusServer here; results at localhost:18945
+  ultramotion serve --connect plus.local:18944   a PlusServer elsewhere
+  ultramotion serve --print-config > serve.toml  every setting, with its default and what it means
+  ultramotion serve --config serve.toml
+  ultramotion serve --record session             keeps session/frames.igs.mha and results.jsonl
+  ultramotion run session/frames.igs.mha         computes the same from them again
+
+Every frame is answered or counted as dropped, for a reason. Each second a line of figures goes to
+standard output; --json makes it an object. Messages for people go to standard error.
+
+3D Slicer: in OpenIGTLinkIF add a connector, as client, to localhost and port 18945. UM_Contours are
+the outlines as a model, UM_Mask is an image with the identity of the structure at each pixel; poses
+from the scanner are passed on under their own names.")]
+pub(crate) struct Args {
+    /// The scanner's server, instead of source.connect
+    #[arg(long, value_name = "HOST:PORT")]
+    connect: Option<String>,
+    /// Where results are served, instead of output.listen
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+    /// Folder for a recording, instead of record.folder
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
+    /// Lines of figures as JSON objects
+    #[arg(long)]
+    json: bool,
+    /// Print a configuration file with every setting explained, and end
+    #[arg(long)]
+    print_config: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+}
+
+/// How long Ctrl-C may go unheard.
+const NAP: Duration = Duration::from_millis(20);
+/// How fresh the page for Prometheus is where no lines are wanted.
+const METRICS_EVERY: Duration = Duration::from_secs(1);
+
+#[allow(clippy::print_stdout, clippy::print_stderr)] // figures are the command's output
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    if args.print_config {
+        print!("{EXAMPLE}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut settings = args.pipeline.resolve()?;
+    let gateway = &mut settings.gateway;
+    if let Some(address) = args.connect {
+        (gateway.source.connect, gateway.source.listen) = (address, None);
+    }
+    gateway.output.listen = args.listen.unwrap_or(gateway.output.listen);
+    gateway.record.folder = args.record.unwrap_or_else(|| std::mem::take(&mut gateway.record.folder));
+    gateway.report.json |= args.json;
+    let report = gateway.report;
+    gateway.validate().map_err(|error| in_file(error, &settings))?;
+
+    let interrupt = Interrupt::listen();
+    // What is wrong with models and device is said before anybody connects.
+    let mut first = Some(settings.build(args.device.open()?)?);
+    let (again, device) = (settings.clone(), args.device);
+    let build: BuildPipeline = Box::new(move || {
+        let pipeline = match first.take() {
+            Some(pipeline) => pipeline,
+            None => again.build(device.open()?)?,
+        };
+        Ok(Box::new(pipeline) as Box<dyn Perceive>)
+    });
+    let mut gateway = Gateway::start(settings.gateway.clone(), build).map_err(|error| match error {
+        GatewayError::Config(error) | GatewayError::Source(LinkError::Config(error)) => {
+            in_file(error, &settings)
+        }
+        other => other.into(),
+    })?;
+    eprintln!("frames from {}", gateway.source_url());
+    if let Some(address) = gateway.output_addr() {
+        eprintln!("results at igtl://{address}");
+    }
+    if let Some(address) = gateway.metrics_addr() {
+        eprintln!("figures at http://{address}/metrics");
+    }
+
+    let every = Duration::try_from_secs_f64(report.every_s).ok().filter(|every| !every.is_zero());
+    // The page for Prometheus is kept fresh also where no lines are wanted.
+    let fresh = every.or(report.metrics.map(|_| METRICS_EVERY));
+    let mut due = fresh.map(|every| Instant::now() + every);
+    while !interrupt.is_set() {
+        thread::sleep(NAP);
+        let Some((at, period)) = due.zip(fresh).filter(|(at, _)| *at <= Instant::now()) else { continue };
+        let figures = gateway.report();
+        if every.is_some() {
+            say(&if report.json { figures.json() } else { figures.to_string() });
+        }
+        due = Some((at + period).max(Instant::now()));
+    }
+    let complaints = gateway.complaints();
+    let last = gateway.stop();
+    if report.json {
+        say(&last.json());
+        return Ok(ExitCode::SUCCESS);
+    }
+    say(&last.to_string());
+    say(&format!("stopped by Ctrl-C after {:.1} s", last.time_s));
+    say(&last.summary());
+    for (kind, count) in complaints {
+        say(&format!("complaint    {kind}: {count}"));
+    }
+    say("Research software, not a medical device.");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A line of output. A service goes on when nobody reads its figures any more.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// A wrong setting is the configuration's fault.
+fn in_file(error: ConfigError, settings: &Settings) -> anyhow::Error {
+    match &settings.config {
+        Some(path) => usage(format!("{error}; see the command line and '{}'", path.display())),
+        None => usage(error),
+    }
+}

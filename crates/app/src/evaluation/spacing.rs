@@ -1,0 +1,95 @@
+//! How large a pixel is: one size for all images, or a table by image.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+/// Width and height of a pixel in millimetres, where known.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) enum Spacing {
+    /// Nothing is known.
+    #[default]
+    Unknown,
+    /// The same for every image.
+    Same([f64; 2]),
+    /// By image name, without its ending.
+    ByName(BTreeMap<String, [f64; 2]>),
+}
+
+impl Spacing {
+    /// From `--spacing-mm`: `0.1`, `0.1,0.12` (width, height), or a CSV file whose lines are `name,0.1` or
+    /// `name,0.1,0.12`.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        if let Some(size) = millimetres(text) {
+            return Ok(Spacing::Same(size));
+        }
+        let path = Path::new(text);
+        if !path.is_file() {
+            bail!(
+                "--spacing-mm '{text}' is neither a pixel size in mm, such as 0.1 or 0.1,0.12, nor a file with lines \
+                 such as name,0.1"
+            );
+        }
+        let table = std::fs::read_to_string(path).with_context(|| format!("cannot read {text}"))?;
+        let mut by_name = BTreeMap::new();
+        for (index, line) in table.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            let (name, size) = line.split_once(',').unwrap_or((line, ""));
+            match millimetres(size) {
+                Some(size) => drop(by_name.insert(name.trim().to_owned(), size)),
+                // Column names.
+                None if index == 0 && !size.contains(|c: char| c.is_ascii_digit()) => {}
+                None => {
+                    return Err(anyhow!(
+                        "{text}, line {}: '{line}' is not name,mm or name,mm,mm with sizes above 0",
+                        index + 1
+                    ));
+                }
+            }
+        }
+        Ok(Spacing::ByName(by_name))
+    }
+
+    /// Of an image.
+    pub(crate) fn of(&self, name: &str) -> Option<[f64; 2]> {
+        match self {
+            Spacing::Unknown => None,
+            Spacing::Same(size) => Some(*size),
+            Spacing::ByName(sizes) => sizes.get(name).copied(),
+        }
+    }
+}
+
+fn millimetres(text: &str) -> Option<[f64; 2]> {
+    let one = |text: &str| text.trim().parse::<f64>().ok().filter(|v| v.is_finite() && *v > 0.0);
+    match text.split_once(',') {
+        Some((width, height)) => Some([one(width)?, one(height)?]),
+        None => one(text).map(|side| [side; 2]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_tables() {
+        assert_eq!(Spacing::parse("0.1").unwrap().of("x"), Some([0.1; 2]));
+        assert_eq!(Spacing::parse("0.1, 0.2").unwrap().of("x"), Some([0.1, 0.2]));
+        assert_eq!(Spacing::default().of("x"), None);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spacing.csv");
+        let parse = |table: &str| {
+            std::fs::write(&path, table).unwrap();
+            Spacing::parse(path.to_str().unwrap())
+        };
+        let table = parse("image,width mm,height mm\n0012,0.1\n\n0013,0.1,0.3\n").unwrap();
+        assert_eq!(["0012", "0013", "0014"].map(|n| table.of(n)), [Some([0.1; 2]), Some([0.1, 0.3]), None]);
+        for wrong in ["0012,0.1\n0013,x\n", "0012,-1\n", "0012,0\n0013,1", "a,1\nb\n"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+        for wrong in ["", "-0.1", "nan", "0.1,", "nowhere.csv"] {
+            assert!(Spacing::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! The live gateway: ultrasound frames come in over OpenIGTLink, tracked outlines go out.
+//!
+//! - [`config`]: the settings, and an example of all of them.
+//! - [`receive`]: the scanner's messages become frames and poses.
+//! - [`send`]: results become messages, for 3D Slicer and others.
+//! - [`record`]: results become files, which `ultramotion run` computes again.
+//! - [`service`]: the stages between; [`supervise`] starts them again when they die.
+//! - [`books`]: every frame is answered, dropped for a reason, or on its way. [`complaints`]: what is wrong is said
+//!   once, and counted. [`report`] and [`metrics`]: all figures.
+//! - [`simulate`]: a scanner that is none, to try all of this on.
+//!
+//! ```no_run
+//! use ultramotion_engine::Device;
+//! use ultramotion_gateway::config::GatewayConfig;
+//! use ultramotion_gateway::service::{Gateway, Perceive};
+//! use ultramotion_models::zoo::{Detector, Segmenter};
+//! use ultramotion_pipeline::{Orchestrator, PipelineOptions};
+//!
+//! let build = || {
+//!     let (detector, segmenter) = (Detector::open("ultrasound-n")?, Segmenter::open("ultrasound-sam")?);
+//!     let pipeline = Orchestrator::new(Device::cpu(0), detector, segmenter, PipelineOptions::default())?;
+//!     Ok(Box::new(pipeline) as Box<dyn Perceive>)
+//! };
+//! let mut gateway = Gateway::start(GatewayConfig::default(), Box::new(build))?;
+//! for _ in 0..60 {
+//!     std::thread::sleep(std::time::Duration::from_secs(1));
+//!     println!("{}", gateway.report());
+//! }
+//! println!("{}", gateway.stop().summary());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod books;
+pub mod complaints;
+pub mod config;
+pub mod metrics;
+pub mod receive;
+pub mod record;
+pub mod report;
+pub mod send;
+pub mod service;
+pub mod simulate;
+pub mod supervise;

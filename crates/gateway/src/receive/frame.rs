@@ -1,0 +1,122 @@
+//! A frame as it came from the scanner.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ultramotion_igtlink::{CoordinateSystem, DeviceName, Placement, Timestamp};
+use ultramotion_media::{MediaFrame, NamedTransform};
+use ultramotion_pipeline::{Frame, PixelFormat};
+
+use crate::books::Ticket;
+use crate::receive::poses::MatchedPose;
+
+/// A live frame: pixels as the pipeline takes them, and all that the scanner said about them.
+///
+/// Its pixels' memory goes back to where it came from when it is dropped, and serves a later frame.
+#[derive(Debug)]
+pub struct LiveFrame {
+    /// Its entry in the books, with its number and time of arrival.
+    pub ticket: Ticket,
+    /// The scanner's own time, to the bit.
+    pub timestamp: Timestamp,
+    /// Device name of its message.
+    pub device: DeviceName,
+    /// Where it comes from, as a URL with the device.
+    pub source: Arc<str>,
+    /// Pixels of the image along i, j and k; k is 1.
+    pub size: [u16; 3],
+    /// Layout of `pixels`.
+    pub format: PixelFormat,
+    /// `[height, width, channels]`.
+    pub pixels: Vec<u8>,
+    /// Where the image lies.
+    pub placement: Placement,
+    /// Axes that `placement` speaks of.
+    pub coordinates: CoordinateSystem,
+    pub(super) home: Arc<PixelPool>,
+}
+
+impl LiveFrame {
+    /// Pixels in a row.
+    pub fn width(&self) -> usize {
+        self.size[0].into()
+    }
+
+    /// Rows.
+    pub fn height(&self) -> usize {
+        self.size[1].into()
+    }
+
+    /// As the pipeline takes it.
+    pub fn borrow(&self) -> Frame<'_> {
+        Frame {
+            frame_id: self.ticket.frame_id(),
+            timestamp_s: self.timestamp.as_secs_f64(),
+            source: &self.source,
+            width: self.width(),
+            height: self.height(),
+            format: self.format,
+            pixels: &self.pixels,
+        }
+    }
+
+    /// Width and height of a pixel.
+    pub fn spacing_mm(&self) -> [f64; 2] {
+        let [x, y, _] = self.placement.spacing_mm();
+        [x, y]
+    }
+
+    /// As a frame of a file, with poses; takes the pixels out.
+    pub fn take_media(&mut self, poses: &[MatchedPose]) -> MediaFrame {
+        MediaFrame {
+            frame_id: self.ticket.frame_id(),
+            timestamp_s: self.timestamp.as_secs_f64(),
+            source: self.source.to_string(),
+            width: self.width(),
+            height: self.height(),
+            pixel_format: match self.format {
+                PixelFormat::Grey8 => ultramotion_media::PixelFormat::Grey8,
+                PixelFormat::Rgb8 => ultramotion_media::PixelFormat::Rgb8,
+            },
+            pixels: std::mem::take(&mut self.pixels),
+            transforms: poses.iter().map(named_transform).collect(),
+            spacing_mm: Some(self.spacing_mm()),
+            ..MediaFrame::default()
+        }
+    }
+}
+
+impl Drop for LiveFrame {
+    fn drop(&mut self) {
+        self.home.put(std::mem::take(&mut self.pixels));
+    }
+}
+
+/// A pose as files hold it. Names of files are letters and digits: others are left out of them.
+pub(crate) fn named_transform(pose: &MatchedPose) -> NamedTransform {
+    let name = pose.name.to_string_lossy();
+    let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    let name = if name.is_empty() { "Unnamed".to_owned() } else { name };
+    NamedTransform { name, matrix: pose.matrix, valid: pose.valid }
+}
+
+/// Memory of pixels between uses.
+#[derive(Debug, Default)]
+pub(super) struct PixelPool {
+    buffers: Mutex<Vec<Vec<u8>>>,
+}
+
+impl PixelPool {
+    /// As many as are under way at most in an undisturbed stream.
+    const MOST: usize = 8;
+
+    pub(super) fn take(&self) -> Vec<u8> {
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn put(&self, buffer: Vec<u8>) {
+        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        if buffer.capacity() > 0 && buffers.len() < Self::MOST {
+            buffers.push(buffer);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The connection to the scanner: the gateway connects to it, or waits for it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use thiserror::Error;
+use ultramotion_igtlink::{
+    Client, ClientEvent, ConnectError, DecodeError, Disconnect, Frame, FrameError, RecvError, RejectCounts,
+    Server, ServerError, ServerEvent, TrafficCounts,
+};
+
+use crate::config::{ConfigError, SourceConfig};
+
+/// Why a source cannot be opened.
+#[derive(Debug, Error)]
+pub enum LinkError {
+    /// A setting is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The address cannot be listened on.
+    #[error("source.listen: {0}; choose another address or stop who uses it")]
+    Listen(#[from] ServerError),
+    /// There can be no thread.
+    #[error("cannot start a thread for the source: {0}")]
+    Thread(std::io::Error),
+}
+
+/// Something that happened on the link.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// A scanner is there.
+    Connected {
+        /// Its address.
+        peer: SocketAddr,
+    },
+    /// A message came.
+    Frame(Frame),
+    /// Something came that is no message.
+    Rejected(FrameError),
+    /// A connection ended.
+    Disconnected {
+        /// Why.
+        reason: Disconnect,
+    },
+    /// No connection could be made; the next attempt follows by itself.
+    ConnectFailed(ConnectError),
+    /// Somebody who may not connect tried to.
+    Refused {
+        /// Their address.
+        peer: SocketAddr,
+    },
+}
+
+/// A link's numbers so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LinkStats {
+    /// Whether there is a connection now.
+    pub connected: bool,
+    /// Connections made.
+    pub connects: u64,
+    /// Attempts that failed.
+    pub connect_failures: u64,
+    /// Messages that came.
+    pub messages: u64,
+    /// Messages that had to go because the receiving stage was slow.
+    pub evicted: u64,
+    /// What was rejected.
+    pub rejects: RejectCounts,
+}
+
+/// The connection to the scanner.
+#[derive(Debug)]
+pub enum Link {
+    /// The gateway connects, and connects again.
+    Client(Client, String),
+    /// The scanner connects.
+    Server(Server),
+}
+
+impl Link {
+    /// Starts to connect, or to listen.
+    pub fn open(config: &SourceConfig) -> Result<Self, LinkError> {
+        config.validate()?;
+        Ok(match config.listen {
+            Some(address) => Link::Server(Server::start(config.server(address)?)?),
+            None => {
+                let client = Client::start(config.client()).map_err(LinkError::Thread)?;
+                Link::Client(client, config.connect.clone())
+            }
+        })
+    }
+
+    /// As a URL, without a device.
+    pub fn url(&self) -> String {
+        match self {
+            Link::Client(_, address) => format!("igtl://{address}"),
+            Link::Server(server) => match server.local_addrs() {
+                [address, ..] => format!("igtl://{address}"),
+                [] => "igtl://".to_owned(),
+            },
+        }
+    }
+
+    /// Where it listens, if it does.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Link::Client(..) => None,
+            Link::Server(server) => server.local_addrs().first().copied(),
+        }
+    }
+
+    /// The next event, waiting for it at most so long.
+    pub fn next(&self, timeout: Duration) -> Result<LinkEvent, RecvError> {
+        Ok(match self {
+            Link::Client(client, _) => match client.recv_timeout(timeout)? {
+                ClientEvent::Connected { peer } => LinkEvent::Connected { peer },
+                ClientEvent::Frame(frame) => LinkEvent::Frame(frame),
+                ClientEvent::Rejected(error) => LinkEvent::Rejected(error),
+                ClientEvent::Disconnected { reason } => LinkEvent::Disconnected { reason },
+                ClientEvent::ConnectFailed { error, .. } => LinkEvent::ConnectFailed(error),
+            },
+            Link::Server(server) => match server.recv_timeout(timeout)? {
+                ServerEvent::Connected { peer, .. } => LinkEvent::Connected { peer },
+                ServerEvent::Frame { frame, .. } => LinkEvent::Frame(frame),
+                ServerEvent::Rejected { error, .. } => LinkEvent::Rejected(error),
+                ServerEvent::Disconnected { reason, .. } => LinkEvent::Disconnected { reason },
+                ServerEvent::Refused { peer, .. } => LinkEvent::Refused { peer },
+            },
+        })
+    }
+
+    /// Counts a message whose body turned out to be no message of its type.
+    pub fn count_rejected(&self, error: &DecodeError) {
+        match self {
+            Link::Client(client, _) => client.count_rejected(error),
+            Link::Server(server) => server.count_rejected(error),
+        }
+    }
+
+    /// The numbers so far.
+    pub fn stats(&self) -> LinkStats {
+        let with = |traffic: TrafficCounts| LinkStats {
+            messages: traffic.frames_in,
+            evicted: traffic.dropped_in,
+            rejects: traffic.rejects,
+            ..LinkStats::default()
+        };
+        match self {
+            Link::Client(client, _) => {
+                let stats = client.stats();
+                LinkStats {
+                    connected: client.wait_connected(Duration::ZERO),
+                    connects: stats.connects,
+                    connect_failures: stats.connect_failures,
+                    ..with(stats.traffic)
+                }
+            }
+            Link::Server(server) => {
+                let stats = server.stats();
+                LinkStats { connected: stats.clients > 0, connects: stats.accepted, ..with(stats.traffic) }
+            }
+        }
+    }
+}

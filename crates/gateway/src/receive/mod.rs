@@ -1,0 +1,285 @@
+//! Frames and poses from a scanner that speaks OpenIGTLink.
+//!
+//! In come messages, over a [`Link`] that keeps itself connected. Out go [`LiveFrame`]s of one IMAGE device, with the
+//! scanner's own timestamp and placement; poses go into a [`PoseBook`], from which they are taken by a frame's time.
+//! What cannot be used is named once and counted.
+//!
+//! ```
+//! use std::time::Duration;
+//! use ultramotion_gateway::config::SourceConfig;
+//! use ultramotion_gateway::receive::{Received, Receiver};
+//! use ultramotion_igtlink::{Content, Image, Message, Server, ServerConfig, Timestamp};
+//!
+//! let scanner = Server::start(ServerConfig::listening_on("127.0.0.1:0".parse()?))?;
+//! let config = SourceConfig::connecting_to(scanner.local_addrs()[0].to_string());
+//! let mut receiver = Receiver::open(&config)?;
+//!
+//! assert!(scanner.wait_clients(1, Duration::from_secs(5)));
+//! let image = Image::gray8(4, 3, vec![7; 12]);
+//! let sent = Message::new("Image_Probe".parse()?, Content::Image(image)).at(Timestamp::from_nanos(17, 500));
+//! scanner.broadcast(&sent)?;
+//! let frame = loop {
+//!     match receiver.next(Duration::from_secs(5))? {
+//!         Received::Frame(frame) => break frame,
+//!         Received::Connected { peer } => println!("connected to {peer}"),
+//!         other => println!("{other:?}"),
+//!     }
+//! };
+//! assert_eq!((frame.width(), frame.height(), frame.timestamp), (4, 3, sent.timestamp));
+//! frame.ticket.answered();
+//! assert_eq!(receiver.books().account().received, 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod frame;
+mod link;
+pub mod pixels;
+pub mod poses;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+pub use frame::LiveFrame;
+pub(crate) use frame::named_transform;
+pub use link::{Link, LinkError, LinkEvent, LinkStats};
+pub use poses::{MatchedPose, PoseBook};
+use ultramotion_igtlink::{
+    ConnectError, Content, DecodeError, DeviceName, Disconnect, Frame, Image, Message, RecvError,
+};
+
+use crate::books::{Books, DropReason};
+use crate::complaints::Complaints;
+use crate::config::SourceConfig;
+use crate::receive::frame::PixelPool;
+
+/// What a [`Receiver`] met.
+#[derive(Debug)]
+pub enum Received {
+    /// A frame to be computed.
+    Frame(LiveFrame),
+    /// A message with poses, which are in the book now.
+    Poses(Frame),
+    /// A message that is of no use here, or that was rejected or dropped, and counted.
+    Other,
+    /// The scanner is there.
+    Connected {
+        /// Its address.
+        peer: SocketAddr,
+    },
+    /// The scanner is gone.
+    Disconnected {
+        /// Why.
+        reason: Disconnect,
+    },
+    /// The scanner cannot be reached.
+    ConnectFailed(ConnectError),
+}
+
+/// What several stages share about a source.
+#[derive(Debug)]
+pub struct SourceState {
+    /// The connection.
+    pub link: Link,
+    /// What became of the frames.
+    pub books: Arc<Books>,
+    /// What is wrong.
+    pub complaints: Arc<Complaints>,
+    poses: Mutex<PoseBook>,
+    /// Images of other devices.
+    other_images: AtomicU64,
+    /// Messages with poses.
+    pose_messages: AtomicU64,
+    /// The device that is taken; empty until one is.
+    device: Mutex<DeviceName>,
+}
+
+impl SourceState {
+    /// Starts to connect, or to listen.
+    pub fn open(config: &SourceConfig) -> Result<Self, LinkError> {
+        let link = Link::open(config)?;
+        Ok(SourceState {
+            link,
+            books: Arc::default(),
+            complaints: Arc::default(),
+            poses: Mutex::new(PoseBook::new(config.pose_tolerance_ms, &config.transforms)),
+            other_images: AtomicU64::new(0),
+            pose_messages: AtomicU64::new(0),
+            device: Mutex::new(DeviceName::truncated(&config.device)),
+        })
+    }
+
+    /// The book of poses, for a short look.
+    pub fn with_poses<T>(&self, look: impl FnOnce(&mut PoseBook) -> T) -> T {
+        // A ring of poses is whole whatever its other user died of.
+        look(&mut self.poses.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Images of devices other than the one that is taken.
+    pub fn other_images(&self) -> u64 {
+        self.other_images.load(Relaxed)
+    }
+
+    /// Messages with poses.
+    pub fn pose_messages(&self) -> u64 {
+        self.pose_messages.load(Relaxed)
+    }
+
+    /// The IMAGE device that is taken; empty until the first was seen.
+    pub fn device(&self) -> DeviceName {
+        *self.device.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether images of this device are taken. The first one seen on a connection is, unless one is configured.
+    fn takes(&self, device: DeviceName) -> bool {
+        let mut taken = self.device.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.is_empty() {
+            *taken = device;
+        }
+        *taken == device
+    }
+}
+
+/// Takes frames and poses from a [`Link`].
+#[derive(Debug)]
+pub struct Receiver {
+    state: Arc<SourceState>,
+    window: Option<[f64; 2]>,
+    any_device: bool,
+    pool: Arc<PixelPool>,
+    source: Arc<str>,
+}
+
+impl Receiver {
+    /// Opens a source for a single user.
+    pub fn open(config: &SourceConfig) -> Result<Self, LinkError> {
+        Ok(Self::of(Arc::new(SourceState::open(config)?), config))
+    }
+
+    /// Receives from an open source.
+    pub fn of(state: Arc<SourceState>, config: &SourceConfig) -> Self {
+        let any_device = config.device.is_empty();
+        Receiver { state, window: config.window, any_device, pool: Arc::default(), source: "".into() }
+    }
+
+    /// What became of the frames.
+    pub fn books(&self) -> &Books {
+        &self.state.books
+    }
+
+    /// The source.
+    pub fn state(&self) -> &Arc<SourceState> {
+        &self.state
+    }
+
+    /// The next thing that happens, waiting for it at most so long.
+    pub fn next(&mut self, timeout: Duration) -> Result<Received, RecvError> {
+        let complaints = Arc::clone(&self.state.complaints);
+        Ok(match self.state.link.next(timeout)? {
+            LinkEvent::Frame(frame) => self.take(frame),
+            LinkEvent::Rejected(error) => {
+                let kind = error.reason().map_or("rejected", |reason| reason.name());
+                complaints.say(kind, format_args!("a message from the scanner was rejected: {error}"));
+                Received::Other
+            }
+            LinkEvent::Connected { peer } => {
+                complaints.over("connect");
+                self.forget_device();
+                Received::Connected { peer }
+            }
+            LinkEvent::Disconnected { reason } => Received::Disconnected { reason },
+            LinkEvent::ConnectFailed(error) => {
+                complaints.say("connect", format_args!("{error}; trying on"));
+                Received::ConnectFailed(error)
+            }
+            LinkEvent::Refused { peer } => {
+                complaints.say("source_refused", format_args!("a connection from {peer} was refused"));
+                Received::Other
+            }
+        })
+    }
+
+    /// A scanner that comes back may have another device to give, unless one is configured. Where several can connect,
+    /// the first one's stays.
+    fn forget_device(&mut self) {
+        if self.any_device && matches!(self.state.link, Link::Client(..)) {
+            *self.state.device.lock().unwrap_or_else(PoisonError::into_inner) = DeviceName::EMPTY;
+            self.source = "".into();
+        }
+    }
+
+    fn take(&mut self, frame: Frame) -> Received {
+        let header = frame.header();
+        let is_image = header.type_name == "IMAGE";
+        let device = header.device_name;
+        if is_image && !self.state.takes(device) {
+            self.state.other_images.fetch_add(1, Relaxed);
+            let taken = self.state.device();
+            self.state.complaints.say(
+                "other_images",
+                format_args!(
+                    "images of '{device}' are left aside: those of '{taken}' are taken, see source.device"
+                ),
+            );
+            return Received::Other;
+        }
+        match frame.message() {
+            Ok(message) => {
+                if let Content::Image(image) = &message.content {
+                    return self.image(&message, image).map_or(Received::Other, Received::Frame);
+                }
+                if !self.state.with_poses(|poses| poses.read(&message)) {
+                    return Received::Other;
+                }
+            }
+            Err(error) => {
+                self.reject(&frame, is_image, &error);
+                return Received::Other;
+            }
+        }
+        self.state.pose_messages.fetch_add(1, Relaxed);
+        Received::Poses(frame)
+    }
+
+    fn reject(&self, frame: &Frame, is_image: bool, error: &DecodeError) {
+        let header = frame.header();
+        self.state.link.count_rejected(error);
+        if is_image {
+            self.state.books.receive().dropped(DropReason::Malformed);
+        }
+        let (kind, device) = (&header.type_name, &header.device_name);
+        self.state.complaints.say("malformed", format_args!("a {kind} of '{device}' was rejected: {error}"));
+    }
+
+    /// A frame, or `None` if the image is none.
+    fn image(&mut self, message: &Message<'_>, image: &Image<'_>) -> Option<LiveFrame> {
+        let ticket = self.state.books.receive();
+        let mut pixels = self.pool.take();
+        let format = match pixels::write_pixels(image, self.window, &mut pixels) {
+            Ok(format) => format,
+            Err(error) => {
+                let reason = error.reason();
+                ticket.dropped(reason);
+                let device = message.device_name;
+                self.state.complaints.say(reason.name(), format_args!("'{device}' sent {error}"));
+                return None;
+            }
+        };
+        if self.source.is_empty() {
+            self.source = format!("{}/{}", self.state.link.url(), message.device_name).into();
+        }
+        Some(LiveFrame {
+            ticket,
+            timestamp: message.timestamp,
+            device: message.device_name,
+            source: Arc::clone(&self.source),
+            size: image.size,
+            format,
+            pixels,
+            placement: image.placement,
+            coordinates: image.coordinates,
+            home: Arc::clone(&self.pool),
+        })
+    }
+}

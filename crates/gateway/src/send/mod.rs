@@ -1,0 +1,352 @@
+//! Results as messages, to all who are connected.
+//!
+//! | device | type | says |
+//! |---|---|---|
+//! | `UM_Mask` | IMAGE | the identity of the structure at each pixel, placed like the source's image |
+//! | `UM_Contours` | POLYDATA | outlines, in the frame that the source's images are placed in |
+//! | `UM_TrackerContours` | POLYDATA | the same in the tracker's frame, while its poses are there |
+//! | `UM_Objects` | STRING | the objects as JSON |
+//! | `UM_Points` | POINT | the middle of each object |
+//! | `UM_Status` | STATUS | state of the scene and of the source, when it changes |
+//!
+//! `UM_` is [`OutputConfig::prefix`]. Every message but STATUS carries the source's own timestamp, bit for bit. In
+//! header version 2 it also has metadata: `FrameId`, `Source`, `State`, `CoordinateSystem`, `TrackIds`, `Labels`,
+//! `Scores`, `LatencyMs` from the frame's arrival to this moment, and `AcquisitionLatencyMs` from its timestamp, given
+//! only where the scanner's clock is no more than a minute behind this machine's. A frame without structures sends
+//! empty outlines and an empty mask, so that nothing old stays on a screen.
+
+mod outline;
+mod status;
+
+use std::borrow::Cow;
+use std::time::SystemTime;
+
+pub use outline::ObjectShape;
+use serde::Serialize;
+pub use status::{GatewayState, StatusBoard};
+use ultramotion_igtlink::{
+    Attribute, AttributeKind, Cells, Content, CoordinateSystem, DeviceName, EncodeError, FixedString,
+    HeaderVersion, Image, Message, Metadata, Point, PolyData, Timestamp,
+};
+use ultramotion_pipeline::ResultPacket;
+
+use crate::config::OutputConfig;
+use crate::receive::poses::{Matrix, moved, product};
+use crate::receive::{LiveFrame, MatchedPose};
+
+/// A frame with everything that is known about it.
+#[derive(Debug)]
+pub struct Answer {
+    /// The frame.
+    pub frame: LiveFrame,
+    /// What the pipeline found.
+    pub packet: ResultPacket,
+    /// Poses at the frame's time.
+    pub poses: Vec<MatchedPose>,
+    /// From the frame that the image is placed in to the tracker's, if the poses for it are there.
+    pub tracker_from_image: Option<Matrix>,
+}
+
+/// Names of the devices that results are sent as.
+#[derive(Debug, Clone)]
+pub struct DeviceNames {
+    mask: DeviceName,
+    contours: DeviceName,
+    tracker_contours: DeviceName,
+    objects: DeviceName,
+    points: DeviceName,
+    /// STATUS.
+    pub status: DeviceName,
+}
+
+impl DeviceNames {
+    /// With a checked prefix.
+    pub fn new(prefix: &str) -> Self {
+        let name = |suffix: &str| DeviceName::truncated(&format!("{prefix}{suffix}"));
+        DeviceNames {
+            mask: name("Mask"),
+            contours: name("Contours"),
+            tracker_contours: name("TrackerContours"),
+            objects: name("Objects"),
+            points: name("Points"),
+            status: name("Status"),
+        }
+    }
+}
+
+/// Header version of the messages.
+pub(crate) fn header_version(config: &OutputConfig) -> HeaderVersion {
+    if config.version == 1 { HeaderVersion::V1 } else { HeaderVersion::V2 }
+}
+
+/// Makes messages of answers, reusing memory.
+#[derive(Debug)]
+pub struct Composer {
+    config: OutputConfig,
+    names: DeviceNames,
+    label_pixels: Vec<u8>,
+    shapes: Vec<ObjectShape>,
+}
+
+/// One object of `UM_Objects`.
+#[derive(Debug, Serialize)]
+struct ObjectText<'a> {
+    track_id: i32,
+    confirmed: bool,
+    label: &'a str,
+    score: f32,
+    box_xyxy: [f32; 4],
+    mask_score: f32,
+    mask_area_px: usize,
+    center_mm: [f32; 3],
+}
+
+/// The text of `UM_Objects`.
+#[derive(Debug, Serialize)]
+struct ObjectsText<'a> {
+    frame_id: u64,
+    timestamp: f64,
+    state: &'static str,
+    objects: Vec<ObjectText<'a>>,
+}
+
+/// Colours of identities, in turn: told apart on grey, also without seeing red from green (after Okabe and Ito, 2008).
+const COLORS: [[u8; 3]; 7] = [
+    [230, 159, 0],
+    [86, 180, 233],
+    [0, 158, 115],
+    [240, 228, 66],
+    [0, 114, 178],
+    [213, 94, 0],
+    [204, 121, 167],
+];
+
+/// The pixel value of an identity: 1 to 255 and round again.
+pub fn label_of(track_id: i32) -> u8 {
+    (track_id.max(1) - 1).rem_euclid(255) as u8 + 1
+}
+
+impl Composer {
+    /// For a checked configuration.
+    pub fn new(config: OutputConfig) -> Self {
+        let names = DeviceNames::new(&config.prefix);
+        Composer { config, names, label_pixels: Vec::new(), shapes: Vec::new() }
+    }
+
+    /// Hands the answer's messages to `send`, one after another.
+    pub fn compose(
+        &mut self,
+        answer: &Answer,
+        mut send: impl FnMut(&Message<'_>) -> Result<(), EncodeError>,
+    ) -> Result<(), EncodeError> {
+        let Answer { frame, packet, .. } = answer;
+        self.look_at(packet);
+        let world_from_ijk = frame.placement.world_from_ijk(frame.size);
+        let texts = MetadataTexts::of(answer);
+        let version = header_version(&self.config);
+        let message = |name: DeviceName, content| {
+            let mut message = Message::new(name, content).at(frame.timestamp);
+            message.version = version;
+            if version.is_extended() {
+                message.metadata = texts.metadata();
+            }
+            message
+        };
+        if self.config.mask {
+            let mut image = Image::gray8(frame.size[0], frame.size[1], &self.label_pixels[..]);
+            (image.placement, image.coordinates) = (frame.placement, frame.coordinates);
+            send(&message(self.names.mask, Content::Image(image)))?;
+        }
+        if self.config.contours {
+            send(&message(self.names.contours, self.contours(packet, &world_from_ijk)))?;
+        }
+        if let Some(tracker_from_image) = answer.tracker_from_image.filter(|_| self.config.tracker_contours) {
+            let tracker_from_ijk = product(&tracker_from_image, &world_from_ijk);
+            send(&message(self.names.tracker_contours, self.contours(packet, &tracker_from_ijk)))?;
+        }
+        if self.config.objects {
+            let text = self.objects_text(answer, &world_from_ijk);
+            send(&message(self.names.objects, Content::string(text)))?;
+        }
+        if self.config.points {
+            send(&message(self.names.points, self.points(answer, &world_from_ijk)))?;
+        }
+        Ok(())
+    }
+
+    /// Shapes of all objects, and the picture of their identities; where objects overlap the better one shows.
+    fn look_at(&mut self, packet: &ResultPacket) {
+        self.shapes.clear();
+        self.label_pixels.clear();
+        self.label_pixels.resize(packet.width * packet.height, 0);
+        for (index, object) in packet.objects.iter().enumerate() {
+            let shape = packet.mask(index).map_or_else(ObjectShape::default, ObjectShape::of);
+            let label = label_of(object.track_id);
+            for [x, y] in shape.pixels() {
+                let pixel = &mut self.label_pixels[y * packet.width + x];
+                if *pixel == 0 {
+                    *pixel = label;
+                }
+            }
+            self.shapes.push(shape);
+        }
+    }
+
+    /// Outlines of all objects as closed lines, each with the identity, class and score of its object.
+    fn contours(&self, packet: &ResultPacket, target_from_ijk: &Matrix) -> Content<'static> {
+        let (mut points, mut lines) = (Vec::new(), Cells::default());
+        let [mut ids, mut classes, mut scores] = [const { Vec::new() }; 3];
+        let mut cell = Vec::new();
+        for (object, shape) in packet.objects.iter().zip(&self.shapes) {
+            for outline in shape.outlines_px() {
+                let first = points.len() as u32;
+                points.extend(outline.map(|[x, y]| moved(target_from_ijk, [x, y, 0.0]).map(|v| v as f32)));
+                cell.clear();
+                cell.extend((first..points.len() as u32).chain([first]));
+                lines.push(&cell);
+                ids.push(object.track_id as f32);
+                classes.push(object.class as f32);
+                scores.push(object.score);
+            }
+        }
+        let scalars = |name: &'static str, values| Attribute {
+            kind: AttributeKind::CellScalars,
+            components: 1,
+            name: Cow::Borrowed(name.as_bytes()),
+            values,
+        };
+        let attributes = if lines.is_empty() {
+            Vec::new()
+        } else {
+            vec![scalars("TrackId", ids), scalars("Class", classes), scalars("Score", scores)]
+        };
+        Content::PolyData(PolyData { points, lines, attributes, ..PolyData::default() })
+    }
+
+    /// Middle of an object in pixels: of its mask, or else of its box.
+    fn middle_px(&self, packet: &ResultPacket, index: usize) -> [f64; 2] {
+        let in_mask = self.shapes.get(index).and_then(ObjectShape::centroid_px);
+        in_mask.unwrap_or_else(|| {
+            let [left, top, right, bottom] = packet.objects[index].box_xyxy.map(f64::from);
+            [(left + right) / 2.0 - 0.5, (top + bottom) / 2.0 - 0.5]
+        })
+    }
+
+    fn middle_mm(&self, packet: &ResultPacket, index: usize, world_from_ijk: &Matrix) -> [f32; 3] {
+        let [x, y] = self.middle_px(packet, index);
+        moved(world_from_ijk, [x, y, 0.0]).map(|v| v as f32)
+    }
+
+    fn objects_text(&self, answer: &Answer, world_from_ijk: &Matrix) -> String {
+        let packet = &answer.packet;
+        let object = |(index, object): (usize, &ultramotion_pipeline::DetectedObject)| ObjectText {
+            track_id: object.track_id,
+            confirmed: object.confirmed,
+            label: packet.label(object.class),
+            score: object.score,
+            box_xyxy: object.box_xyxy,
+            mask_score: object.mask_score,
+            mask_area_px: object.mask_area_px,
+            center_mm: self.middle_mm(packet, index, world_from_ijk),
+        };
+        let text = ObjectsText {
+            frame_id: packet.frame_id,
+            timestamp: packet.timestamp_s,
+            state: packet.state.as_str(),
+            objects: packet.objects.iter().enumerate().map(object).collect(),
+        };
+        // Numbers and texts alone: this cannot fail.
+        serde_json::to_string(&text).unwrap_or_default()
+    }
+
+    fn points(&self, answer: &Answer, world_from_ijk: &Matrix) -> Content<'static> {
+        let packet = &answer.packet;
+        let [spacing_x, spacing_y] = answer.frame.spacing_mm();
+        let point = |(index, object): (usize, &ultramotion_pipeline::DetectedObject)| {
+            let label = packet.label(object.class);
+            let area_mm2 = object.mask_area_px as f64 * spacing_x * spacing_y;
+            let [r, g, b] = COLORS[(object.track_id.max(1) as usize - 1) % COLORS.len()];
+            Point {
+                group: FixedString::truncated(label),
+                rgba: [r, g, b, if object.confirmed { 255 } else { 128 }],
+                // Of the circle with the mask's area.
+                diameter: (2.0 * (area_mm2 / std::f64::consts::PI).sqrt()) as f32,
+                owner: self.names.mask,
+                ..Point::new(
+                    FixedString::truncated(&format!("{label} {}", object.track_id)),
+                    self.middle_mm(packet, index, world_from_ijk),
+                )
+            }
+        };
+        Content::Points(packet.objects.iter().enumerate().map(point).collect())
+    }
+}
+
+/// Values of the metadata of an answer's messages.
+struct MetadataTexts {
+    entries: Vec<(&'static str, String)>,
+}
+
+impl MetadataTexts {
+    fn of(answer: &Answer) -> Self {
+        let Answer { frame, packet, .. } = answer;
+        let joined = |text: &dyn Fn(&ultramotion_pipeline::DetectedObject) -> String| {
+            packet.objects.iter().map(text).collect::<Vec<_>>().join(",")
+        };
+        let axes = match frame.coordinates {
+            CoordinateSystem::Ras => "RAS",
+            CoordinateSystem::Lps => "LPS",
+        };
+        let latency_ms = frame.ticket.arrived().elapsed().as_secs_f64() * 1e3;
+        let mut entries = vec![
+            ("FrameId", packet.frame_id.to_string()),
+            ("Source", frame.device.to_string_lossy().into_owned()),
+            ("State", packet.state.as_str().to_owned()),
+            ("CoordinateSystem", axes.to_owned()),
+            ("TrackIds", joined(&|object| object.track_id.to_string())),
+            ("Labels", joined(&|object| packet.label(object.class).to_owned())),
+            ("Scores", joined(&|object| format!("{:.3}", object.score))),
+            ("LatencyMs", format!("{latency_ms:.3}")),
+        ];
+        if let Some(latency_ms) = acquisition_latency_ms(frame.timestamp, SystemTime::now()) {
+            entries.push(("AcquisitionLatencyMs", format!("{latency_ms:.3}")));
+        }
+        MetadataTexts { entries }
+    }
+
+    fn metadata(&self) -> Metadata<'_> {
+        let mut metadata = Metadata::default();
+        self.entries.iter().for_each(|(key, value)| metadata.push(*key, value.as_str()));
+        metadata
+    }
+}
+
+/// Milliseconds from a timestamp to now, if the clocks seem to be the same.
+pub fn acquisition_latency_ms(timestamp: Timestamp, now: SystemTime) -> Option<f64> {
+    let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let latency_s = since_1970.as_secs_f64() - timestamp.as_secs_f64();
+    (0.0..60.0).contains(&latency_s).then_some(1e3 * latency_s)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn identities_become_pixel_values_that_are_never_0() {
+        assert_eq!([1, 2, 255, 256, 257, i32::MAX].map(label_of), [1, 2, 255, 1, 2, 127]);
+        assert_eq!([0, -5].map(label_of), [1, 1]);
+    }
+
+    #[test]
+    fn the_acquisition_latency_is_of_clocks_that_agree() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let at = |seconds: f64| acquisition_latency_ms(Timestamp::from_secs_f64(seconds), now);
+        assert!((at(1_699_999_999.5).unwrap() - 500.0).abs() < 0.01);
+        assert_eq!(at(12.0), None, "a scanner that counts from its start");
+        assert_eq!(at(1_700_000_001.0), None, "a clock that is ahead");
+        assert_eq!(acquisition_latency_ms(Timestamp::NONE, now), None);
+    }
+}

@@ -1,0 +1,527 @@
+//! The service: four stages on threads, and what they share.
+//!
+//! ```text
+//!              ┌──────────┐  mailbox,    ┌──────────┐  mailbox,    ┌────────┐
+//!  scanner ───▶│ receive  │─ newest ────▶│ pipeline │─ newest ────▶│  send  │───▶ clients
+//!              └──────────┘  frame wins  └──────────┘  result wins └────────┘
+//!                    │ poses                  │ every result
+//!                    └──▶ PoseBook ──────────▶└──────▶ record ───▶ files
+//! ```
+//!
+//! `receive` never waits for `pipeline`, nor `pipeline` for `send`. It does wait for `record`, so that a recording is
+//! whole; what that costs is counted as frames dropped before the pipeline. A stage that dies is started again, a
+//! recording that cannot go on ends, and the rest goes on.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver as ChannelReceiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use ultramotion_igtlink::{
+    ClientId, Content, Disconnect, Message, Query, RecvError, RejectReason, Server, ServerError, ServerEvent,
+    Timestamp, TypeName, Verb,
+};
+use ultramotion_pipeline::kpi::Quantiles;
+use ultramotion_pipeline::stream::Mailbox;
+use ultramotion_pipeline::{Frame, Orchestrator, PipelineError, ResultPacket};
+
+use crate::books::{Account, DropReason};
+use crate::config::{ConfigError, GatewayConfig};
+use crate::metrics::{MetricsError, MetricsPage};
+use crate::receive::poses::chain_of_device;
+use crate::receive::{LinkError, LiveFrame, Received, Receiver, SourceState};
+use crate::record::{RecordError, Recorder};
+use crate::report::Report;
+use crate::send::{Answer, Composer, DeviceNames, GatewayState, StatusBoard, header_version};
+pub use crate::supervise::BoxError;
+use crate::supervise::{StopSignal, Supervisor};
+
+/// What turns frames into packets.
+pub trait Perceive {
+    /// Processes a frame. The packet is valid until the next one.
+    fn process(&mut self, frame: &Frame<'_>) -> Result<&ResultPacket, PipelineError>;
+}
+
+impl Perceive for Orchestrator {
+    fn process(&mut self, frame: &Frame<'_>) -> Result<&ResultPacket, PipelineError> {
+        Orchestrator::process(self, frame)
+    }
+}
+
+/// Makes a pipeline: at the start, and again when one has died.
+pub type BuildPipeline = Box<dyn FnMut() -> Result<Box<dyn Perceive>, BoxError> + Send>;
+
+/// Why the service cannot start.
+#[derive(Debug, Error)]
+pub enum GatewayError {
+    /// A setting is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The source cannot be opened.
+    #[error(transparent)]
+    Source(#[from] LinkError),
+    /// Results cannot be served.
+    #[error("output.listen: {0}; choose another address or stop who uses it")]
+    Output(#[from] ServerError),
+    /// The session cannot be recorded.
+    #[error("record.folder: {0}")]
+    Record(#[from] RecordError),
+    /// The page for Prometheus cannot be served.
+    #[error("report.metrics: {0}")]
+    Metrics(#[from] MetricsError),
+    /// There can be no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// The running service.
+pub struct Gateway {
+    shared: Arc<Shared>,
+    supervisor: Supervisor,
+    metrics: Option<MetricsPage>,
+    last: Snapshot,
+}
+
+/// What the stages share.
+struct Shared {
+    config: GatewayConfig,
+    source: Arc<SourceState>,
+    server: Server,
+    names: DeviceNames,
+    status: StatusBoard,
+    waiting: Mailbox<LiveFrame>,
+    answers: Mailbox<Arc<Answer>>,
+    /// Frames put into `waiting` and not taken or pushed out yet.
+    queue: AtomicU64,
+    record: Mutex<Option<SyncSender<Arc<Answer>>>>,
+    recorded: AtomicU64,
+    record_failed: AtomicBool,
+    timings: Mutex<Timings>,
+    stop: Arc<StopSignal>,
+    started: Instant,
+}
+
+/// What a stage does until it ends or dies.
+type StageBody = Box<dyn FnMut(&Shared) -> Result<(), BoxError> + Send>;
+
+/// Times since the last report.
+#[derive(Default)]
+struct Timings {
+    latency_ms: Vec<f64>,
+    pipeline_ms: Vec<f64>,
+}
+
+impl Timings {
+    /// More than come in between two reports; beyond it the first ones count.
+    const MOST: usize = 4096;
+
+    fn note(times: &mut Vec<f64>, elapsed: Duration) {
+        if times.len() < Self::MOST {
+            times.push(elapsed.as_secs_f64() * 1e3);
+        }
+    }
+}
+
+/// What rates are computed from.
+struct Snapshot {
+    at: Instant,
+    account: Account,
+}
+
+/// How long a stage waits for something to happen before it looks whether all is to stop.
+const TICK: Duration = Duration::from_millis(100);
+/// A connected scanner without frames for so long is said to be silent.
+const SILENT_AFTER: Duration = Duration::from_secs(2);
+/// A connection with frames that lasted so long was a good one.
+const GOOD_CONNECTION: Duration = Duration::from_secs(10);
+/// Results that may wait to be recorded before the pipeline waits.
+const RECORD_QUEUE: usize = 8;
+/// How long the end waits for all stages, and so for the frame in work. With what the server waits for slow clients it
+/// is below a second.
+const LAST_FRAME: Duration = Duration::from_millis(450);
+/// How long the end waits for a recording to be completed: its header, which comes first, is written last.
+const LAST_RECORD: Duration = Duration::from_secs(600);
+
+impl Gateway {
+    /// Opens source and server, and starts the stages.
+    pub fn start(config: GatewayConfig, build: BuildPipeline) -> Result<Self, GatewayError> {
+        config.validate()?;
+        let server = Server::start(config.output.server()?)?;
+        let metrics = config.report.metrics.map(MetricsPage::start).transpose()?;
+        let folder = &config.record.folder;
+        let recorder = (!folder.as_os_str().is_empty()).then(|| Recorder::create(folder)).transpose()?;
+        let source = Arc::new(SourceState::open(&config.source)?);
+        let names = DeviceNames::new(&config.output.prefix);
+        let mut supervisor = Supervisor::default();
+        let (record, to_record) = recorder.is_some().then(|| sync_channel(RECORD_QUEUE)).unzip();
+        let shared = Arc::new(Shared {
+            status: StatusBoard::new(names.status, header_version(&config.output)),
+            waiting: Mailbox::new(config.stream.depth),
+            answers: Mailbox::new(config.stream.depth),
+            queue: AtomicU64::new(0),
+            record: Mutex::new(record),
+            recorded: AtomicU64::new(0),
+            record_failed: AtomicBool::new(false),
+            timings: Mutex::default(),
+            stop: Arc::clone(supervisor.stop()),
+            started: Instant::now(),
+            config,
+            source,
+            server,
+            names,
+        });
+        let mut stage = |name, mut body: StageBody| {
+            let shared = Arc::clone(&shared);
+            supervisor.start(name, move || body(&shared)).map_err(GatewayError::Thread)
+        };
+        let mut build = build;
+        stage("send", Box::new(Shared::send))?;
+        stage("clients", Box::new(Shared::serve_clients))?;
+        stage("pipeline", Box::new(move |shared| shared.compute(&mut build)))?;
+        if let Some(recorder) = recorder.zip(to_record) {
+            let mut slot = Some(recorder);
+            stage("record", Box::new(move |shared| shared.record(&mut slot)))?;
+        }
+        stage("receive", Box::new(Shared::receive))?;
+        let last = Snapshot { at: Instant::now(), account: Account::default() };
+        Ok(Gateway { shared, supervisor, metrics, last })
+    }
+
+    /// The address that results are served at, with its real port.
+    pub fn output_addr(&self) -> Option<SocketAddr> {
+        self.shared.server.local_addrs().first().copied()
+    }
+
+    /// The address that the scanner may connect to, where the gateway listens for it.
+    pub fn source_addr(&self) -> Option<SocketAddr> {
+        self.shared.source.link.local_addr()
+    }
+
+    /// The address of the page for Prometheus, if there is one.
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(MetricsPage::local_addr)
+    }
+
+    /// The source as a URL.
+    pub fn source_url(&self) -> String {
+        self.shared.source.link.url()
+    }
+
+    /// How the gateway is doing.
+    pub fn state(&self) -> GatewayState {
+        self.shared.status.state()
+    }
+
+    /// What is wrong, by kind, with how often each came up.
+    pub fn complaints(&self) -> Vec<(&'static str, u64)> {
+        self.shared.source.complaints.counts()
+    }
+
+    /// All figures; rates and times are of the time since the last report.
+    pub fn report(&mut self) -> Report {
+        let now = Instant::now();
+        let shared = &self.shared;
+        let account = shared.source.books.account();
+        let elapsed_s = now.duration_since(self.last.at).as_secs_f64().max(1e-9);
+        let timings = std::mem::take(&mut *shared.timings());
+        let latency = Quantiles::of(&timings.latency_ms);
+        let link = shared.source.link.stats();
+        let server = shared.server.stats();
+        let report = Report {
+            time_s: now.duration_since(shared.started).as_secs_f64(),
+            state: shared.status.state().name(),
+            in_per_s: (account.received - self.last.account.received) as f64 / elapsed_s,
+            out_per_s: (account.answered - self.last.account.answered) as f64 / elapsed_s,
+            account,
+            queue: shared.queue.load(Relaxed),
+            latency_p50_ms: latency.p50,
+            latency_p99_ms: latency.p99,
+            pipeline_p50_ms: Quantiles::of(&timings.pipeline_ms).p50,
+            connected: link.connected,
+            reconnects: link.connects.saturating_sub(1),
+            connect_failures: link.connect_failures,
+            messages: link.messages,
+            messages_evicted: link.evicted,
+            poses: shared.source.pose_messages(),
+            other_images: shared.source.other_images(),
+            rejected: RejectReason::ALL.map(|reason| link.rejects.get(reason)),
+            clients: server.clients as u64,
+            clients_refused: server.refused,
+            sent: server.traffic.queued_out,
+            send_dropped: server.traffic.dropped_out,
+            restarts: self.supervisor.restarts(),
+            recorded: shared.recorded.load(Relaxed),
+            record_failed: shared.record_failed.load(Relaxed),
+        };
+        self.last = Snapshot { at: now, account };
+        if let Some(metrics) = &self.metrics {
+            metrics.show(report.prometheus());
+        }
+        report
+    }
+
+    /// Ends in order: takes no more frames, finishes the one in work, answers what is computed, says goodbye to the
+    /// clients, completes the recording. Takes less than a second, but for a long recording.
+    pub fn stop(mut self) -> Report {
+        let shared = Arc::clone(&self.shared);
+        let deadline = Instant::now() + LAST_FRAME;
+        let supervisor = &self.supervisor;
+        let ended = |stage| supervisor.wait(stage, deadline.saturating_duration_since(Instant::now()));
+        supervisor.stop().set();
+        shared.waiting.close();
+        ended("receive");
+        while let Some(frame) = shared.waiting.take() {
+            shared.queue.fetch_sub(1, Relaxed);
+            frame.ticket.dropped(DropReason::Shutdown);
+        }
+        ended("pipeline");
+        shared.answers.close();
+        ended("send");
+        shared.say(GatewayState::ShuttingDown, Timestamp::now());
+        ended("clients");
+        // Without a sender the recorder knows that nothing more comes.
+        drop(shared.recording().take());
+        if !ended("record") {
+            tracing::info!("completing the recording");
+            supervisor.wait("record", LAST_RECORD);
+        }
+        self.report()
+    }
+}
+
+impl Shared {
+    /// Scanner to mailbox.
+    fn receive(&self) -> Result<(), BoxError> {
+        let mut receiver = Receiver::of(Arc::clone(&self.source), &self.config.source);
+        let mut last_frame = Instant::now();
+        let (mut connected_at, mut frames, mut news) = (Instant::now(), 0u64, true);
+        let complaints = &self.source.complaints;
+        while !self.stop.is_set() {
+            match receiver.next(TICK) {
+                Ok(Received::Frame(frame)) => {
+                    last_frame = Instant::now();
+                    frames += 1;
+                    complaints.over("silent");
+                    self.put(frame);
+                }
+                Ok(Received::Poses(message)) if self.config.output.transforms => {
+                    self.server.broadcast_frame(&message);
+                }
+                Ok(Received::Poses(_) | Received::Other) => {}
+                Ok(Received::Connected { peer }) => {
+                    if news {
+                        tracing::info!("connected to the scanner at {peer}");
+                    }
+                    last_frame = Instant::now();
+                    (connected_at, frames) = (last_frame, 0);
+                    if self.status.state() == GatewayState::SourceLost {
+                        self.say(GatewayState::Waiting, Timestamp::now());
+                    }
+                }
+                Ok(Received::Disconnected { reason: Disconnect::Shutdown }) => {}
+                Ok(Received::Disconnected { reason }) => {
+                    // A connection that went well is news again when it ends; one that flutters is not.
+                    if frames > 0 && connected_at.elapsed() >= GOOD_CONNECTION {
+                        complaints.over("disconnected");
+                    }
+                    news = complaints.say("disconnected", format_args!("lost the scanner: {reason}"));
+                    if !self.source.link.stats().connected {
+                        self.say(GatewayState::SourceLost, Timestamp::now());
+                    }
+                }
+                Ok(Received::ConnectFailed(_)) | Err(RecvError::Timeout) => {}
+                Err(RecvError::Closed) => break,
+            }
+            let silence = last_frame.elapsed();
+            if silence > SILENT_AFTER
+                && self.status.state() != GatewayState::Silent
+                && self.source.link.stats().connected
+            {
+                let seconds = SILENT_AFTER.as_secs();
+                self.source.complaints.say(
+                    "silent",
+                    format_args!("the scanner is connected, but sent no frame for {seconds} s"),
+                );
+                self.say(GatewayState::Silent, Timestamp::now());
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&self, frame: LiveFrame) {
+        self.queue.fetch_add(1, Relaxed);
+        if let Some(pushed_out) = self.waiting.put(frame) {
+            self.queue.fetch_sub(1, Relaxed);
+            let closed = self.waiting.is_closed();
+            pushed_out.ticket.dropped(if closed { DropReason::Shutdown } else { DropReason::Superseded });
+        }
+    }
+
+    /// Mailbox through the pipeline.
+    fn compute(&self, build: &mut BuildPipeline) -> Result<(), BoxError> {
+        let mut pipeline = build()?;
+        let max_lag = Duration::from_millis(self.config.stream.max_lag_ms);
+        while let Some(frame) = self.waiting.take() {
+            self.queue.fetch_sub(1, Relaxed);
+            if self.stop.is_set() {
+                frame.ticket.dropped(DropReason::Shutdown);
+                continue;
+            }
+            if frame.ticket.arrived().elapsed() > max_lag {
+                frame.ticket.dropped(DropReason::Stale);
+                continue;
+            }
+            let start = Instant::now();
+            match pipeline.process(&frame.borrow()) {
+                Ok(packet) => {
+                    let packet = packet.clone();
+                    Timings::note(&mut self.timings().pipeline_ms, start.elapsed());
+                    self.hand_on(frame, packet);
+                }
+                Err(error) => {
+                    frame.ticket.dropped(DropReason::Pipeline);
+                    let number = frame.ticket.frame_id();
+                    if !matches!(error, PipelineError::Frame(_)) {
+                        return Err(format!("frame {number}: {error}").into());
+                    }
+                    self.source.complaints.say("frame", format_args!("frame {number}: {error}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A result to those who send and record it.
+    fn hand_on(&self, frame: LiveFrame, packet: ResultPacket) {
+        // Only now: poses come after the image that they belong to, most of the time.
+        let configured = &self.config.source.image_to_tracker;
+        let by_name = || chain_of_device(&frame.device.to_string_lossy());
+        let names = if configured.is_empty() { &by_name() } else { configured };
+        let (poses, tracker_from_image) = self.source.with_poses(|book| {
+            let poses = book.at(frame.timestamp);
+            let chain = book.chain(names, &poses);
+            (poses, chain)
+        });
+        let answer = Arc::new(Answer { frame, packet, poses, tracker_from_image });
+        let recording = self.recording().clone();
+        if let Some(recording) = recording {
+            // Fails when the recording has ended, of which that stage has spoken.
+            let _ = recording.send(Arc::clone(&answer));
+        }
+        if let Some(pushed_out) = self.answers.put(answer) {
+            let closed = self.answers.is_closed();
+            let reason = if closed { DropReason::Shutdown } else { DropReason::SendQueue };
+            pushed_out.frame.ticket.dropped(reason);
+        }
+    }
+
+    /// Results to clients.
+    fn send(&self) -> Result<(), BoxError> {
+        let mut composer = Composer::new(self.config.output.clone());
+        while let Some(answer) = self.answers.take() {
+            let ticket = &answer.frame.ticket;
+            match composer.compose(&answer, |message| self.server.broadcast(message).map(drop)) {
+                Ok(()) => ticket.answered(),
+                Err(error) => {
+                    ticket.dropped(DropReason::Encode);
+                    let number = ticket.frame_id();
+                    let problem = format_args!("frame {number}: its results make no message: {error}");
+                    self.source.complaints.say("encode", problem);
+                }
+            }
+            Timings::note(&mut self.timings().latency_ms, ticket.arrived().elapsed());
+            self.say(GatewayState::Scene(answer.packet.state.as_str()), answer.frame.timestamp);
+        }
+        Ok(())
+    }
+
+    /// Results to files. A recording that fails is over, and does not come back.
+    fn record(&self, slot: &mut Option<(Recorder, ChannelReceiver<Arc<Answer>>)>) -> Result<(), BoxError> {
+        // Taken, so that nothing is left in it if this panics.
+        let Some((mut recorder, answers)) = slot.take() else {
+            self.record_failed.store(true, Relaxed);
+            return Ok(());
+        };
+        let written = answers.iter().try_for_each(|answer| {
+            recorder.write(&answer)?;
+            self.recorded.fetch_add(1, Relaxed);
+            Ok::<(), RecordError>(())
+        });
+        if let Err(error) = written.and_then(|()| recorder.finish()) {
+            self.record_failed.store(true, Relaxed);
+            tracing::error!("the recording ends: {error}");
+        }
+        Ok(())
+    }
+
+    /// Greets clients, and answers what they ask.
+    fn serve_clients(&self) -> Result<(), BoxError> {
+        while !self.stop.is_set() {
+            match self.server.recv_timeout(TICK) {
+                Ok(ServerEvent::Connected { client, peer }) => {
+                    tracing::info!("client {client} connected from {peer}");
+                    if self.config.output.status {
+                        self.reply(client, &self.status.message());
+                    }
+                }
+                Ok(ServerEvent::Disconnected { client, reason }) => {
+                    tracing::info!("client {client} went: {reason}");
+                }
+                Ok(ServerEvent::Refused { peer, by_allow_list }) => {
+                    let why =
+                        if by_allow_list { "not in output.allow" } else { "output.max_clients are there" };
+                    let problem = format_args!("a client from {peer} was refused: {why}");
+                    self.source.complaints.say("client_refused", problem);
+                }
+                Ok(ServerEvent::Rejected { client, error }) => {
+                    let problem = format_args!("client {client} sent no message: {error}");
+                    self.source.complaints.say("client_rejected", problem);
+                }
+                Ok(ServerEvent::Frame { client, frame }) => match frame.message() {
+                    Ok(message) => self.answer_query(client, &message),
+                    Err(error) => self.server.count_rejected(&error),
+                },
+                Err(RecvError::Timeout) => {}
+                Err(RecvError::Closed) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// GET_STATUS and GET_CAPABILITY; everything else needs no answer.
+    fn answer_query(&self, client: ClientId, message: &Message<'_>) {
+        let Content::Query(Query { verb: Verb::Get, target, .. }) = &message.content else { return };
+        if *target == "STATUS" {
+            self.reply(client, &self.status.message());
+        } else if target.as_bytes().starts_with(b"CAPABIL") {
+            let types = ["IMAGE", "POLYDATA", "STRING", "POINT", "STATUS", "TRANSFORM", "TDATA"];
+            let content = Content::Capability(types.map(TypeName::truncated).to_vec());
+            let mut reply = Message::new(self.names.status, content).at(Timestamp::now());
+            reply.version = header_version(&self.config.output);
+            self.reply(client, &reply);
+        }
+    }
+
+    fn reply(&self, client: ClientId, message: &Message<'_>) {
+        // Fails when the client is gone again, which is no one's fault.
+        let _ = self.server.send_to(client, message);
+    }
+
+    /// Notes a state, and tells all clients if it is new.
+    fn say(&self, state: GatewayState, at: Timestamp) {
+        if self.status.change(state, at) && self.config.output.status {
+            // A name, a code and a sentence always make a message.
+            let _ = self.server.broadcast(&self.status.message());
+        }
+    }
+
+    fn timings(&self) -> MutexGuard<'_, Timings> {
+        self.timings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recording(&self) -> MutexGuard<'_, Option<SyncSender<Arc<Answer>>>> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

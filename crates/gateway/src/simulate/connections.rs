@@ -1,0 +1,398 @@
+//! The listener, and the clients: a thread to write and one to read for each.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use ultramotion_igtlink::{Framer, FramerConfig};
+
+use super::compose::{Bundle, Fault, Outgoing, keep_alive};
+use super::config::SimulateError;
+use super::play::LOG;
+use super::summary::Books;
+
+/// More clients are turned away.
+pub(crate) const MOST_CLIENTS: usize = 16;
+/// A client that was sent nothing for so long gets a STATUS (half of PlusServer's socket time-out).
+const KEEP_ALIVE: Duration = Duration::from_millis(250);
+/// A client that takes nothing for so long is disconnected.
+const STALL: Duration = Duration::from_secs(10);
+/// How long a client may take to close its end.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What waits for a client.
+#[derive(Debug)]
+enum Parcel {
+    Frame(Arc<Bundle>),
+    /// End the connection.
+    End,
+}
+
+/// Everyone who listens.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    shared: Arc<Shared>,
+    local_addr: SocketAddr,
+    listener: Option<JoinHandle<()>>,
+    queue: usize,
+    /// Bundles between uses.
+    bundles: Vec<Arc<Bundle>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    books: Mutex<Books>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    links: Vec<Link>,
+    next_id: u64,
+    /// Threads that serve a client.
+    running: usize,
+    stopping: bool,
+}
+
+#[derive(Debug)]
+struct Link {
+    id: u64,
+    parcels: SyncSender<Parcel>,
+    stream: TcpStream,
+    /// It was ended with a full queue.
+    blocked: Arc<AtomicBool>,
+}
+
+impl Connections {
+    /// Listens, with room for so many frames that wait for each client.
+    pub(crate) fn listen(address: SocketAddr, queue: usize) -> Result<Self, SimulateError> {
+        let failed = |source| SimulateError::Listen { address, source };
+        let socket = TcpListener::bind(address).map_err(failed)?;
+        let local_addr = socket.local_addr().map_err(failed)?;
+        let shared = Arc::new(Shared::default());
+        let accepting = Arc::clone(&shared);
+        let listener = thread::Builder::new()
+            .name("simulate-listen".into())
+            .spawn(move || Shared::accept(&accepting, &socket, queue))
+            .map_err(SimulateError::Thread)?;
+        Ok(Self { shared, local_addr, listener: Some(listener), queue, bundles: Vec::new() })
+    }
+
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// How many clients there are.
+    pub(crate) fn count(&self) -> usize {
+        self.shared.lock().links.len()
+    }
+
+    /// Waits at most so long until there are so many clients, and says whether there are.
+    pub(crate) fn wait_for(&self, clients: usize, timeout: Duration) -> bool {
+        self.shared.wait(timeout, |state| state.links.len() >= clients).links.len() >= clients
+    }
+
+    /// The books now.
+    pub(crate) fn books(&self) -> MutexGuard<'_, Books> {
+        self.shared.books()
+    }
+
+    /// Fills a bundle that nobody reads any more, or a new one, and leaves it for every client. Says for how many.
+    pub(crate) fn offer<E>(&mut self, fill: impl FnOnce(&mut Bundle) -> Result<(), E>) -> Result<usize, E> {
+        let free = self.bundles.iter_mut().position(|bundle| Arc::get_mut(bundle).is_some());
+        let mut bundle = free.map_or_else(Arc::default, |at| self.bundles.swap_remove(at));
+        // Nobody else has it.
+        if let Some(bundle) = Arc::get_mut(&mut bundle) {
+            fill(bundle)?;
+        }
+        let clients = self.shared.offer(&bundle);
+        if self.bundles.len() < self.queue + 2 {
+            self.bundles.push(bundle);
+        }
+        Ok(clients)
+    }
+
+    /// Ends all connections after what waits for them.
+    pub(crate) fn cut(&self) {
+        self.shared.lock().links.iter().for_each(Link::end);
+    }
+
+    /// Ends all connections after what waits for them, a moment later at the latest, and takes no new ones.
+    pub(crate) fn stop(&mut self) {
+        let Some(listener) = self.listener.take() else { return };
+        let mut state = self.shared.lock();
+        state.stopping = true;
+        state.links.iter().for_each(Link::end);
+        drop(state);
+        // The listener waits for a connection, so it gets one. If it cannot, it is left alone.
+        if TcpStream::connect_timeout(&reachable(self.local_addr), GRACE).is_ok() {
+            let _ = listener.join();
+        }
+        let state = self.shared.wait(2 * GRACE, |state| state.running == 0);
+        state.links.iter().for_each(|link| drop(link.stream.shutdown(Shutdown::Both)));
+        drop(state);
+        drop(self.shared.wait(GRACE, |state| state.running == 0));
+    }
+}
+
+impl Drop for Connections {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Link {
+    fn end(&self) {
+        if let Err(TrySendError::Full(_)) = self.parcels.try_send(Parcel::End) {
+            // It does not even take what waits.
+            self.blocked.store(true, Ordering::SeqCst);
+            let _ = self.stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// An address at which a listener on `address` can be reached from this machine.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// Why a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// As asked, between two messages.
+    Cut,
+    /// As asked, inside a message.
+    Halved,
+    /// The client took nothing for too long.
+    Stalled,
+    /// The client went.
+    Left,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `done`, at most so long.
+    fn wait(&self, timeout: Duration, done: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
+        let state = self.lock();
+        self.changed
+            .wait_timeout_while(state, timeout, |state| !done(state))
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+    }
+
+    fn offer(&self, bundle: &Arc<Bundle>) -> usize {
+        let state = self.lock();
+        let mut books = self.books();
+        for link in &state.links {
+            let full = link.parcels.try_send(Parcel::Frame(Arc::clone(bundle))).is_err();
+            for message in &bundle.messages {
+                let counts = books.of(message.kind);
+                counts.offered += 1;
+                counts.skipped += u64::from(full);
+            }
+        }
+        state.links.len()
+    }
+
+    fn accept(shared: &Arc<Self>, socket: &TcpListener, queue: usize) {
+        loop {
+            let accepted = socket.accept();
+            if shared.lock().stopping {
+                return;
+            }
+            match accepted {
+                Ok((stream, peer)) => {
+                    if let Err(error) = Self::admit(shared, stream, queue) {
+                        tracing::warn!(%peer, %error, "turned away");
+                    }
+                }
+                // The peer is gone again, or this process has too many files open: the latter would make a busy loop
+                // without a pause.
+                Err(_) => drop(shared.wait(Duration::from_millis(50), |state| state.stopping)),
+            }
+        }
+    }
+
+    fn admit(shared: &Arc<Self>, stream: TcpStream, queue: usize) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(STALL))?;
+        let kept = stream.try_clone()?;
+        let (parcels, waiting) = mpsc::sync_channel(queue);
+        let mut state = shared.lock();
+        if state.links.len() >= MOST_CLIENTS {
+            return Err(io::Error::other(format!("there are {MOST_CLIENTS} clients already")));
+        }
+        let id = state.next_id;
+        let blocked = Arc::new(AtomicBool::new(false));
+        let (run, was_blocked) = (Arc::clone(shared), Arc::clone(&blocked));
+        thread::Builder::new()
+            .name(format!("simulate-{id}"))
+            .spawn(move || run.serve(id, &stream, &waiting, &was_blocked))?;
+        state.next_id += 1;
+        state.running += 1;
+        state.links.push(Link { id, parcels, stream: kept, blocked });
+        shared.books().came();
+        tracing::info!(target: LOG, clients = state.links.len(), "a client came");
+        drop(state);
+        shared.changed.notify_all();
+        Ok(())
+    }
+
+    fn serve(&self, id: u64, stream: &TcpStream, waiting: &Receiver<Parcel>, blocked: &AtomicBool) {
+        // Waits until `admit` has put the link there.
+        drop(self.lock());
+        let (gone, client_gone) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            let reader =
+                thread::Builder::new().name(format!("simulate-{id}-read")).spawn_scoped(scope, move || {
+                    self.listen_to(stream);
+                    // Nothing more will be asked for: wakes the writer.
+                    self.forget(id);
+                    let _ = stream.shutdown(Shutdown::Both);
+                    drop(gone);
+                });
+            let ended = if reader.is_ok() { self.write(stream, waiting) } else { Ended::Left };
+            let stopping = self.forget(id);
+            let by_us = matches!(ended, Ended::Cut | Ended::Halved);
+            if by_us {
+                // What was sent shall arrive, so the client's end is waited for.
+                let _ = stream.shutdown(Shutdown::Write);
+                if !stopping {
+                    self.books().sent_away();
+                }
+            }
+            let mut books = self.books();
+            for parcel in waiting.try_iter() {
+                if let Parcel::Frame(bundle) = parcel {
+                    lose(&mut books, &bundle.messages);
+                }
+            }
+            let counts = &mut books.connections;
+            match ended {
+                Ended::Cut if stopping => {}
+                Ended::Cut => counts.cut += 1,
+                Ended::Halved => counts.halved += 1,
+                Ended::Left if !blocked.load(Ordering::SeqCst) => counts.left += 1,
+                Ended::Left | Ended::Stalled => counts.stalled += 1,
+            }
+            drop(books);
+            tracing::info!(target: LOG, ?ended, "a connection ended");
+            if by_us {
+                let _ = client_gone.recv_timeout(GRACE);
+            }
+            let _ = stream.shutdown(Shutdown::Both);
+        });
+        self.lock().running -= 1;
+        self.changed.notify_all();
+    }
+
+    /// Takes the client off the list, and says whether all are being sent home.
+    fn forget(&self, id: u64) -> bool {
+        let mut state = self.lock();
+        state.links.retain(|link| link.id != id);
+        state.stopping
+    }
+
+    /// Sends what waits until the connection ends.
+    fn write(&self, stream: &TcpStream, waiting: &Receiver<Parcel>) -> Ended {
+        loop {
+            let bundle = match waiting.recv_timeout(KEEP_ALIVE) {
+                Ok(Parcel::Frame(bundle)) => bundle,
+                Ok(Parcel::End) => return Ended::Cut,
+                Err(RecvTimeoutError::Disconnected) => return Ended::Left,
+                Err(RecvTimeoutError::Timeout) => match write_whole(stream, &keep_alive()) {
+                    Ok(()) => continue,
+                    Err(ended) => return ended,
+                },
+            };
+            for (index, message) in bundle.messages.iter().enumerate() {
+                let bytes = &bundle.bytes[message.bytes.clone()];
+                let part = match message.fault {
+                    Fault::Half(len) => &bytes[..len],
+                    _ => bytes,
+                };
+                let written = write_whole(stream, part);
+                let mut books = self.books();
+                if let Err(ended) = written {
+                    lose(&mut books, &bundle.messages[index..]);
+                    return ended;
+                }
+                books.sent(message.kind, message.fault);
+                if matches!(message.fault, Fault::Half(_)) {
+                    lose(&mut books, &bundle.messages[index + 1..]);
+                    return Ended::Halved;
+                }
+            }
+        }
+    }
+
+    /// Reads and counts what the client sends until it goes.
+    fn listen_to(&self, mut stream: &TcpStream) {
+        let mut framer = Framer::new(FramerConfig::default());
+        let mut buffer = [0; 4096];
+        loop {
+            let mut rest = match stream.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(len) => &buffer[..len],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => return,
+            };
+            while let Some(result) = framer.feed(&mut rest) {
+                let mut books = self.books();
+                match result {
+                    Ok(frame) => {
+                        books.heard.messages += 1;
+                        drop(books);
+                        let header = frame.header();
+                        tracing::debug!(target: LOG, message = %header.type_name, device = %header.device_name, "a client sent");
+                    }
+                    Err(error) => {
+                        books.heard.rejected += 1;
+                        drop(books);
+                        tracing::debug!(target: LOG, %error, "a client sent");
+                        if framer.is_closed() {
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn lose(books: &mut Books, messages: &[Outgoing]) {
+    messages.iter().for_each(|message| books.of(message.kind).lost += 1);
+}
+
+fn write_whole(mut stream: &TcpStream, mut bytes: &[u8]) -> Result<(), Ended> {
+    while !bytes.is_empty() {
+        match stream.write(bytes) {
+            Ok(0) => return Err(Ended::Left),
+            Ok(len) => bytes = &bytes[len..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Which of the two it is depends on the operating system.
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                return Err(Ended::Stalled);
+            }
+            Err(_) => return Err(Ended::Left),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! A scanner, a gateway and a client on a bench.
+
+use std::time::{Duration, Instant};
+
+use ultramotion_gateway::config::{GatewayConfig, OutputConfig, SourceConfig};
+use ultramotion_gateway::report::Report;
+use ultramotion_gateway::service::{BoxError, BuildPipeline, Gateway, Perceive};
+use ultramotion_igtlink::{
+    Client, ClientConfig, ClientEvent, Content, Frame, Image, Message, Placement, Server, ServerConfig,
+    Timestamp,
+};
+
+#[path = "../../../pipeline/tests/small/mod.rs"]
+pub mod small;
+
+use small::{HEIGHT, WIDTH};
+
+/// Longer than anything here takes, unless there is a defect.
+pub const SOON: Duration = Duration::from_secs(60);
+
+/// A scanner that sends when it is told to.
+pub struct Scanner {
+    pub server: Server,
+}
+
+impl Scanner {
+    pub fn new() -> Self {
+        Scanner { server: Server::start(ServerConfig::listening_on("127.0.0.1:0".parse().unwrap())).unwrap() }
+    }
+
+    pub fn address(&self) -> String {
+        self.server.local_addrs()[0].to_string()
+    }
+
+    pub fn wait_for_gateway(&self) {
+        assert!(self.server.wait_clients(1, SOON), "the gateway connects");
+    }
+
+    pub fn send(&self, message: &Message<'_>) {
+        assert_eq!(self.server.broadcast(message).unwrap(), 1);
+    }
+}
+
+/// The time of a picture: unlike any that a program would make up, with all 64 bits in use.
+pub fn time_of(number: u64) -> Timestamp {
+    Timestamp::from_bits((1_234_567 << 32) + 0x1357_9bdf + number * 0x0a3d_70a4)
+}
+
+/// Where pictures lie: turned, with a spacing, away from the origin.
+pub fn placement() -> Placement {
+    Placement {
+        step_i: [0.0, 0.25, 0.0],
+        step_j: [-0.5, 0.0, 0.0],
+        step_k: [0.0, 0.0, 1.0],
+        center: [10.0, 20.0, -30.0],
+    }
+}
+
+pub fn picture(number: u64) -> Message<'static> {
+    let image = Image::gray8(WIDTH as u16, HEIGHT as u16, small::picture(number)).placed(placement());
+    Message::new("Image_Probe".parse().unwrap(), Content::Image(image)).at(time_of(number))
+}
+
+/// A pipeline of the small networks whenever one is asked for.
+pub fn small_pipelines() -> BuildPipeline {
+    Box::new(|| Ok(Box::new(small::pipeline(1, small::options())) as Box<dyn Perceive>))
+}
+
+/// A pipeline that does not start before it is told to, so that frames pile up in the meantime.
+pub fn pipelines_after(start: std::sync::mpsc::Receiver<()>) -> BuildPipeline {
+    let mut small = small_pipelines();
+    Box::new(move || {
+        start.recv().map_err(BoxError::from)?;
+        small()
+    })
+}
+
+/// The defaults, on a free port, with frames from `address`, which may be late: test machines are slow.
+pub fn config(address: String) -> GatewayConfig {
+    let mut config = GatewayConfig {
+        source: SourceConfig::connecting_to(address),
+        output: OutputConfig { listen: "127.0.0.1:0".parse().unwrap(), ..OutputConfig::default() },
+        ..GatewayConfig::default()
+    };
+    config.stream.max_lag_ms = 600_000;
+    config
+}
+
+pub fn client_of(gateway: &Gateway) -> Client {
+    let client = Client::start(ClientConfig {
+        receive_queue: 4096,
+        ..ClientConfig::new(gateway.output_addr().unwrap().to_string())
+    });
+    let client = client.unwrap();
+    assert!(client.wait_connected(SOON));
+    // The greeting says that the gateway knows of the client.
+    next_of(&client, "UM_Status");
+    client
+}
+
+/// The next message of a device.
+pub fn next_of(client: &Client, device: &str) -> Frame {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let event = client.recv_timeout(left).unwrap_or_else(|e| panic!("waiting for {device}: {e}"));
+        if let ClientEvent::Frame(frame) = event
+            && frame.header().device_name == device
+        {
+            return frame;
+        }
+    }
+}
+
+/// Reports until one is as wanted; the rates in it are of no use.
+pub fn wait_for(gateway: &mut Gateway, what: &str, wanted: impl Fn(&Report) -> bool) -> Report {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let report = gateway.report();
+        if wanted(&report) {
+            return report;
+        }
+        assert!(Instant::now() < deadline, "waited for {what}: {report}");
+        std::thread::yield_now();
+    }
+}
+
+/// What was complained of, but for silence: on a slow machine any test's scanner may be silent for a while.
+pub fn complaints(gateway: &Gateway) -> Vec<(&'static str, u64)> {
+    gateway.complaints().into_iter().filter(|(kind, _)| *kind != "silent").collect()
+}

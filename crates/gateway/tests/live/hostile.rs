@@ -1,0 +1,198 @@
+//! Bad input: named once, counted, and the stream goes on.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use ultramotion_gateway::books::DropReason;
+use ultramotion_gateway::service::{Gateway, GatewayError};
+use ultramotion_igtlink::{Content, Image, Message, ScalarType};
+
+use crate::bench::{
+    SOON, Scanner, client_of, complaints, config, next_of, picture, small_pipelines, time_of, wait_for,
+};
+
+#[test]
+fn a_host_that_does_not_resolve_is_named_once_and_tried_on() {
+    // RFC 2606 keeps this name from ever existing.
+    let mut gateway = Gateway::start(config("nowhere.invalid:18944".into()), small_pipelines()).unwrap();
+    wait_for(&mut gateway, "some attempts", |r| r.connect_failures >= 2);
+    wait_for_complaint(&mut gateway, "connect");
+    assert!(!gateway.report().connected);
+    gateway.stop();
+}
+
+fn wait_for_complaint(gateway: &mut Gateway, kind: &str) {
+    let deadline = std::time::Instant::now() + SOON;
+    while !gateway.complaints().iter().any(|(k, _)| *k == kind) {
+        assert!(std::time::Instant::now() < deadline, "waited for {kind}: {:?}", gateway.complaints());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let mut output = config("127.0.0.1:1".into());
+    output.output.listen = address;
+    let mut source = config(String::new());
+    source.source.listen = Some(address);
+    let mut metrics = config("127.0.0.1:1".into());
+    metrics.report.metrics = Some(address);
+    for (config, key) in [(output, "output.listen"), (source, "source.listen"), (metrics, "report.metrics")] {
+        let error = Gateway::start(config, small_pipelines()).err().expect("the port is taken");
+        assert!(!matches!(error, GatewayError::Config(_)));
+        let sentence = error.to_string();
+        assert!(sentence.starts_with(key) && sentence.contains(&address.to_string()), "{sentence}");
+    }
+}
+
+#[test]
+fn images_that_are_no_frames_are_counted_by_reason_and_the_stream_goes_on() {
+    let scanner = Scanner::new();
+    let mut gateway = Gateway::start(config(scanner.address()), small_pipelines()).unwrap();
+    let client = client_of(&gateway);
+    scanner.wait_for_gateway();
+    let image = |scalar: ScalarType, size: [u16; 3], components: u8| {
+        let bytes = size.iter().map(|&n| usize::from(n)).product::<usize>();
+        let bytes = bytes * usize::from(components) * scalar.size_bytes();
+        let image = Image::new(scalar, components, size, vec![0; bytes]);
+        Message::new("Image_Probe".parse().unwrap(), Content::Image(image))
+    };
+    for _ in 0..2 {
+        scanner.send(&image(ScalarType::Uint8, [0, 4, 1], 1));
+        scanner.send(&image(ScalarType::Uint8, [60000, 1, 1], 1));
+        scanner.send(&image(ScalarType::Float32, [4, 4, 1], 1));
+        scanner.send(&image(ScalarType::Uint16, [4, 4, 1], 1));
+        scanner.send(&image(ScalarType::Uint8, [4, 4, 3], 1));
+    }
+    scanner.send(&picture(1));
+    assert_eq!(next_of(&client, "UM_Mask").header().timestamp, time_of(1));
+    let account = wait_for(&mut gateway, "the answer", |r| r.account.answered == 1).account;
+    assert_eq!((account.received, account.dropped()), (11, 10));
+    assert_eq!(account.dropped_for(DropReason::Size), 4);
+    assert_eq!(account.dropped_for(DropReason::PixelType), 4);
+    assert_eq!(account.dropped_for(DropReason::Volume), 2);
+    assert_eq!(complaints(&gateway), [("pixel_type", 4), ("size", 4), ("volume", 2)]);
+}
+
+/// A scanner of bytes.
+struct RawScanner {
+    listener: std::net::TcpListener,
+}
+
+impl RawScanner {
+    fn new() -> Self {
+        RawScanner { listener: std::net::TcpListener::bind("127.0.0.1:0").unwrap() }
+    }
+    fn address(&self) -> String {
+        self.listener.local_addr().unwrap().to_string()
+    }
+    fn accept(&self) -> TcpStream {
+        self.listener.accept().unwrap().0
+    }
+}
+
+#[test]
+fn broken_messages_are_rejected_by_reason_and_the_gateway_comes_back() {
+    let scanner = RawScanner::new();
+    let mut gateway = Gateway::start(config(scanner.address()), small_pipelines()).unwrap();
+    let client = client_of(&gateway);
+    let good = picture(0).to_bytes().unwrap();
+    let bad_crc = |at: usize| {
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x40;
+        bytes
+    };
+
+    let mut stream = scanner.accept();
+    // A wrong checksum costs one message.
+    stream.write_all(&bad_crc(good.len() - 1)).unwrap();
+    // An IMAGE with a good checksum that contradicts itself costs one frame.
+    let mut lying = picture(0);
+    lying.metadata.push("a", "b");
+    let mut lying = lying.to_bytes().unwrap();
+    // Columns of the part that the message carries, behind header, extended header and most of the image header.
+    lying[58 + 12 + 66 + 1] ^= 1;
+    let crc = ultramotion_igtlink::crc64(&lying[58..]);
+    lying[50..58].copy_from_slice(&crc.to_be_bytes());
+    stream.write_all(&lying).unwrap();
+    stream.write_all(&good).unwrap();
+    assert_eq!(next_of(&client, "UM_Mask").header().timestamp, time_of(0));
+    // Half a message, a version that is not there, a body beyond all bounds: each costs the connection.
+    stream.write_all(&good[..good.len() / 2]).unwrap();
+    drop(stream);
+    for (at, value) in [(1, 99u8), (42, 0x7f)] {
+        let mut stream = scanner.accept();
+        let mut bytes = good.clone();
+        bytes[at] = value;
+        // The gateway may be gone before all of it is written.
+        let _ = stream.write_all(&bytes);
+        let mut end = Vec::new();
+        let _ = stream.read_to_end(&mut end);
+    }
+    let mut stream = scanner.accept();
+    stream.write_all(&picture(7).to_bytes().unwrap()).unwrap();
+    assert_eq!(next_of(&client, "UM_Mask").header().timestamp, time_of(7));
+
+    let report = wait_for(&mut gateway, "the answers", |r| r.account.answered == 2);
+    let json: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+    for reason in ["crc", "malformed", "truncated", "version", "too_large"] {
+        assert_eq!(json[format!("rejected_{reason}")], 1, "{reason}: {json}");
+    }
+    assert_eq!(report.account.dropped_for(DropReason::Malformed), 1);
+    assert_eq!((report.account.received, report.reconnects), (3, 3));
+    assert!(report.account.balances());
+}
+
+#[test]
+fn a_scanner_that_sends_nothing_is_named_and_left() {
+    let scanner = RawScanner::new();
+    let mut config = config(scanner.address());
+    config.source.idle_timeout_s = 0.2;
+    let mut gateway = Gateway::start(config, small_pipelines()).unwrap();
+    let _silent = scanner.accept();
+    let _second = scanner.accept();
+    wait_for(&mut gateway, "the second connection", |r| r.reconnects >= 1);
+    gateway.stop();
+
+    let scanner = RawScanner::new();
+    let mut gateway = Gateway::start(self::config(scanner.address()), small_pipelines()).unwrap();
+    let _silent = scanner.accept();
+    wait_for(&mut gateway, "the silence", |r| r.state == "SILENT");
+    assert_eq!(gateway.complaints(), [("silent", 1)]);
+}
+
+#[test]
+fn a_client_that_never_reads_holds_up_nobody() {
+    let scanner = Scanner::new();
+    let mut config = config(scanner.address());
+    config.output.queue = 2;
+    let mut gateway = Gateway::start(config, small_pipelines()).unwrap();
+    let stalled = TcpStream::connect(gateway.output_addr().unwrap()).unwrap();
+    let client = client_of(&gateway);
+    wait_for(&mut gateway, "both clients", |r| r.clients == 2);
+    scanner.wait_for_gateway();
+    // Large notes fill what the sockets hold for the one that never reads.
+    let big = Message::new(
+        "ProbeToTracker".parse().unwrap(),
+        Content::Transform(ultramotion_igtlink::Transform::IDENTITY),
+    );
+    let mut number = 0;
+    loop {
+        scanner.send(&picture(number));
+        let mut poses = big.clone().at(time_of(number));
+        poses.metadata.push("Padding", "x".repeat(1 << 20));
+        scanner.send(&poses);
+        assert_eq!(next_of(&client, "ProbeToTracker").header().timestamp, time_of(number));
+        wait_for(&mut gateway, "the answer", |r| r.account.answered == number + 1);
+        number += 1;
+        if gateway.report().send_dropped > 20 {
+            break;
+        }
+    }
+    let last = gateway.stop();
+    assert_eq!(last.account.answered, number);
+    assert!(last.account.balances());
+    drop(stalled);
+}

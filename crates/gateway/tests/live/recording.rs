@@ -1,0 +1,101 @@
+//! A recorded session, computed again.
+
+use std::path::Path;
+
+use serde_json::Value;
+use ultramotion_gateway::record::{ResultLine, binary_masks};
+use ultramotion_gateway::service::{Gateway, GatewayError};
+use ultramotion_igtlink::{Content, Image, Message, Transform};
+use ultramotion_media::MediaFrame;
+use ultramotion_pipeline::{Frame, PixelFormat};
+
+use crate::bench::{Scanner, client_of, config, next_of, picture, small, small_pipelines, time_of, wait_for};
+
+/// What a frame gave, without what the clock and the file's name say.
+fn lines(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(|line| comparable(serde_json::from_str(line).unwrap())).collect()
+}
+
+fn comparable(mut line: Value) -> Value {
+    let object = line.as_object_mut().unwrap();
+    assert!(object.remove("latency_ms").is_some());
+    assert!(object.remove("source").is_some());
+    // The first frame of a program pays for more transfers than the later ones.
+    assert!(object.remove("transfers").is_some());
+    line
+}
+
+/// Computes a recording as `ultramotion run` does.
+fn again(path: &Path) -> (Vec<Value>, Vec<MediaFrame>) {
+    let mut pipeline = small::pipeline(1, small::options());
+    let frames: Vec<MediaFrame> =
+        ultramotion_media::source::frames(ultramotion_media::source::open(path).unwrap())
+            .map(Result::unwrap)
+            .collect();
+    let results = frames.iter().map(|frame| {
+        let borrowed = Frame {
+            frame_id: frame.frame_id,
+            timestamp_s: frame.timestamp_s,
+            source: &frame.source,
+            width: frame.width,
+            height: frame.height,
+            format: PixelFormat::Grey8,
+            pixels: &frame.pixels,
+        };
+        let packet = pipeline.process(&borrowed).unwrap();
+        let masks = binary_masks(packet);
+        let line = serde_json::to_string(&ResultLine::new(packet, &masks)).unwrap();
+        comparable(serde_json::from_str(&line).unwrap())
+    });
+    (results.collect(), frames)
+}
+
+#[test]
+fn a_recording_gives_the_same_results_frame_for_frame() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = folder.path().join("session");
+    let scanner = Scanner::new();
+    let mut config = config(scanner.address());
+    config.record.folder = session.clone();
+    let mut gateway = Gateway::start(config.clone(), small_pipelines()).unwrap();
+    let client = client_of(&gateway);
+    scanner.wait_for_gateway();
+    // Uneven steps in time, since tracking looks at them.
+    let numbers = [0, 1, 2, 5, 6, 7, 40, 41, 42, 43];
+    for number in numbers {
+        let pose = Transform { translation: [number as f32, 0.0, 0.0], ..Transform::IDENTITY };
+        let name = "ProbeToTracker".parse().unwrap();
+        scanner.send(&Message::new(name, Content::Transform(pose)).at(time_of(number)));
+        scanner.send(&picture(number));
+        assert_eq!(next_of(&client, "UM_Mask").header().timestamp, time_of(number));
+    }
+    // Another size begins another file.
+    let small_image = Image::gray8(40, 30, vec![90; 1200]);
+    let small_image = Message::new("Image_Probe".parse().unwrap(), Content::Image(small_image));
+    scanner.send(&small_image.at(time_of(50)));
+    wait_for(&mut gateway, "the recording", |r| r.recorded == numbers.len() as u64 + 1);
+    let last = gateway.stop();
+    assert!(!last.record_failed);
+
+    let live = lines(&session.join("results.jsonl"));
+    let (replayed, frames) = again(&session.join("frames.igs.mha"));
+    assert_eq!(live.len(), numbers.len());
+    assert!(live.iter().all(|line| !line["objects"].as_array().unwrap().is_empty()));
+    // Not `assert_eq`, which would print all masks.
+    assert!(live == replayed, "the results differ");
+    for (frame, number) in frames.iter().zip(numbers) {
+        assert_eq!(frame.timestamp_s, time_of(number).as_secs_f64());
+        assert_eq!(frame.transforms.len(), 1);
+        assert_eq!((frame.transforms[0].name.as_str(), frame.transforms[0].valid), ("ProbeToTracker", true));
+        assert_eq!(frame.transforms[0].matrix[0][3], number as f64);
+        assert_eq!(frame.spacing_mm, Some([0.25, 0.5]));
+    }
+    assert_eq!(lines(&session.join("results-2.jsonl")).len(), 1);
+    assert!(session.join("frames-2.igs.mha").exists());
+
+    // What is there is not overwritten.
+    let error = Gateway::start(config, small_pipelines()).err().expect("a recording is there");
+    assert!(matches!(error, GatewayError::Record(_)), "{error}");
+    assert!(error.to_string().contains("frames.igs.mha' is there already"), "{error}");
+}

@@ -1,0 +1,167 @@
+//! Queues, restarts, the books.
+
+use std::sync::mpsc;
+
+use ultramotion_gateway::books::DropReason;
+use ultramotion_gateway::service::{Gateway, Perceive};
+use ultramotion_igtlink::{Client, ClientConfig, Content, Message, Server, ServerConfig};
+use ultramotion_pipeline::{Frame, Orchestrator, PipelineError, ResultPacket};
+
+use crate::bench::{
+    Scanner, client_of, complaints, config, next_of, picture, pipelines_after, small, small_pipelines,
+    time_of, wait_for,
+};
+
+#[test]
+fn the_newest_frames_win_and_the_others_are_counted() {
+    let scanner = Scanner::new();
+    let (start, started) = mpsc::channel();
+    let mut gateway = Gateway::start(config(scanner.address()), pipelines_after(started)).unwrap();
+    let client = client_of(&gateway);
+    scanner.wait_for_gateway();
+    for number in 0..7 {
+        scanner.send(&picture(number));
+        wait_for(&mut gateway, "the frame", |r| r.account.received == number + 1);
+    }
+    let report = wait_for(&mut gateway, "the queue", |r| r.queue == 2 && r.account.dropped() == 5);
+    assert_eq!(report.account.dropped_for(DropReason::Superseded), 5);
+    assert_eq!(report.account.in_flight, 2);
+    start.send(()).unwrap();
+    for number in [5, 6] {
+        assert_eq!(next_of(&client, "UM_Mask").header().timestamp, time_of(number));
+    }
+    let last = gateway.stop();
+    assert_eq!((last.account.answered, last.account.in_flight, last.queue), (2, 0, 0));
+    assert!(last.account.balances());
+    assert!(
+        last.summary()
+            .contains("7 received = 2 answered + 5 dropped (superseded 5) + 0 in flight: the sums agree")
+    );
+}
+
+#[test]
+fn frames_that_waited_too_long_are_dropped() {
+    let scanner = Scanner::new();
+    let mut config = config(scanner.address());
+    config.stream.max_lag_ms = 1;
+    let (start, started) = mpsc::channel();
+    let mut gateway = Gateway::start(config, pipelines_after(started)).unwrap();
+    scanner.wait_for_gateway();
+    scanner.send(&picture(0));
+    let received = wait_for(&mut gateway, "the frame", |r| r.account.received == 1);
+    wait_for(&mut gateway, "a moment", |r| r.time_s > received.time_s + 0.005);
+    start.send(()).unwrap();
+    let report = wait_for(&mut gateway, "the drop", |r| r.account.dropped() == 1);
+    assert_eq!(report.account.dropped_for(DropReason::Stale), 1);
+}
+
+#[test]
+fn frames_that_wait_when_the_service_ends_are_counted() {
+    let scanner = Scanner::new();
+    let (start, started) = mpsc::channel();
+    let mut gateway = Gateway::start(config(scanner.address()), pipelines_after(started)).unwrap();
+    scanner.wait_for_gateway();
+    scanner.send(&picture(0));
+    wait_for(&mut gateway, "the frame", |r| r.account.received == 1);
+    // The pipeline stage waits for the test, which ends it: building fails then.
+    drop(start);
+    let last = gateway.stop();
+    assert_eq!(last.account.dropped_for(DropReason::Shutdown), 1);
+    assert!(last.account.balances() && last.account.in_flight == 0);
+}
+
+/// A pipeline that comes to grief at the frames whose numbers it is given.
+struct Mortal {
+    inner: Orchestrator,
+    panics_at: u64,
+    fails_at: u64,
+}
+
+impl Perceive for Mortal {
+    fn process(&mut self, frame: &Frame<'_>) -> Result<&ResultPacket, PipelineError> {
+        assert_ne!(frame.frame_id, self.panics_at, "a test's panic");
+        if frame.frame_id == self.fails_at {
+            let range = "something else".into();
+            return Err(PipelineError::Option { option: "test", value: "wrong".into(), range });
+        }
+        self.inner.process(frame)
+    }
+}
+
+#[test]
+fn a_stage_that_dies_is_started_again() {
+    let scanner = Scanner::new();
+    let build = || {
+        let inner = small::pipeline(1, small::options());
+        Ok(Box::new(Mortal { inner, panics_at: 1, fails_at: 3 }) as Box<dyn Perceive>)
+    };
+    let mut gateway = Gateway::start(config(scanner.address()), Box::new(build)).unwrap();
+    let client = client_of(&gateway);
+    scanner.wait_for_gateway();
+    for number in 0..5 {
+        scanner.send(&picture(number));
+        if number % 2 == 0 {
+            assert_eq!(next_of(&client, "UM_Mask").header().timestamp, time_of(number));
+        } else {
+            wait_for(&mut gateway, "the drop", |r| r.account.dropped() == number.div_ceil(2));
+        }
+    }
+    let last = gateway.stop();
+    assert_eq!(last.restarts, 2);
+    assert_eq!((last.account.received, last.account.answered), (5, 3));
+    assert_eq!(last.account.dropped_for(DropReason::Lost), 1);
+    assert_eq!(last.account.dropped_for(DropReason::Pipeline), 1);
+    assert!(last.account.balances());
+}
+
+#[test]
+fn the_scanner_may_connect_to_the_gateway() {
+    let mut config = config(String::new());
+    config.source.listen = Some("127.0.0.1:0".parse().unwrap());
+    config.report.metrics = Some("127.0.0.1:0".parse().unwrap());
+    let mut gateway = Gateway::start(config, small_pipelines()).unwrap();
+    let scanner = Client::start(ClientConfig::new(gateway.source_addr().unwrap().to_string())).unwrap();
+    assert!(scanner.wait_connected(crate::bench::SOON));
+    let client = client_of(&gateway);
+    scanner.send(&picture(0)).unwrap();
+    assert_eq!(next_of(&client, "UM_Mask").header().timestamp, time_of(0));
+    let report = wait_for(&mut gateway, "the answer", |r| r.account.answered == 1);
+    assert!(report.connected);
+    assert!(report.prometheus().contains("\nultramotion_answered 1\n"));
+    let json: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+    assert_eq!((json["received"].as_u64(), json["dropped_stale"].as_u64()), (Some(1), Some(0)));
+}
+
+#[test]
+fn one_device_is_taken_and_others_are_left_aside() {
+    let scanner = Scanner::new();
+    let mut gateway = Gateway::start(config(scanner.address()), small_pipelines()).unwrap();
+    let client = client_of(&gateway);
+    scanner.wait_for_gateway();
+    let other = |number| Message { device_name: "Image_Other".parse().unwrap(), ..picture(number) };
+    scanner.send(&picture(0));
+    scanner.send(&other(1));
+    scanner.send(&other(2));
+    scanner.send(&Message::new("Note".parse().unwrap(), Content::string("no image")));
+    let report = wait_for(&mut gateway, "all of it", |r| r.messages == 4 && r.account.answered == 1);
+    assert_eq!(next_of(&client, "UM_Mask").header().timestamp, time_of(0));
+    assert_eq!((report.account.received, report.other_images), (1, 2));
+    assert_eq!(complaints(&gateway), [("other_images", 2)]);
+}
+
+#[test]
+fn a_scanner_that_comes_back_may_have_another_device() {
+    let scanner = Scanner::new();
+    let address: std::net::SocketAddr = scanner.address().parse().unwrap();
+    let gateway = Gateway::start(config(scanner.address()), small_pipelines()).unwrap();
+    let client = client_of(&gateway);
+    scanner.wait_for_gateway();
+    scanner.send(&picture(0));
+    assert_eq!(next_of(&client, "UM_Mask").message().unwrap().metadata.get("Source").unwrap(), "Image_Probe");
+    scanner.server.shutdown();
+    let scanner = Scanner { server: Server::start(ServerConfig::listening_on(address)).unwrap() };
+    scanner.wait_for_gateway();
+    scanner.send(&Message { device_name: "Image_Other".parse().unwrap(), ..picture(1) });
+    assert_eq!(next_of(&client, "UM_Mask").message().unwrap().metadata.get("Source").unwrap(), "Image_Other");
+    assert_eq!(gateway.stop().other_images, 0);
+}
