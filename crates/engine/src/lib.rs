@@ -20,6 +20,7 @@
 
 pub mod compile;
 pub mod cpu;
+pub mod cuda;
 pub mod graph;
 pub mod ledger;
 pub mod reference;
@@ -30,6 +31,6 @@ mod program;
 mod state_store;
 mod values;
 
-pub use device::{Device, DeviceError, DeviceKind};
+pub use device::{Device, DeviceError, DeviceKind, Precision};
 pub use program::{CompileOptions, Event, KernelTime, Program, StageTime};
 pub use state_store::StateStore;

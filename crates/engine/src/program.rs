@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use crate::compile::{BlockEntry, Plan, optimise};
+use crate::compile::{BlockEntry, Plan, PlanOptions, optimise};
 use crate::cpu::CpuProgram;
-use crate::device::{Backend, Device, DeviceError};
+use crate::cuda::{self, CudaProgram};
+use crate::device::{Backend, Device, DeviceError, Precision};
 use crate::graph::Graph;
 use crate::ledger::{self, Budget, Ledger};
 use crate::reference::InterpretedProgram;
@@ -50,6 +51,12 @@ pub struct KernelTime {
     pub waits: Vec<usize>,
     /// Of the last run when profiled, else of all rows; multiply-adds count two.
     pub flops: u64,
+    /// Memory that is read and written at least: arguments, weights and results once each, all rows.
+    pub bytes: u64,
+    /// What the device is asked to start: kernels on a GPU, one step on a CPU.
+    pub launches: usize,
+    /// On a GPU, for a product: its sizes, its tile and into how many parts its sums are split; else empty.
+    pub tile: String,
     /// Time in the last run; zero unless profiled.
     pub time: Duration,
 }
@@ -57,13 +64,13 @@ pub struct KernelTime {
 /// What a backend makes of a plan.
 pub(crate) trait Executable: Send {
     /// Copies into the input block; may return before the copy is done.
-    fn upload(&mut self, offset: usize, bytes: &[u8]);
+    fn upload(&mut self, offset: usize, bytes: &[u8]) -> Result<(), DeviceError>;
     /// Starts a run; may return before it is done.
-    fn launch(&mut self);
+    fn launch(&mut self) -> Result<(), DeviceError>;
     /// Returns when everything started so far is done.
-    fn wait(&mut self);
+    fn wait(&mut self) -> Result<(), DeviceError>;
     /// Copies from the output block.
-    fn download(&mut self, offset: usize, bytes: &mut [u8]);
+    fn download(&mut self, offset: usize, bytes: &mut [u8]) -> Result<(), DeviceError>;
     fn stage_times(&self) -> &[StageTime];
     fn kernel_times(&self) -> Vec<KernelTime>;
     /// Device memory: arena, blocks, states and weights.
@@ -89,11 +96,21 @@ impl Program {
         let name = graph.name().to_owned();
         let states = options.states.clone().unwrap_or_default();
         let ledger = device.ledger().clone();
-        let positions = states.attach(&name, graph.states(), &ledger)?;
+        let positions = states.attach(&name, graph.states(), device)?;
         // The reference runs the graph as the model wrote it, so that it judges the rewrites too.
         let plan = match device.backend {
-            Backend::Reference => Plan::new(graph),
-            Backend::Cpu { .. } => Plan::new(optimise(graph)),
+            Backend::Reference => Plan::new(graph, PlanOptions::default()),
+            Backend::Cpu { .. } => {
+                Plan::new(optimise(graph), PlanOptions { chains: true, ..PlanOptions::default() })
+            }
+            Backend::Cuda { precision, .. } => {
+                let f16 = precision == Precision::F16;
+                let scratch = Some(cuda::scratch as _);
+                Plan::new(
+                    optimise(graph),
+                    PlanOptions { chains: false, concurrent: true, f16, scratch, cuda: true },
+                )
+            }
         };
         let (inputs, outputs) = (plan.inputs.clone(), plan.outputs.clone());
         let (input_bytes, output_bytes) = (plan.input_bytes, plan.output_bytes);
@@ -107,6 +124,9 @@ impl Program {
                 positions,
                 options.profile,
             )),
+            Backend::Cuda { driver, .. } => {
+                Box::new(CudaProgram::new(&plan, driver, states.clone(), &positions, options.profile)?)
+            }
         };
         ledger.record(ledger::Event::Allocation, executable.memory_bytes(), "compile");
         Ok(Program {
@@ -167,38 +187,36 @@ impl Program {
     pub fn upload(&mut self, block: &[u8]) -> Result<(), DeviceError> {
         self.check_size("the input block", self.input_bytes, block.len())?;
         self.ledger.record(ledger::Event::HostToDevice, block.len(), "upload");
-        self.executable.upload(0, block);
-        Ok(())
+        self.executable.upload(0, block)
     }
 
     /// Starts a run.
-    pub fn launch(&mut self) -> Event {
-        self.executable.launch();
+    pub fn launch(&mut self) -> Result<Event, DeviceError> {
+        self.executable.launch()?;
         self.launches += 1;
-        Event(self.launches)
+        Ok(Event(self.launches))
     }
 
     /// Returns when the run that `event` marks is done.
-    pub fn wait(&mut self, event: Event) {
+    pub fn wait(&mut self, event: Event) -> Result<(), DeviceError> {
         self.ledger.record(ledger::Event::HostSync, 0, "wait");
         debug_assert!(event.0 <= self.launches, "an event of another program");
-        self.executable.wait();
+        self.executable.wait()
     }
 
     /// One device-to-host copy of the whole output block.
     pub fn download(&mut self, block: &mut [u8]) -> Result<(), DeviceError> {
         self.check_size("the output block", self.output_bytes, block.len())?;
         self.ledger.record(ledger::Event::DeviceToHost, block.len(), "download");
-        self.executable.download(0, block);
-        Ok(())
+        self.executable.download(0, block)
     }
 
     /// One frame: upload, launch, download, wait, and an error if that took more than `budget`.
     pub fn run_frame(&mut self, input: &[u8], output: &mut [u8], budget: Budget) -> Result<(), DeviceError> {
         let before = self.ledger.counts();
         self.upload(input)?;
-        let event = self.launch();
-        self.wait(event);
+        let event = self.launch()?;
+        self.wait(event)?;
         self.download(output)?;
         Ok(budget.check(self.ledger.counts() - before)?)
     }
@@ -226,8 +244,8 @@ impl Program {
             block[entry.offset..][..entry.bytes()].copy_from_slice(value.bytes());
         }
         self.upload(&block)?;
-        let event = self.launch();
-        self.wait(event);
+        let event = self.launch()?;
+        self.wait(event)?;
         let mut block = vec![0u8; self.output_bytes];
         self.download(&mut block)?;
         Ok(self.outputs.iter().map(|entry| entry.read(&block)).collect())

@@ -3,9 +3,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::cpu::kernels::AlignedVec;
-use crate::device::DeviceError;
+use crate::cuda::{Allocation, CudaError};
+use crate::device::{Backend, Device, DeviceError};
 use crate::graph::State;
-use crate::ledger::{Event, Ledger};
+use crate::ledger::Event;
 use crate::tensor::{DType, HostTensor, Shape};
 
 /// Device-resident states by name. Cloning shares them; programs that share them take turns.
@@ -18,7 +19,25 @@ pub(crate) struct States(Vec<Cell>);
 struct Cell {
     name: String,
     initial: HostTensor,
-    memory: AlignedVec,
+    memory: StateMemory,
+}
+
+enum StateMemory {
+    Host(AlignedVec),
+    Cuda(Allocation),
+}
+
+impl Cell {
+    fn reset(&mut self) -> Result<(), CudaError> {
+        let bytes = self.initial.bytes();
+        match &mut self.memory {
+            StateMemory::Host(memory) => {
+                bytemuck::cast_slice_mut(memory)[..bytes.len()].copy_from_slice(bytes);
+                Ok(())
+            }
+            StateMemory::Cuda(memory) => memory.write(bytes),
+        }
+    }
 }
 
 impl StateStore {
@@ -32,7 +51,7 @@ impl StateStore {
         &self,
         program: &str,
         states: &[State],
-        ledger: &Ledger,
+        device: &Device,
     ) -> Result<Vec<usize>, DeviceError> {
         let mut store = self.lock();
         states
@@ -48,24 +67,29 @@ impl StateStore {
                             wanted: describe(state.initial.dtype(), state.initial.shape()),
                         });
                     }
+                    let on_gpu = matches!(device.backend, Backend::Cuda { .. });
+                    if on_gpu != matches!(store.0[position].memory, StateMemory::Cuda(_)) {
+                        return Err(DeviceError::StatesElsewhere { program: program.into() });
+                    }
                     return Ok(position);
                 }
                 let bytes = state.initial.bytes().len();
-                let mut memory = AlignedVec::zeros(bytes.div_ceil(4));
-                ledger.record(Event::Allocation, bytes, "states");
-                bytemuck::cast_slice_mut(&mut memory)[..bytes].copy_from_slice(state.initial.bytes());
-                store.0.push(Cell { name: state.name.clone(), initial: state.initial.clone(), memory });
+                let memory = match &device.backend {
+                    Backend::Cuda { driver, .. } => StateMemory::Cuda(Allocation::new(driver, bytes)?),
+                    _ => StateMemory::Host(AlignedVec::zeros(bytes.div_ceil(4))),
+                };
+                device.ledger().record(Event::Allocation, bytes, "states");
+                let mut cell = Cell { name: state.name.clone(), initial: state.initial.clone(), memory };
+                cell.reset()?;
+                store.0.push(cell);
                 Ok(store.0.len() - 1)
             })
             .collect()
     }
 
     /// Puts every state back to its initial value.
-    pub fn reset(&self) {
-        for cell in &mut self.lock().0 {
-            let bytes = cell.initial.bytes();
-            bytemuck::cast_slice_mut(&mut cell.memory)[..bytes.len()].copy_from_slice(bytes);
-        }
+    pub fn reset(&self) -> Result<(), DeviceError> {
+        Ok(self.lock().0.iter_mut().try_for_each(Cell::reset)?)
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, States> {
@@ -75,8 +99,20 @@ impl StateStore {
 }
 
 impl States {
+    /// The memory of a state on the host. Panics for another device's: `attach` lets no program near those.
     pub(crate) fn memory(&mut self, position: usize) -> &mut AlignedVec {
-        &mut self.0[position].memory
+        match &mut self.0[position].memory {
+            StateMemory::Host(memory) => memory,
+            StateMemory::Cuda(_) => panic!("a state on a GPU is not the host's to read"),
+        }
+    }
+
+    /// The address of a state on a GPU. Panics as [`States::memory`].
+    pub(crate) fn address(&self, position: usize) -> u64 {
+        match &self.0[position].memory {
+            StateMemory::Cuda(memory) => memory.address,
+            StateMemory::Host(_) => panic!("a state on the host is not a GPU's to read"),
+        }
     }
 }
 

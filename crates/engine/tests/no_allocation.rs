@@ -71,8 +71,8 @@ fn a_compiled_program_does_not_allocate() {
             for rows in [0i32, 1, 5, 8, 3, 8] {
                 input[count.offset..][..4].copy_from_slice(&rows.to_le_bytes());
                 program.upload(&input).unwrap();
-                let event = program.launch();
-                program.wait(event);
+                let event = program.launch().unwrap();
+                program.wait(event).unwrap();
                 program.download(&mut output).unwrap();
             }
         });

@@ -1,9 +1,12 @@
 //! Small D-FINE networks on every device against numbers from an independent implementation (PyTorch, float64, itself
 //! compared with the official code), so that a checkout without the fixtures also knows that its network is right.
 
+use std::path::Path;
+
+use ultramotion_engine::cuda::device_for_tests;
 use ultramotion_engine::graph::Graph;
 use ultramotion_engine::tensor::{DType, HostTensor};
-use ultramotion_engine::{CompileOptions, Device, Program};
+use ultramotion_engine::{CompileOptions, Device, Precision, Program};
 use ultramotion_models::checkpoint;
 use ultramotion_models::dfine::{self, DfineConfig};
 use ultramotion_models::parameters::Parameters;
@@ -52,6 +55,13 @@ fn compare(config: &DfineConfig, devices: &[Device], expected: &Expected) {
     }
 }
 
+/// The reference, the processor, and the CUDA backend where it can be tested.
+fn devices() -> Vec<Device> {
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/kernels");
+    let cuda = device_for_tests(&[kernels], Precision::F32);
+    [Device::reference(), Device::cpu(1), Device::cpu(2)].into_iter().chain(cuda).collect()
+}
+
 #[test]
 fn nano_with_fewer_anchors_than_queries() {
     let config = DfineConfig { num_classes: 3, input_hw: [64, 96], ..DfineConfig::n() };
@@ -59,7 +69,7 @@ fn nano_with_fewer_anchors_than_queries() {
         scores: [0.973_545, 0.970_986, 0.966_488, 0.864_862, 0.085_24],
         mean_box: [0.662_623, 0.499_343, 0.119_055, 0.032_011],
     };
-    compare(&config, &[Device::reference(), Device::cpu(1), Device::cpu(2)], &expected);
+    compare(&config, &devices(), &expected);
 }
 
 #[test]
@@ -70,5 +80,5 @@ fn small_with_anchors_left_out() {
         scores: [0.978_53, 0.978_53, 0.978_53, 0.900_078, 0.819_845],
         mean_box: [0.472_831, 0.542_822, 0.212_231, 0.225_249],
     };
-    compare(&config, &[Device::reference(), Device::cpu(2)], &expected);
+    compare(&config, &devices(), &expected);
 }

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use safetensors::SafeTensors;
+use ultramotion_engine::cuda::device_for_tests;
 use ultramotion_engine::graph::Graph;
 use ultramotion_engine::tensor::{DType, HostTensor};
-use ultramotion_engine::{CompileOptions, Device, Program};
+use ultramotion_engine::{CompileOptions, Device, Precision, Program};
 use ultramotion_models::checkpoint::{Weights, filled};
 use ultramotion_models::mobile_sam::{
     self, MaskOutput, MobileSamConfig, ObjectPrompt, PointKind, PredictOptions, PredictorError,
@@ -105,6 +106,7 @@ const SIDE: usize = 64;
 const LOW: usize = 16;
 
 fn decode(
+    device: &Device,
     form: Form,
     bound: usize,
     count: Option<i32>,
@@ -151,7 +153,7 @@ fn decode(
         .expect("fits");
     g.output("masks", masks.low_res_masks).expect("is new");
     g.output("iou", masks.iou).expect("is new");
-    let mut program = Program::compile(g, &Device::cpu(2), &CompileOptions::default()).expect("compiles");
+    let mut program = Program::compile(g, device, &CompileOptions::default()).expect("compiles");
     program.run(&inputs.iter().collect::<Vec<_>>()).expect("runs")
 }
 
@@ -170,23 +172,27 @@ fn a_count_of_objects_gives_what_a_graph_of_that_size_gives() {
         Form { boxes: false, points: true, mask: false, output: MaskOutput::Three },
         Form { boxes: true, points: true, mask: true, output: MaskOutput::Three },
     ];
-    for form in forms {
-        let all = decode(form, 5, None, &values, &weights);
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/kernels");
+    let cuda = device_for_tests(&[kernels], Precision::F32);
+    for (device, form) in
+        [Some(Device::cpu(2)), cuda].iter().flatten().flat_map(|device| forms.map(|form| (device, form)))
+    {
+        let all = decode(device, form, 5, None, &values, &weights);
         for count in [0, 1, 3, 5, 9] {
-            let counted = decode(form, 5, Some(count), &values, &weights);
+            let counted = decode(device, form, 5, Some(count), &values, &weights);
             let valid = (count as usize).min(5);
             for (of_all, counted) in all.iter().zip(&counted) {
                 let row = of_all.shape().numel() / 5;
                 let (of_all, counted) = (of_all.as_f32().expect("f32"), counted.as_f32().expect("f32"));
                 let error = near(&counted[..valid * row], &of_all[..valid * row]);
-                assert!(error < 1e-5, "{form:?} with {count} objects is off by {error}");
+                assert!(error < 1e-5, "{device:?}, {form:?} with {count} objects is off by {error}");
             }
             if valid > 0 {
-                let exact = decode(form, valid, None, &values, &weights);
+                let exact = decode(device, form, valid, None, &values, &weights);
                 for (of_all, exact) in all.iter().zip(&exact) {
                     let exact = exact.as_f32().expect("f32");
                     let error = near(&of_all.as_f32().expect("f32")[..exact.len()], exact);
-                    assert!(error < 1e-5, "{form:?} for {valid} objects is off by {error}");
+                    assert!(error < 1e-5, "{device:?}, {form:?} for {valid} objects is off by {error}");
                 }
             }
         }

@@ -1,14 +1,18 @@
-//! Masks at the frame's size: the CPU form against the definition, and the definition against cases done by hand.
+//! Masks at the frame's size: every form against the definition, and the definition against cases done by hand.
+
+use std::path::Path;
+use std::sync::OnceLock;
 
 use proptest::prelude::*;
+use ultramotion_engine::cuda::device_for_tests;
 use ultramotion_engine::graph::Graph;
 use ultramotion_engine::tensor::{DType, HostTensor};
-use ultramotion_engine::{CompileOptions, Device, Program};
+use ultramotion_engine::{CompileOptions, Device, Precision, Program};
 use ultramotion_models::mobile_sam::{
     BoxRestriction, MaskGeometry, MobileSamConfig, logits_to_source, masks_to_source,
 };
 
-/// What both forms give for the same logits.
+/// What a form gives for the same logits.
 struct Masks {
     bits: Vec<u8>,
     area_px: Vec<i32>,
@@ -60,6 +64,14 @@ fn is_set(bits: &[u8], [h, w]: [usize; 2], mask: usize, x: usize, y: usize) -> b
     bits[(mask * h + y) * w.div_ceil(8) + x / 8] >> (x % 8) & 1 == 1
 }
 
+/// The processor, and the CUDA backend where it can be tested.
+fn devices() -> impl Iterator<Item = Device> {
+    static CUDA: OnceLock<Option<Device>> = OnceLock::new();
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/kernels");
+    let cuda = CUDA.get_or_init(|| device_for_tests(&[kernels], Precision::F16));
+    [Some(Device::cpu(2)), cuda.clone()].into_iter().flatten()
+}
+
 #[derive(Debug, Clone)]
 struct Case {
     input_size: usize,
@@ -101,7 +113,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn the_cpu_form_equals_the_definition(case in case()) {
+    fn every_form_equals_the_definition(case in case()) {
         let config = MobileSamConfig::new(case.input_size).expect("is valid");
         let geometry = MaskGeometry::new(&config, case.source_hw);
         let low = config.low_res_size();
@@ -110,36 +122,39 @@ proptest! {
         let run = |device: &Device| {
             to_source(device, &logits, geometry, case.count, case.margin.map(|m| (&boxes, m)))
         };
-        let (expected, got) = (run(&Device::reference()), run(&Device::cpu(2)));
+        let expected = run(&Device::reference());
+        for device in devices() {
+            let got = run(&device);
 
-        let [h, w] = case.source_hw;
-        let items = case.count.map_or(case.items, |c| (c.max(0) as usize).min(case.items));
-        let valid = items * case.per_item;
-        for mask in 0..valid {
-            let (mut area, mut around) = (0, [i32::MAX, i32::MAX, 0, 0]);
-            for (y, x) in (0..h).flat_map(|y| (0..w).map(move |x| (y, x))) {
-                let logit = expected.logits[(mask * h + y) * w + x];
-                let error = (logit - got.logits[(mask * h + y) * w + x]).abs();
-                prop_assert!(error < 1e-5, "logit of mask {mask} at {x}, {y} is off by {error}");
-                let set = is_set(&got.bits, case.source_hw, mask, x, y);
-                if logit.abs() > 1e-5 {
-                    let definition = is_set(&expected.bits, case.source_hw, mask, x, y);
-                    prop_assert_eq!(set, definition, "mask {} at {}, {}", mask, x, y);
+            let [h, w] = case.source_hw;
+            let items = case.count.map_or(case.items, |c| (c.max(0) as usize).min(case.items));
+            let valid = items * case.per_item;
+            for mask in 0..valid {
+                let (mut area, mut around) = (0, [i32::MAX, i32::MAX, 0, 0]);
+                for (y, x) in (0..h).flat_map(|y| (0..w).map(move |x| (y, x))) {
+                    let logit = expected.logits[(mask * h + y) * w + x];
+                    let error = (logit - got.logits[(mask * h + y) * w + x]).abs();
+                    prop_assert!(error < 1e-5, "logit of mask {mask} at {x}, {y} is off by {error}");
+                    let set = is_set(&got.bits, case.source_hw, mask, x, y);
+                    if logit.abs() > 1e-5 {
+                        let definition = is_set(&expected.bits, case.source_hw, mask, x, y);
+                        prop_assert_eq!(set, definition, "mask {} at {}, {}", mask, x, y);
+                    }
+                    if set {
+                        let (x, y) = (x as i32, y as i32);
+                        area += 1;
+                        around = [around[0].min(x), around[1].min(y), around[2].max(x + 1), around[3].max(y + 1)];
+                    }
                 }
-                if set {
-                    let (x, y) = (x as i32, y as i32);
-                    area += 1;
-                    around = [around[0].min(x), around[1].min(y), around[2].max(x + 1), around[3].max(y + 1)];
-                }
+                let around = if area == 0 { [0; 4] } else { around };
+                prop_assert_eq!(got.area_px[mask], area);
+                prop_assert_eq!(&got.box_xyxy[mask * 4..][..4], &around[..]);
+                let row = w.div_ceil(8);
+                let padding = got.bits[mask * h * row..][..h * row].chunks(row).map(|r| r[row - 1] as usize >> ((w - 1) % 8 + 1));
+                prop_assert_eq!(padding.sum::<usize>(), 0, "bits beyond the width are 0");
             }
-            let around = if area == 0 { [0; 4] } else { around };
-            prop_assert_eq!(got.area_px[mask], area);
-            prop_assert_eq!(&got.box_xyxy[mask * 4..][..4], &around[..]);
-            let row = w.div_ceil(8);
-            let padding = got.bits[mask * h * row..][..h * row].chunks(row).map(|r| r[row - 1] as usize >> ((w - 1) % 8 + 1));
-            prop_assert_eq!(padding.sum::<usize>(), 0, "bits beyond the width are 0");
+            prop_assert!(got.area_px[valid..].iter().chain(&got.box_xyxy[valid * 4..]).all(|&v| v == 0));
         }
-        prop_assert!(got.area_px[valid..].iter().chain(&got.box_xyxy[valid * 4..]).all(|&v| v == 0));
     }
 }
 
@@ -152,7 +167,7 @@ fn half_an_image_is_half_a_mask() {
     assert_eq!(geometry.resized_hw, [32, 64]);
     let values: Vec<f32> = (0..256).map(|i| if i / 16 >= 8 || i % 16 < 8 { 1.0 } else { -1.0 }).collect();
     let logits = HostTensor::f32([1, 16, 16], values);
-    for device in [Device::reference(), Device::cpu(1)] {
+    for device in devices().chain([Device::reference()]) {
         let masks = to_source(&device, &logits, geometry, None, None);
         assert_eq!(masks.bits.len(), 50 * 13);
         let set = |x, y| is_set(&masks.bits, [50, 100], 0, x, y);
@@ -177,8 +192,10 @@ fn logits_that_are_no_numbers_are_outside() {
     values[0] = f32::INFINITY;
     let logits = HostTensor::f32([1, 16, 16], values);
     let boxes = HostTensor::f32([1, 4], vec![f32::NAN, -1e30, f32::INFINITY, 1e30]);
-    let masks = to_source(&Device::cpu(2), &logits, geometry, None, Some((&boxes, 0.1)));
-    assert!(masks.area_px[0] <= 4);
+    for device in devices() {
+        let masks = to_source(&device, &logits, geometry, None, Some((&boxes, 0.1)));
+        assert!(masks.area_px[0] <= 4, "{device:?}");
+    }
 }
 
 #[test]

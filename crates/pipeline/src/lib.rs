@@ -44,4 +44,4 @@ pub use error::PipelineError;
 pub use frame::{Frame, FrameError, MAX_SIDE_PX, PixelFormat};
 pub use options::{MOST_OBJECTS, Modes, PipelineOptions, Residency};
 pub use orchestrator::Orchestrator;
-pub use packet::{DetectedObject, LatencyMs, MaskView, ResultPacket};
+pub use packet::{DetectedObject, Fault, LatencyMs, MaskView, ResultPacket};

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use ultramotion_engine::{Device, KernelTime, StateStore};
+use ultramotion_engine::cuda::CudaError;
+use ultramotion_engine::{Device, DeviceError, KernelTime, StateStore};
 use ultramotion_models::zoo::{Detector, Segmenter};
 use ultramotion_tracking::track::{Detections, FrameClock, Tracker, Visibility};
 
@@ -73,7 +74,7 @@ impl Orchestrator {
             .transpose()?;
         let modes =
             Modes { residency: options.residency, matcher: options.matcher, precision: device.precision() };
-        let packet = ResultPacket::new(&options, detector.labels(), device.name(), modes);
+        let packet = ResultPacket::new(&options, detector.labels(), &device, modes);
         Ok(Orchestrator {
             device,
             detector,
@@ -135,13 +136,36 @@ impl Orchestrator {
     }
 
     /// Processes a frame. The packet is valid until the next one.
+    ///
+    /// A GPU that fails is given up once: this frame and those after it are computed on the CPU, and their packets say so.
+    /// Tracks begin anew.
     pub fn process(&mut self, frame: &Frame<'_>) -> Result<&ResultPacket, PipelineError> {
         let arrival = Instant::now();
         frame.check()?;
         let format = FrameFormat::of(frame);
-        self.select_programs(format)?;
-        self.outcome.fit(&self.options, format);
         let dt_s = self.clock.step(frame.timestamp_s);
+        self.outcome.fit(&self.options, format);
+        let latency = match self.compute(frame, format, dt_s) {
+            Err(PipelineError::Device(DeviceError::Cuda(error))) => {
+                self.fall_back(&error);
+                self.compute(frame, format, dt_s)?
+            }
+            result => result?,
+        };
+        self.fill_packet(frame);
+        self.packet.latency_ms = latency;
+        self.packet.latency_ms.total = ms(arrival.elapsed());
+        Ok(&self.packet)
+    }
+
+    /// Runs the frame's programs, and the matcher if it is the host's. Leaves the outcome, and the packet's transfers.
+    fn compute(
+        &mut self,
+        frame: &Frame<'_>,
+        format: FrameFormat,
+        dt_s: f32,
+    ) -> Result<LatencyMs, PipelineError> {
+        self.select_programs(format)?;
         let before = self.device.ledger().counts();
         let (_, programs) = self.programs.last_mut().expect("select_programs() leaves one");
         let mut latency = match programs {
@@ -154,10 +178,17 @@ impl Orchestrator {
             latency.matching = ms(start.elapsed());
         }
         self.packet.transfers = self.device.ledger().counts() - before;
-        self.fill_packet(frame);
-        latency.total = ms(arrival.elapsed());
-        self.packet.latency_ms = latency;
-        Ok(&self.packet)
+        Ok(latency)
+    }
+
+    /// Goes on with the CPU after a GPU has failed.
+    fn fall_back(&mut self, error: &CudaError) {
+        tracing::error!("the GPU failed, going on with the CPU: {error}");
+        self.programs.clear();
+        self.states = StateStore::new();
+        self.device = Device::cpu(0).instead(error.to_string());
+        let modes = Modes { precision: self.device.precision(), ..self.packet.modes };
+        self.packet = ResultPacket::new(&self.options, self.detector.labels(), &self.device, modes);
     }
 
     fn select_programs(&mut self, format: FrameFormat) -> Result<(), PipelineError> {
@@ -215,7 +246,17 @@ impl Orchestrator {
         packet.masks.bytes.clear();
         // Room for K at once: more objects than ever before must not cost an allocation.
         packet.masks.bytes.reserve(self.options.max_objects * mask_bytes);
-        for i in 0..outcome.len() {
+        let fault = outcome.fault();
+        if let (None, Some(network)) = (packet.fault, fault) {
+            tracing::error!(
+                frame = frame.frame_id,
+                ?network,
+                "answers that are not finite numbers: left out"
+            );
+        }
+        packet.fault = fault;
+        let objects = if fault.is_some() { 0 } else { outcome.len() };
+        for i in 0..objects {
             // A row that the tracker took for no box is none.
             if outcome.track_ids[i] == 0 {
                 continue;

@@ -2,6 +2,7 @@
 
 use crate::frame::Frame;
 use crate::options::PipelineOptions;
+use crate::packet::Fault;
 
 /// Size and channels of a frame: programs are compiled for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub(crate) struct Outcome {
     pub scores: Vec<f32>,
     pub classes: Vec<i32>,
     pub count: i32,
+    /// 0 unless an answer of the detector is not a finite number.
+    pub detector_check: f32,
     pub mask_scores: Vec<f32>,
     pub mask_areas_px: Vec<i32>,
     /// `[K, height, ceil(width / 8)]`.
@@ -52,6 +55,17 @@ impl Outcome {
             integers.resize(k, 0);
         }
         self.mask_bits.resize(k * format.mask_bytes(), 0);
+    }
+
+    /// The part whose answers are not finite numbers, if one is.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        if !self.detector_check.is_finite() {
+            Some(Fault::Detector)
+        } else if self.mask_scores[..self.len()].iter().any(|score| !score.is_finite()) {
+            Some(Fault::Segmenter)
+        } else {
+            None
+        }
     }
 
     /// Valid objects.

@@ -1,10 +1,21 @@
 //! What leaves for each frame.
 
 use serde::Serialize;
+use ultramotion_engine::Device;
 use ultramotion_engine::ledger::Counts;
 use ultramotion_tracking::track::Visibility;
 
 use crate::options::{Modes, PipelineOptions};
+
+/// A network whose answers to a frame are not finite numbers. Nothing is drawn from such a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fault {
+    /// The detector.
+    Detector,
+    /// The segmenter.
+    Segmenter,
+}
 
 /// One detected structure.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,14 +95,18 @@ pub struct ResultPacket {
     pub height: usize,
     /// State of the scene.
     pub state: Visibility,
-    /// Every detection above the threshold, best first.
+    /// Every detection above the threshold, best first; none when there is a fault.
     pub objects: Vec<DetectedObject>,
+    /// Whether a network failed on this frame.
+    pub fault: Option<Fault>,
     /// Times.
     pub latency_ms: LatencyMs,
     /// Transfers, waits and allocations on the device.
     pub transfers: Counts,
-    /// Device that computed it: `cpu`.
+    /// Device that computed it: `cpu`, `cuda`.
     pub device: &'static str,
+    /// Why it was computed there and not on the device that was wished for.
+    pub fallback: Option<String>,
     /// How it was computed.
     pub modes: Modes,
     pub(crate) labels: Vec<String>,
@@ -99,12 +114,7 @@ pub struct ResultPacket {
 }
 
 impl ResultPacket {
-    pub(crate) fn new(
-        options: &PipelineOptions,
-        labels: &[String],
-        device: &'static str,
-        modes: Modes,
-    ) -> Self {
+    pub(crate) fn new(options: &PipelineOptions, labels: &[String], device: &Device, modes: Modes) -> Self {
         ResultPacket {
             frame_id: 0,
             timestamp_s: 0.0,
@@ -113,9 +123,11 @@ impl ResultPacket {
             height: 0,
             state: Visibility::Lost,
             objects: Vec::with_capacity(options.max_objects),
+            fault: None,
             latency_ms: LatencyMs::default(),
             transfers: Counts::default(),
-            device,
+            device: device.name(),
+            fallback: device.fallback().map(str::to_owned),
             modes,
             labels: labels.to_vec(),
             masks: MaskBits::default(),

@@ -64,8 +64,8 @@ impl ResidentProgram {
         let start = Instant::now();
         self.program.upload(&self.input)?;
         let uploaded = Instant::now();
-        let event = self.program.launch();
-        self.program.wait(event);
+        let event = self.program.launch()?;
+        self.program.wait(event)?;
         let computed = Instant::now();
         self.program.download(&mut self.output)?;
         let downloaded = Instant::now();
@@ -95,6 +95,7 @@ impl ResidentProgram {
         outcome.scores.copy_from_slice(bytemuck::cast_slice(next()));
         outcome.classes.copy_from_slice(bytemuck::cast_slice(next()));
         outcome.count = bytemuck::cast_slice::<u8, i32>(next())[0];
+        outcome.detector_check = bytemuck::cast_slice::<u8, f32>(next())[0];
         outcome.mask_scores.copy_from_slice(bytemuck::cast_slice(next()));
         outcome.mask_areas_px.copy_from_slice(bytemuck::cast_slice(next()));
         outcome.mask_bits.copy_from_slice(next());
@@ -122,7 +123,7 @@ pub(crate) fn build(
     let FrameFormat { height, width, channels } = format;
     let mut g = Graph::new("frame");
     let frame = g.input(FRAME, DType::U8, [height, width, channels])?;
-    let detections = stages::detect(&mut g, frame, detector, options)?;
+    let stages::Detected { detections, check } = stages::detect(&mut g, frame, detector, options)?;
     let tracks = if options.matcher.on_host() {
         None
     } else {
@@ -136,6 +137,7 @@ pub(crate) fn build(
     g.output("scores", detections.scores)?;
     g.output("classes", detections.labels)?;
     g.output("count", detections.count)?;
+    g.output("check", check)?;
     g.output("mask_scores", segments.iou)?;
     g.output("mask_areas_px", segments.masks.area_px)?;
     g.output("mask_bits", segments.masks.bits)?;

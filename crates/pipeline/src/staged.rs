@@ -44,11 +44,12 @@ impl StagedPrograms {
 
         let mut g = Graph::new("detect");
         let frame = g.input("frame", DType::U8, [height, width, channels])?;
-        let found = stages::detect(&mut g, frame, detector, options)?;
+        let stages::Detected { detections: found, check } = stages::detect(&mut g, frame, detector, options)?;
         g.output("boxes_cxcywh", found.boxes_cxcywh)?;
         g.output("scores", found.scores)?;
         g.output("classes", found.labels)?;
         g.output("count", found.count)?;
+        g.output("check", check)?;
         let detect = compile(g)?;
 
         let track = if options.matcher.on_host() {
@@ -101,13 +102,14 @@ impl StagedPrograms {
         let start = Instant::now();
         let found = self.detect.run(&[&pixels])?;
         latency.detect = ms(start.elapsed());
-        let [boxes, scores, classes, count] = &found[..] else {
-            unreachable!("the detect program has four outputs")
+        let [boxes, scores, classes, count, check] = &found[..] else {
+            unreachable!("the detect program has five outputs")
         };
         copy_f32(boxes, &mut outcome.boxes_cxcywh);
         copy_f32(scores, &mut outcome.scores);
         copy_i32(classes, &mut outcome.classes);
         outcome.count = first_i32(count);
+        outcome.detector_check = check.as_f32().expect("declared as f32")[0];
 
         if let Some(track) = &mut self.track {
             let start = Instant::now();

@@ -1,7 +1,7 @@
 //! The parts of a frame's computation, each added to whatever graph it is to run in: one graph for everything, or one
 //! for each part.
 
-use ultramotion_engine::graph::{Graph, GraphError, ImageTransform, Tensor};
+use ultramotion_engine::graph::{Graph, GraphError, ImageTransform, ReduceOp, Tensor};
 use ultramotion_engine::tensor::HostTensor;
 use ultramotion_models::dfine::{self, DetectionTensors, SelectionOptions};
 use ultramotion_models::mobile_sam::{self, MaskGeometry, MaskOutput, Prompts, SourceMasks};
@@ -24,13 +24,20 @@ pub(crate) fn track_capacity(options: &PipelineOptions) -> usize {
     options.max_objects * TRACKS_PER_OBJECT
 }
 
+/// What the detector found.
+pub(crate) struct Detected {
+    pub detections: DetectionTensors,
+    /// `[1]` f32: 0, or not a number where one of the network's answers is none or is infinite.
+    pub check: Tensor,
+}
+
 /// Raw frame `[H, W, C]` → detections. D-FINE sees the whole frame, stretched to its input.
 pub(crate) fn detect(
     g: &mut Graph,
     frame: Tensor,
     detector: &Detector,
     options: &PipelineOptions,
-) -> Result<DetectionTensors, GraphError> {
+) -> Result<Detected, GraphError> {
     g.set_stage(DETECT);
     let config = detector.config();
     let transform = ImageTransform {
@@ -48,7 +55,19 @@ pub(crate) fn detect(
         one_label_per_query: true,
         max_overlap_iou: options.max_overlap_iou,
     };
-    dfine::select_detections(g, found.pred_logits, found.pred_boxes, selection)
+    let detections = dfine::select_detections(g, found.pred_logits, found.pred_boxes, selection)?;
+    let logits = zero_if_finite(g, found.pred_logits)?;
+    let boxes = zero_if_finite(g, found.pred_boxes)?;
+    Ok(Detected { detections, check: g.add(logits, boxes)? })
+}
+
+/// `[1]`: the sum of 0 times each value, which is not a number if one of them is not, or is infinite.
+fn zero_if_finite(g: &mut Graph, values: Tensor) -> Result<Tensor, GraphError> {
+    let zeros = g.affine(values, 0.0, 0.0)?;
+    let rows = g.reduce(ReduceOp::Sum, zeros)?;
+    let row = g.reshape(rows, [1, g.shape(rows).numel()])?;
+    let sum = g.reduce(ReduceOp::Sum, row)?;
+    g.reshape(sum, [1])
 }
 
 /// Detections → identities; the tracks are states of the device.

@@ -1,4 +1,4 @@
-//! The device ops: on the CPU against the reference, and against the library's own functions.
+//! The device ops: on the CPU and as CUDA kernels against the reference, and against the library's own functions.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -15,35 +15,50 @@ use ultramotion_tracking::assignment::{
 use ultramotion_tracking::ops::{self, Assign, DetectionTensors, MatchCost, TargetTensors};
 use ultramotion_tracking::track::{Detections, TrackTable, Tracker, TrackerConfig, Visibility};
 
-/// A graph on the CPU and in the interpreter, fed the same frames.
-struct Both<'g> {
-    cpu: Program,
+/// A graph on the devices and in the interpreter, fed the same frames.
+struct All<'g> {
+    programs: Vec<Program>,
     reference: Interpreter<'g>,
 }
 
-impl<'g> Both<'g> {
+impl<'g> All<'g> {
     fn new(graph: &'g Graph) -> Self {
-        let cpu = Program::compile(graph.clone(), &Device::cpu(2), &CompileOptions::default()).unwrap();
-        Self { cpu, reference: Interpreter::new(graph) }
+        let programs = [Some(Device::cpu(2)), support::cuda()]
+            .into_iter()
+            .flatten()
+            .map(|device| Program::compile(graph.clone(), &device, &CompileOptions::default()).unwrap());
+        Self { programs: programs.collect(), reference: Interpreter::new(graph) }
     }
 
-    /// The CPU's outputs, once they agree with the reference's: integers exactly, floats within `tolerance`.
+    /// The CPU's outputs, once all agree with the reference's: integers exactly, floats within `tolerance`, or on a GPU,
+    /// whose exponential is not the host's, a little more.
     fn run(&mut self, inputs: &[HostTensor], tolerance: f64) -> Vec<HostTensor> {
+        let on_gpu = std::env::var_os("ULTRAMOTION_GPU").is_some();
+        let tolerance = if on_gpu { tolerance.max(1e-5) } else { tolerance };
         let expected = self.reference.run(&inputs.iter().map(Values::from).collect::<Vec<_>>());
-        let actual = self.cpu.run(&inputs.iter().collect::<Vec<_>>()).unwrap();
-        for (expected, actual) in expected.iter().zip(&actual) {
-            match actual.as_f32() {
-                Some(v) => {
-                    for (&a, &b) in v.iter().zip(expected.as_f64()) {
-                        let (a, b) = (f64::from(a), b);
-                        let same = a == b || (a.is_nan() && b.is_nan());
-                        assert!(same || (a - b).abs() <= tolerance * b.abs().max(1.0), "{a} {b}");
+        let inputs: Vec<&HostTensor> = inputs.iter().collect();
+        let mut results: Vec<Vec<HostTensor>> =
+            self.programs.iter_mut().map(|program| program.run(&inputs).unwrap()).collect();
+        for (device, actual) in results.iter().enumerate() {
+            for (output, (expected, actual)) in expected.iter().zip(actual).enumerate() {
+                match actual.as_f32() {
+                    Some(v) => {
+                        for (&a, &b) in v.iter().zip(expected.as_f64()) {
+                            let (a, b) = (f64::from(a), b);
+                            let same = a == b || (a.is_nan() && b.is_nan());
+                            let close = same || (a - b).abs() <= tolerance * b.abs().max(1.0);
+                            assert!(close, "{a} instead of {b}, output {output}, device {device}");
+                        }
                     }
+                    None => assert_eq!(
+                        actual.as_i32().unwrap(),
+                        expected.as_i32(),
+                        "output {output}, device {device}"
+                    ),
                 }
-                None => assert_eq!(actual.as_i32().unwrap(), expected.as_i32()),
             }
         }
-        actual
+        results.swap_remove(0)
     }
 }
 
@@ -79,14 +94,14 @@ proptest! {
     ) {
         let op = Assign { solver: if greedy { Solver::Greedy } else { Solver::Exact }, unmatched_cost: price };
         let graph = assign_graph(n, m, op);
-        let mut both = Both::new(&graph);
+        let mut all = All::new(&graph);
         for (run, (rows, cols)) in counts.into_iter().enumerate() {
             let mut cost = uniform(seed.wrapping_add(run as u64), n * m);
             for (k, c) in cost.iter_mut().enumerate() {
                 *c = if (seed >> (k % 60)) & 7 == 7 { f32::NAN } else { *c };
             }
             let inputs = [HostTensor::f32([n, m], cost.clone()), HostTensor::i32([1], vec![rows]), HostTensor::i32([1], vec![cols])];
-            let out = both.run(&inputs, 0.0);
+            let out = all.run(&inputs, 0.0);
 
             let (rows, cols) = ((rows.max(0) as usize).min(n), (cols.max(0) as usize).min(m));
             let mut expected = vec![0; n];
@@ -170,7 +185,7 @@ fn the_matcher_on_the_device_is_the_librarys() {
         let matcher = HungarianMatcher::builder().class_cost(class_cost).build().unwrap();
         let inputs = matcher_inputs(case["seed"].as_u64().unwrap(), shapes);
         let graph = matcher_graph(&matcher, inputs.shapes);
-        let out = Both::new(&graph).run(&inputs.tensors, 4e-6);
+        let out = All::new(&graph).run(&inputs.tensors, 4e-6);
         let found: Vec<_> =
             (0..queries).map(|q| (q, ints(&out[0])[q])).filter(|p| p.1 != UNMATCHED).collect();
         let found: Vec<_> = found.into_iter().map(|(q, t)| (q, t as usize)).collect();
@@ -192,12 +207,29 @@ fn labels_that_are_no_class_stay_unmatched_on_the_device() {
     let mut inputs = matcher_inputs(7, [9, 3, 4]);
     inputs.tensors[2] = HostTensor::i32([6], vec![0, -1, 3, 2, 1, 1]);
     let graph = matcher_graph(&matcher, inputs.shapes);
-    let out = Both::new(&graph).run(&inputs.tensors, 4e-6);
+    let out = All::new(&graph).run(&inputs.tensors, 4e-6);
     let mut matched: Vec<_> = ints(&out[0]).iter().copied().filter(|&t| t != UNMATCHED).collect();
     matched.sort_unstable();
     assert_eq!(matched, [0, 3]);
     assert!((0..9).all(|q| floats(&out[1])[6 * q + 1] == f32::INFINITY));
     assert!((0..9).all(|q| floats(&out[1])[6 * q + 4] == 1.0)); // a NaN box
+}
+
+/// More columns than a warp has lanes, ties everywhere, and costs with and without room in a GPU's shared memory.
+#[test]
+fn large_problems_are_solved_alike() {
+    for (n, m, seed) in [(40, 300, 1), (300, 33, 2), (170, 180, 3), (1, 70, 4)] {
+        for (solver, unmatched_cost) in
+            [(Solver::Exact, f64::INFINITY), (Solver::Exact, 0.3), (Solver::Greedy, 0.9)]
+        {
+            let graph = assign_graph(n, m, Assign { solver, unmatched_cost });
+            let costs: Vec<f32> =
+                uniform(seed, n * m).iter().map(|c| (c * 50.0).round() / 50.0 - 0.2).collect();
+            let count = |all: usize| HostTensor::i32([1], vec![all as i32]);
+            let out = All::new(&graph).run(&[HostTensor::f32([n, m], costs), count(n), count(m)], 0.0);
+            assert!(ints(&out[4])[0] > 0);
+        }
+    }
 }
 
 const K: usize = 5;
@@ -260,12 +292,12 @@ fn tracking_on_the_device_is_the_librarys() {
     for (solver, independent) in [(Solver::Exact, false), (Solver::Greedy, false), (Solver::Exact, true)] {
         let config = TrackerConfig { solver, independent, ..Default::default() };
         let graph = track_graph(config);
-        let mut both = Both::new(&graph);
+        let mut all = All::new(&graph);
         let mut library = Tracker::new(config, K, CAPACITY).unwrap();
         let mut scenes = [0; 3];
         for seed in 0..300 {
             let inputs = frame(seed);
-            let out = both.run(&inputs, 0.0);
+            let out = all.run(&inputs, 0.0);
             let [boxes, scores, classes, count, dt_s] = &inputs;
             let tracked = library
                 .update(
@@ -304,8 +336,8 @@ fn tracks_stay_on_the_device() {
     let before = device.ledger().counts();
     program.upload(&input).unwrap();
     for _ in 0..3 {
-        let event = program.launch();
-        program.wait(event);
+        let event = program.launch().unwrap();
+        program.wait(event).unwrap();
     }
     let done = device.ledger().counts() - before;
     assert_eq!([done.h2d, done.d2h, done.host_syncs, done.allocations], [1, 0, 3, 0]);

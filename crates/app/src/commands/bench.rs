@@ -1,6 +1,7 @@
 //! `ultramotion bench`: how fast.
 
-use std::fmt::Write;
+use std::cmp::Ordering::Equal;
+use std::fmt::{Display, Formatter, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -41,9 +42,6 @@ pub(crate) struct Args {
     /// Boxes that the mask decoder is prompted with
     #[arg(long, default_value_t = 4, value_name = "N")]
     boxes: usize,
-    /// Number format: f32 is what the CPU computes in
-    #[arg(long, default_value = "f32", value_name = "P")]
-    precision: String,
     /// Runs that count
     #[arg(long, default_value_t = 50, value_name = "N")]
     runs: usize,
@@ -134,10 +132,14 @@ pub(crate) fn peak_memory_mb() -> Option<f64> {
     Some(kib / 1024.0)
 }
 
-pub(crate) fn run(args: Args) -> Result<ExitCode> {
-    if args.precision != "f32" {
-        return Err(usage(format!("--precision {}: the CPU computes in f32", args.precision)));
+impl Args {
+    /// With `--plan` a GPU that is not there will do.
+    fn open_device(&self) -> Result<Device> {
+        if self.plan { self.device.open_for_plan() } else { self.device.open() }
     }
+}
+
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
     if args.runs == 0 {
         return Err(usage("--runs 0: at least one run counts"));
     }
@@ -150,7 +152,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 
 /// One network alone.
 fn network(args: &Args, model: &str) -> Result<()> {
-    let device = args.device.open()?;
+    let device = args.open_device()?;
     let mut parameters;
     let mut g = Graph::new(model);
     let (side, inputs, boxes) = match model {
@@ -207,6 +209,10 @@ fn network(args: &Args, model: &str) -> Result<()> {
     };
     let options = CompileOptions { profile: args.plan, ..CompileOptions::default() };
     let mut program = Program::compile(g, &device, &options)?;
+    if !device.runs() {
+        print_plan(args, &program.kernel_times());
+        return Ok(());
+    }
     let mut block = vec![0; program.input_bytes()];
     for (entry, value) in program.inputs().iter().zip(&inputs) {
         block[entry.offset..][..entry.bytes()].copy_from_slice(value.bytes());
@@ -216,8 +222,8 @@ fn network(args: &Args, model: &str) -> Result<()> {
     for run in 0..WARM_UP + args.runs {
         let start = Instant::now();
         program.upload(&block)?;
-        let event = program.launch();
-        program.wait(event);
+        let event = program.launch()?;
+        program.wait(event)?;
         program.download(&mut result)?;
         if run >= WARM_UP {
             times_ms.push(start.elapsed().as_secs_f64() * 1e3);
@@ -244,12 +250,22 @@ type Part = (&'static str, fn(&LatencyMs) -> f64, u64);
 
 /// A whole frame, stage by stage.
 fn frame(args: &Args) -> Result<()> {
-    let mut pipeline = args.pipeline.resolve()?.build(args.device.open()?)?;
+    let device = args.open_device()?;
+    let runs = device.runs();
+    let mut pipeline = args.pipeline.resolve()?.build(device)?;
     if args.plan {
         pipeline.profile_kernels();
     }
     let mut source = source::open("phantom")?;
     let mut frame = MediaFrame::default();
+    if !runs {
+        if let Some(read) = source.read_into(&mut frame) {
+            read?;
+        }
+        pipeline.prepare(&source::borrow(&frame))?;
+        print_plan(args, &pipeline.kernel_times());
+        return Ok(());
+    }
     let mut latencies: Vec<LatencyMs> = Vec::with_capacity(args.runs);
     for run in 0..WARM_UP + args.runs {
         if let Some(read) = source.read_into(&mut frame) {
@@ -286,36 +302,64 @@ fn print_plan(args: &Args, kernels: &[KernelTime]) {
     }
 }
 
-/// Each kernel with its shape, time and GFLOP/s, then the sums by op.
+/// Each step with its branch, launches, shape, work and bytes, and with time and speed once it has run; then the sums by
+/// op, and of everything.
 pub(crate) fn kernel_table(kernels: &[KernelTime]) -> String {
     let mut table = String::new();
-    let mut sums: Vec<(&str, f64, u64, usize)> = Vec::new();
+    let mut sums: Vec<(&str, Sum)> = Vec::new();
+    let mut all = Sum::default();
     for kernel in kernels {
-        let us = kernel.time.as_secs_f64() * 1e6;
-        let speed = if kernel.flops > 0 && us > 0.0 {
-            format!("{:7.1}", kernel.flops as f64 / us / 1e3)
-        } else {
-            "      -".into()
-        };
+        let sum = Sum::of(kernel);
         let KernelTime { op, scope, shape, branch, waits, .. } = kernel;
         let after = if waits.is_empty() { String::new() } else { format!("  after {waits:?}") };
         // Writing to a string does not fail.
-        let _ = writeln!(table, "{us:9.1} us {speed} GFLOP/s  b{branch} {op:<28} {shape:<22} {scope}{after}");
+        let _ = writeln!(table, "{sum}  b{branch} {op:<28} {shape:<22} {scope}{after}");
+        all.add(&sum);
         match sums.iter_mut().find(|s| s.0 == op) {
-            Some(sum) => *sum = (sum.0, sum.1 + us, sum.2 + kernel.flops, sum.3 + 1),
-            None => sums.push((op, us, kernel.flops, 1)),
+            Some((_, of_op)) => of_op.add(&sum),
+            None => sums.push((op, sum)),
         }
     }
-    sums.sort_by(|a, b| b.1.total_cmp(&a.1));
-    let all: f64 = sums.iter().map(|s| s.1).sum();
-    for (op, us, flops, count) in sums {
-        let speed =
-            if flops > 0 && us > 0.0 { format!("{:7.1}", flops as f64 / us / 1e3) } else { "      -".into() };
-        let _ = writeln!(
-            table,
-            "{us:9.1} us {speed} GFLOP/s  {:4.1} %  {count:3} x {op}",
-            100.0 * us / all.max(1e-9)
-        );
+    sums.sort_by(|(_, a), (_, b)| {
+        (b.us, b.flops, b.bytes).partial_cmp(&(a.us, a.flops, a.bytes)).unwrap_or(Equal)
+    });
+    for (op, sum) in sums {
+        let share = if all.us > 0.0 { format!("{:4.1} %  ", 100.0 * sum.us / all.us) } else { String::new() };
+        let _ = writeln!(table, "{sum}  {share}{op}");
     }
+    let branches = kernels.iter().map(|k| k.branch + 1).max().unwrap_or(0);
+    let _ = writeln!(table, "{all}  in all, {} steps in {branches} branches", kernels.len());
     table
+}
+
+/// Work of one step, or of several.
+#[derive(Default)]
+struct Sum {
+    us: f64,
+    flops: u64,
+    bytes: u64,
+    launches: usize,
+}
+
+impl Sum {
+    fn of(kernel: &KernelTime) -> Sum {
+        let us = kernel.time.as_secs_f64() * 1e6;
+        Sum { us, flops: kernel.flops, bytes: kernel.bytes, launches: kernel.launches }
+    }
+    fn add(&mut self, other: &Sum) {
+        self.us += other.us;
+        self.flops += other.flops;
+        self.bytes += other.bytes;
+        self.launches += other.launches;
+    }
+}
+
+impl Display for Sum {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let Sum { us, flops, bytes, launches } = self;
+        if *us > 0.0 {
+            write!(f, "{us:9.1} us {:7.1} GFLOP/s ", *flops as f64 / us / 1e3)?;
+        }
+        write!(f, "{:9.2} MFLOP {:8.1} kB {launches:3} x", *flops as f64 / 1e6, *bytes as f64 / 1e3)
+    }
 }

@@ -3,11 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use ultramotion_engine::Device;
 use ultramotion_engine::cpu::Level;
+use ultramotion_engine::{Device, Precision};
 use ultramotion_models::zoo::BUILTIN;
-
-use crate::device::NO_CUDA;
 
 /// Says what this machine can run, and why not.
 #[derive(Debug, clap::Args)]
@@ -30,7 +28,10 @@ pub(crate) fn run(_args: Args) -> Result<ExitCode> {
         println!("memory        {total:.1} GiB, {available:.1} GiB available");
     }
     println!("cpu           ready, f32");
-    println!("cuda          no: {NO_CUDA}");
+    match Device::cuda(0, Precision::F16) {
+        Ok(gpu) => println!("cuda          ready, f16 and f32: {}", gpu.description()),
+        Err(reason) => println!("cuda          no: {reason}"),
+    }
     match BUILTIN {
         [] => println!("models        none built in: give --detector and --segmenter"),
         models => {

@@ -7,7 +7,6 @@ use anyhow::Result;
 use ultramotion_models::parity::{self, ParityOptions};
 
 use crate::device::DeviceArgs;
-use crate::usage::usage;
 
 /// Runs each fixture's network and compares features, scores, boxes and masks with the official implementation's.
 ///
@@ -19,9 +18,6 @@ pub(crate) struct Args {
     fixtures: Vec<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Number format: f32 is what the CPU computes in
-    #[arg(long, default_value = "f32", value_name = "P")]
-    precision: String,
     /// Fill the weights with another salt and compare with the float64 interpreter instead
     #[arg(long, value_name = "SALT")]
     salt: Option<String>,
@@ -32,9 +28,6 @@ pub(crate) struct Args {
 
 #[allow(clippy::print_stdout)] // the report is the output
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
-    if args.precision != "f32" {
-        return Err(usage(format!("--precision {}: the CPU computes in f32", args.precision)));
-    }
     let device = args.device.open()?;
     let options = ParityOptions { salt: args.salt };
     let mut pass = true;

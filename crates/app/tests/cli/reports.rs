@@ -83,7 +83,8 @@ fn bench_refuses_what_it_cannot_measure() {
         &["--model", "mobile_sam_encoder", "--input", "100"],
         &["--model", "mobile_sam_decoder", "--boxes", "0"],
         &["--runs", "0"],
-        &["--precision", "f16"],
+        &["--device", "cpu", "--precision", "f16"],
+        &["--precision", "int4"],
         &["--device", "tpu"],
         &["--device", "cuda:x"],
     ] {
@@ -91,6 +92,16 @@ fn bench_refuses_what_it_cannot_measure() {
         assert_eq!(refused.code, 2, "{more:?}: {}", refused.stderr);
         assert_eq!(error_of(&refused, folder.path()).lines().count(), 1, "{}", refused.stderr);
     }
+}
+
+#[test]
+fn the_plan_for_a_gpu_can_be_printed_without_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = ["bench", "--model", "dfine_n", "--input", "64", "--runs", "1", "--device", "cuda", "--plan"];
+    let planned = start(folder.path(), &plan);
+    assert_eq!(planned.code, 0, "{}", planned.stderr);
+    let sum = planned.stdout.lines().last().unwrap();
+    assert!(sum.contains("in all, ") && sum.contains("branches") && sum.contains("MFLOP"), "{sum}");
 }
 
 #[test]

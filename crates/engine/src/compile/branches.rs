@@ -21,6 +21,7 @@ pub(crate) struct Access {
 /// other step goes on with the branch that it needs last, and waits for the others.
 pub(crate) fn mark(steps: &[Access], tensors: usize) -> Vec<Place> {
     let mut writer: Vec<Vec<usize>> = vec![Vec::new(); tensors];
+    let mut readers: Vec<Vec<usize>> = vec![Vec::new(); tensors];
     let mut places: Vec<Place> = Vec::with_capacity(steps.len());
     let mut branches = 0;
     // For each branch: the latest step of each other branch that it knows to be done.
@@ -30,6 +31,8 @@ pub(crate) fn mark(steps: &[Access], tensors: usize) -> Vec<Place> {
             step.reads.iter().flat_map(|t| writer[t.0 as usize].iter().copied()).collect();
         needs.sort_unstable();
         needs.dedup();
+        // What is overwritten must have been read: true of states, which a run replaces at its end.
+        let overwritten = step.writes.iter().flat_map(|t| readers[t.0 as usize].iter().copied());
         let branch = match needs.last() {
             Some(&last) => places[last].branch,
             None => {
@@ -39,6 +42,9 @@ pub(crate) fn mark(steps: &[Access], tensors: usize) -> Vec<Place> {
                 branches - 1
             }
         };
+        needs.extend(overwritten);
+        needs.sort_unstable();
+        needs.dedup();
         let mut waits = Vec::new();
         // The latest need of each other branch covers the earlier ones.
         for &need in needs.iter().rev() {
@@ -50,6 +56,9 @@ pub(crate) fn mark(steps: &[Access], tensors: usize) -> Vec<Place> {
         }
         for t in &step.writes {
             writer[t.0 as usize].push(index);
+        }
+        for t in &step.reads {
+            readers[t.0 as usize].push(index);
         }
         places.push(Place { branch, waits });
     }

@@ -25,13 +25,15 @@ mod chain;
 mod fold;
 mod fuse;
 mod place;
+mod precision;
 mod rewrite;
 
 pub(crate) use arena::ALIGNMENT;
 pub(crate) use chain::Chain;
 pub(crate) use place::{Placement, Places};
+pub(crate) use precision::Storage;
 
-use arena::Lifetime;
+use arena::{Lifetime, Order};
 
 use crate::graph::{Graph, Op, Tensor};
 use crate::tensor::DType;
@@ -58,6 +60,21 @@ pub fn optimise(mut graph: Graph) -> Graph {
         tracing::debug!(graph = graph.name(), rewrite = name, before, after = graph.nodes().len());
     }
     graph
+}
+
+/// What a backend wants of its plan.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct PlanOptions {
+    /// Layers that only feed each other run as one step.
+    pub chains: bool,
+    /// Steps of different branches run at once: their buffers stay apart.
+    pub concurrent: bool,
+    /// Features are stored in f16.
+    pub f16: bool,
+    /// Scratch buffers that the backend's form of a node needs, beyond those of custom ops.
+    pub scratch: Option<fn(&Graph, &[Storage], usize) -> Vec<(DType, usize)>>,
+    /// Custom ops run in their CUDA form.
+    pub cuda: bool,
 }
 
 /// Which memory a buffer is part of.
@@ -125,6 +142,7 @@ pub(crate) struct Plan {
     /// For each step: its branch, and what it waits for in others. A device that runs everything in order needs neither.
     pub branches: Vec<branches::Place>,
     sites: Vec<Option<Site>>,
+    storage: Vec<Storage>,
     /// For each node: scratch buffers, as byte offsets into the arena.
     pub scratch: Vec<Vec<(DType, usize, usize)>>,
     pub arena_bytes: usize,
@@ -135,13 +153,36 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Bytes that a step reads and writes at least: arguments and results, once each.
+    pub(crate) fn traffic_bytes(&self, step: &Step) -> u64 {
+        let bytes = |t: &Tensor| self.graph.shape(*t).numel() as u64 * self.storage(*t).size() as u64;
+        let copied = match step {
+            Step::Copy { from, .. } => self.graph.shape(*from).numel() * self.graph.ty(*from).dtype.size(),
+            _ => 0,
+        };
+        let read: u64 = read_by(&self.graph, step).iter().map(bytes).sum();
+        let written: u64 = written_by(&self.graph, step).iter().map(bytes).sum();
+        read + written + copied as u64
+    }
+
     /// Where a tensor is. Panics for a tensor that nothing computes: the rewrites leave none.
     pub(crate) fn site(&self, tensor: Tensor) -> Site {
         self.sites[tensor.0 as usize].expect("every tensor that is read has a place")
     }
 
-    pub(crate) fn new(graph: Graph) -> Plan {
-        let places = Places::of(&graph);
+    /// Element type of a tensor in device memory.
+    pub(crate) fn storage(&self, tensor: Tensor) -> Storage {
+        self.storage[tensor.0 as usize]
+    }
+
+    pub(crate) fn new(mut graph: Graph, options: PlanOptions) -> Plan {
+        let casts = if options.f16 { precision::cast_ports(&mut graph) } else { Vec::new() };
+        let places = Places::of(&graph, &casts);
+        let storage = if options.f16 {
+            precision::choose(&graph, &places)
+        } else {
+            graph.types.iter().map(|ty| Storage::of(ty.dtype)).collect()
+        };
         let placements: Vec<Placement> =
             (0..graph.types.len()).map(|t| places.placement(&graph, Tensor(t as u32))).collect();
         let (inputs, input_bytes) = block(&graph, graph.inputs());
@@ -167,7 +208,8 @@ impl Plan {
             let root = place.root.0 as usize;
             let fills_root = place.offset == 0
                 && place.pitch == graph.shape(tensor).cols()
-                && graph.shape(place.root).numel() == graph.shape(tensor).numel();
+                && graph.shape(place.root).numel() == graph.shape(tensor).numel()
+                && storage[root].size() == graph.ty(tensor).dtype.size();
             if may_move && fills_root && homes[root].is_none() {
                 homes[root] = Some(home);
             } else {
@@ -186,7 +228,7 @@ impl Plan {
         }
 
         let mut steps = Vec::new();
-        let chains = chain::find(&graph);
+        let chains = if options.chains { chain::find(&graph) } else { vec![None; graph.nodes.len()] };
         let inside: std::collections::HashSet<usize> =
             chains.iter().flatten().flat_map(|(_, nodes)| nodes[..nodes.len() - 1].iter().copied()).collect();
         for (index, node) in graph.nodes.iter().enumerate() {
@@ -215,9 +257,12 @@ impl Plan {
         let root = |t: &Tensor| placements[t.0 as usize].root;
         let accesses: Vec<branches::Access> = steps
             .iter()
-            .map(|step| branches::Access {
-                reads: read_by(&graph, step).iter().map(root).collect(),
-                writes: written_by(&graph, step).iter().map(root).collect(),
+            .map(|step| {
+                let mut writes: Vec<Tensor> = written_by(&graph, step).iter().map(root).collect();
+                if let Step::Copy { to: Site { home: Home::State(index), .. }, .. } = step {
+                    writes.push(graph.states()[*index].current);
+                }
+                branches::Access { reads: read_by(&graph, step).iter().map(root).collect(), writes }
             })
             .collect();
         let branches = branches::mark(&accesses, graph.types.len());
@@ -225,22 +270,25 @@ impl Plan {
         let scratch_needs: Vec<Vec<(DType, usize)>> = graph
             .nodes
             .iter()
-            .map(|node| match &node.op {
+            .enumerate()
+            .map(|(index, node)| match &node.op {
                 Op::Custom(op) => {
-                    op.scratch(&node.inputs.iter().map(|&t| graph.ty(t).clone()).collect::<Vec<_>>())
+                    let types: Vec<_> = node.inputs.iter().map(|&t| graph.ty(t).clone()).collect();
+                    if options.cuda { op.cuda_scratch(&types) } else { op.scratch(&types) }
                 }
-                _ => Vec::new(),
+                _ => options.scratch.map_or(Vec::new(), |needs| needs(&graph, &storage, index)),
             })
             .collect();
-        let lifetimes = lifetimes(&graph, &steps, &placements, &homes);
-        let mut buffers: Vec<Lifetime> = lifetimes.iter().map(|(_, lifetime)| *lifetime).collect();
+        let lifetimes = lifetimes(&graph, &steps, &placements, &homes, &storage);
+        let mut buffers: Vec<Lifetime> = lifetimes.iter().map(|(_, lifetime)| lifetime.clone()).collect();
         for (at, step) in steps.iter().enumerate() {
             if let Step::Node { index, .. } = step {
                 let needs = scratch_needs[*index].iter();
-                buffers.extend(needs.map(|(d, n)| Lifetime { bytes: d.size() * n, first: at, last: at }));
+                buffers.extend(needs.map(|(d, n)| Lifetime { bytes: d.size() * n, steps: vec![at] }));
             }
         }
-        let (offsets, arena_bytes) = arena::plan(&buffers);
+        let order = if options.concurrent { Order::concurrent(&branches) } else { Order::Sequential };
+        let (offsets, arena_bytes) = arena::plan(&buffers, &order);
         for ((root, _), &offset) in lifetimes.iter().zip(&offsets) {
             homes[root.0 as usize] = Some(Home::Arena(offset));
         }
@@ -263,6 +311,7 @@ impl Plan {
             steps,
             branches,
             sites,
+            storage,
             scratch,
             arena_bytes,
             inputs,
@@ -320,28 +369,30 @@ fn written_by<'g>(graph: &'g Graph, step: &Step) -> &'g [Tensor] {
     }
 }
 
-/// Roots without a home of their own, with the steps between which they are alive.
+/// Roots without a home of their own, with the steps that touch them.
 fn lifetimes(
     graph: &Graph,
     steps: &[Step],
     placements: &[Placement],
     homes: &[Option<Home>],
+    storage: &[Storage],
 ) -> Vec<(Tensor, Lifetime)> {
-    let mut spans: Vec<Option<(usize, usize)>> = vec![None; graph.types.len()];
+    let mut touches: Vec<Vec<usize>> = vec![Vec::new(); graph.types.len()];
     for (at, step) in steps.iter().enumerate() {
         for t in read_by(graph, step).iter().chain(written_by(graph, step)) {
-            let span = &mut spans[placements[t.0 as usize].root.0 as usize];
-            *span = Some(span.map_or((at, at), |(first, _)| (first, at)));
+            let touched = &mut touches[placements[t.0 as usize].root.0 as usize];
+            if touched.last() != Some(&at) {
+                touched.push(at);
+            }
         }
     }
-    spans
-        .iter()
+    touches
+        .into_iter()
         .enumerate()
-        .filter(|(root, _)| homes[*root].is_none())
-        .filter_map(|(root, span)| {
-            let ty = &graph.types[root];
-            let bytes = ty.shape.numel() * ty.dtype.size();
-            span.map(|(first, last)| (Tensor(root as u32), Lifetime { bytes, first, last }))
+        .filter(|(root, steps)| homes[*root].is_none() && !steps.is_empty())
+        .map(|(root, steps)| {
+            let bytes = graph.types[root].shape.numel() * storage[root].size();
+            (Tensor(root as u32), Lifetime { bytes, steps })
         })
         .collect()
 }

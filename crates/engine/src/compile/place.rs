@@ -33,7 +33,8 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    pub(crate) fn of(graph: &Graph) -> Self {
+    /// `computed` are nodes that are never views, because what they write is stored otherwise than what they read.
+    pub(crate) fn of(graph: &Graph, computed: &[usize]) -> Self {
         let links = Links::of(graph);
         let consumers = consumers(graph);
         let mut places = Places {
@@ -49,7 +50,7 @@ impl Places {
             }
         }
         for (index, node) in graph.nodes.iter().enumerate() {
-            if let Some(view) = places.forward_view(&reader, node) {
+            if let Some(view) = places.forward_view(&reader, node).filter(|_| !computed.contains(&index)) {
                 places.views[node.outputs[0].0 as usize] = Some(view);
                 places.free[index] = true;
             }

@@ -7,6 +7,7 @@ use super::lower::{Call, Kernel, lower};
 use super::memory::{Memory, Operand};
 use super::{Level, Pool};
 use crate::compile::{Plan, Step};
+use crate::device::DeviceError;
 use crate::graph::Op;
 use crate::program::{Executable, KernelTime, StageTime};
 use crate::state_store::StateStore;
@@ -91,6 +92,9 @@ impl CpuProgram {
                     branch: place.branch,
                     waits: place.waits.clone(),
                     flops: lowered.flops,
+                    bytes: plan.traffic_bytes(step),
+                    launches: 1,
+                    tile: String::new(),
                     time: Duration::ZERO,
                 };
                 let flops = lowered.flops;
@@ -103,11 +107,12 @@ impl CpuProgram {
 }
 
 impl Executable for CpuProgram {
-    fn upload(&mut self, offset: usize, bytes: &[u8]) {
+    fn upload(&mut self, offset: usize, bytes: &[u8]) -> Result<(), DeviceError> {
         self.memory.input.write(offset, bytes);
+        Ok(())
     }
 
-    fn launch(&mut self) {
+    fn launch(&mut self) -> Result<(), DeviceError> {
         // Programs that share states take turns.
         let _turn = self.states.lock();
         self.stages.iter_mut().for_each(|s| s.time = Duration::ZERO);
@@ -141,12 +146,16 @@ impl Executable for CpuProgram {
         if let Some(last) = self.stages.get_mut(stage) {
             last.time += stage_start.elapsed();
         }
+        Ok(())
     }
 
-    fn wait(&mut self) {}
+    fn wait(&mut self) -> Result<(), DeviceError> {
+        Ok(())
+    }
 
-    fn download(&mut self, offset: usize, bytes: &mut [u8]) {
+    fn download(&mut self, offset: usize, bytes: &mut [u8]) -> Result<(), DeviceError> {
         self.memory.output.read(offset, bytes);
+        Ok(())
     }
 
     fn stage_times(&self) -> &[StageTime] {

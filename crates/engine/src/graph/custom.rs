@@ -4,6 +4,7 @@
 use std::fmt::Debug;
 
 use super::TensorType;
+use crate::cuda::{CudaCall, Launch};
 use crate::tensor::DType;
 use crate::values::Values;
 
@@ -28,6 +29,17 @@ pub trait CustomOp: Debug + Send + Sync + 'static {
 
     /// The CPU form. Must not allocate, must not panic on any input values.
     fn cpu(&self, call: &mut CpuCall<'_>);
+
+    /// Scratch buffers the CUDA form needs; unless said otherwise, those of the CPU form.
+    fn cuda_scratch(&self, inputs: &[TensorType]) -> Vec<(DType, usize)> {
+        self.scratch(inputs)
+    }
+
+    /// The CUDA form: kernels in the order in which they run, or `None` where there is none. They must read counts on the
+    /// device, and must not do harm on any input values.
+    fn cuda(&self, _call: &CudaCall<'_>) -> Option<Vec<Launch>> {
+        None
+    }
 }
 
 /// One argument of a CPU form.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Interpreter, Values};
 use crate::compile::Plan;
+use crate::device::DeviceError;
 use crate::program::{Executable, KernelTime, StageTime};
 use crate::state_store::StateStore;
 use crate::tensor::HostTensor;
@@ -25,11 +26,12 @@ impl InterpretedProgram {
 }
 
 impl Executable for InterpretedProgram {
-    fn upload(&mut self, offset: usize, bytes: &[u8]) {
+    fn upload(&mut self, offset: usize, bytes: &[u8]) -> Result<(), DeviceError> {
         self.input[offset..][..bytes.len()].copy_from_slice(bytes);
+        Ok(())
     }
 
-    fn launch(&mut self) {
+    fn launch(&mut self) -> Result<(), DeviceError> {
         let inputs: Vec<Values> =
             self.plan.inputs.iter().map(|e| Values::from(&e.read(&self.input))).collect();
         let mut interpreter = Interpreter::new(&self.plan.graph);
@@ -50,12 +52,16 @@ impl Executable for InterpretedProgram {
         for (entry, value) in self.plan.outputs.iter().zip(outputs) {
             self.output[entry.offset..][..entry.bytes()].copy_from_slice(value.to_host().bytes());
         }
+        Ok(())
     }
 
-    fn wait(&mut self) {}
+    fn wait(&mut self) -> Result<(), DeviceError> {
+        Ok(())
+    }
 
-    fn download(&mut self, offset: usize, bytes: &mut [u8]) {
+    fn download(&mut self, offset: usize, bytes: &mut [u8]) -> Result<(), DeviceError> {
         bytes.copy_from_slice(&self.output[offset..][..bytes.len()]);
+        Ok(())
     }
 
     fn stage_times(&self) -> &[StageTime] {
@@ -75,6 +81,9 @@ impl Executable for InterpretedProgram {
                 branch: 0,
                 waits: Vec::new(),
                 flops: 0,
+                bytes: 0,
+                launches: 1,
+                tile: String::new(),
                 time: Duration::ZERO,
             })
             .collect()

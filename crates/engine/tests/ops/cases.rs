@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use ultramotion_engine::cuda::abi::Operand;
+use ultramotion_engine::cuda::{CudaCall, Launch, Module};
 use ultramotion_engine::graph::{
     BinaryOp, CpuCall, CustomOp, ImageTransform, Padding, ReduceOp, Tensor, TensorType, UnaryOp,
     WindowAttentionParameters,
@@ -315,6 +317,20 @@ pub fn attention(r: &mut Random) -> Case {
     c
 }
 
+/// As many heads and batches as keep a GPU busy, and keys beyond one tile: its backend then shares the work out otherwise.
+pub fn attention_of_many_batches(r: &mut Random) -> Case {
+    let mut c = Case::new();
+    let (batch, heads, d) = (r.size(34, 36), 8, r.pick(&[8, 5]));
+    let (queries, keys) = (r.size(17, 30), r.size(129, 140));
+    let q = c.input(r.values([batch, queries, heads * d]));
+    let k = c.input(r.values([1, keys, heads * d]));
+    let v = c.input(r.values([1, keys, heads * d]));
+    let y = c.graph.attention([q, k, v], None, heads, 0.4).expect("fits");
+    c.output(y);
+    c.tolerance = 5e-6;
+    c
+}
+
 pub fn window_attention(r: &mut Random) -> Case {
     let mut c = Case::new();
     let (heads, window) = (r.size(1, 3), r.size(2, 7));
@@ -401,6 +417,19 @@ impl CustomOp for Accumulate {
             *out = *x + sum;
         }
         call.outputs[1].i32()[0] = call.inputs[2].i32()[0] + 1;
+    }
+    fn cuda(&self, call: &CudaCall<'_>) -> Option<Vec<Launch>> {
+        static MODULE: Module =
+            Module { name: "accumulate", ptx: include_str!("kernels/ptx/accumulate.ptx") };
+        let params: [Operand; 6] = [
+            call.inputs[0],
+            call.inputs[1],
+            call.inputs[2],
+            call.outputs[0],
+            call.outputs[1],
+            call.scratch[0],
+        ];
+        Some(vec![Launch::new(&MODULE, "accumulate", &params)])
     }
 }
 

@@ -3,10 +3,13 @@
 //! `ULTRAMOTION_SEED=N` repeats a run; a failure prints the seed it had.
 
 mod cases;
+mod cuda;
+mod flaws;
 mod graphs;
 mod judge;
+mod tuning;
 
-use ultramotion_engine::Device;
+use ultramotion_engine::{Device, Precision};
 
 /// Instantiates every case for one backend.
 macro_rules! backend_suite {
@@ -14,7 +17,9 @@ macro_rules! backend_suite {
         mod $backend {
             $(#[test]
             fn $name() {
-                crate::judge::check(stringify!($name), &$device, $case);
+                if let Some(device) = $device {
+                    crate::judge::check(stringify!($name), &device, $case);
+                }
             })+
         }
     };
@@ -22,9 +27,11 @@ macro_rules! backend_suite {
 
 macro_rules! all_backends {
     ($cases:tt) => {
-        backend_suite!(cpu_one_thread, super::Device::cpu(1), $cases);
-        backend_suite!(cpu_three_threads, super::Device::cpu(3), $cases);
-        backend_suite!(reference_program, super::Device::reference(), $cases);
+        backend_suite!(cpu_one_thread, Some(super::Device::cpu(1)), $cases);
+        backend_suite!(cpu_three_threads, Some(super::Device::cpu(3)), $cases);
+        backend_suite!(reference_program, Some(super::Device::reference()), $cases);
+        backend_suite!(cuda_f32, crate::cuda::device(super::Precision::F32), $cases);
+        backend_suite!(cuda_f16, crate::cuda::device(super::Precision::F16), $cases);
     };
 }
 
@@ -48,6 +55,7 @@ all_backends!([
     crate::cases::top_k => top_k,
     crate::cases::gather => gather,
     crate::cases::attention => attention,
+    crate::cases::attention_of_many_batches => attention_of_many_batches,
     crate::cases::window_attention => window_attention,
     crate::cases::deformable_attention => deformable_attention,
     crate::cases::image_to_tensor => image_to_tensor,

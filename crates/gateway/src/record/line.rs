@@ -3,7 +3,7 @@
 use serde::Serialize;
 use ultramotion_engine::ledger::Counts;
 use ultramotion_media::mask::{BinaryMask, CocoRle};
-use ultramotion_pipeline::{LatencyMs, MaskView, Modes, ResultPacket};
+use ultramotion_pipeline::{Fault, LatencyMs, MaskView, Modes, ResultPacket};
 
 /// One line: what a frame gave.
 #[derive(Debug, Serialize)]
@@ -15,9 +15,13 @@ pub struct ResultLine<'a> {
     height: usize,
     state: &'static str,
     objects: Vec<ObjectRecord<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fault: Option<Fault>,
     latency_ms: LatencyMs,
     transfers: Transfers,
     device: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallback: Option<&'a str>,
     modes: Modes,
 }
 
@@ -81,9 +85,11 @@ impl<'a> ResultLine<'a> {
             height: packet.height,
             state: packet.state.as_str(),
             objects: objects.collect(),
+            fault: packet.fault,
             latency_ms: packet.latency_ms,
             transfers: packet.transfers.into(),
             device: packet.device,
+            fallback: packet.fallback.as_deref(),
             modes: packet.modes,
         }
     }

@@ -7,6 +7,9 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use bytemuck::{Pod, Zeroable};
+use ultramotion_engine::cuda::abi::Operand;
+use ultramotion_engine::cuda::{CudaCall, Launch, Module};
 use ultramotion_engine::graph::{CpuCall, CustomOp, Graph, GraphError, Tensor, TensorType};
 use ultramotion_engine::reference::Values;
 use ultramotion_engine::tensor::{DType, Shape};
@@ -71,6 +74,25 @@ pub fn select_detections(
 
 #[derive(Debug)]
 struct SelectDetections(SelectionOptions);
+
+static MODULE: Module =
+    Module { name: "select_detections", ptx: include_str!("../kernels/ptx/select_detections.ptx") };
+/// Keys of candidates that the kernel sorts in shared memory; more are sorted in scratch.
+const MOST_IN_SHARED: usize = 4096;
+
+/// The params of `select_detections.cu`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct CudaParams {
+    logits: Operand,
+    boxes: u64,
+    outputs: [u64; 4],
+    candidates: u64,
+    most: u32,
+    threshold: f32,
+    one_label_per_query: u32,
+    max_overlap_iou: f32,
+}
 
 impl CustomOp for SelectDetections {
     fn name(&self) -> &str {
@@ -192,9 +214,37 @@ impl CustomOp for SelectDetections {
         }
         count.i32()[0] = kept as i32;
     }
+    fn cuda_scratch(&self, inputs: &[TensorType]) -> Vec<(DType, usize)> {
+        let keys = self.sorted_keys(&inputs[0]);
+        if keys > MOST_IN_SHARED { vec![(DType::U8, keys * size_of::<u64>())] } else { Vec::new() }
+    }
+
+    fn cuda(&self, call: &CudaCall<'_>) -> Option<Vec<Launch>> {
+        let keys = self.sorted_keys(&call.input_types[0]);
+        let scratch = call.scratch.first();
+        let params = CudaParams {
+            logits: call.inputs[0],
+            boxes: call.inputs[1].data,
+            outputs: std::array::from_fn(|i| call.outputs[i].data),
+            candidates: scratch.map_or(0, |keys| keys.data),
+            most: self.0.max_detections as u32,
+            threshold: self.0.score_threshold,
+            one_label_per_query: self.0.one_label_per_query.into(),
+            max_overlap_iou: self.0.max_overlap_iou,
+        };
+        let shared = if scratch.is_some() { 0 } else { keys * size_of::<u64>() };
+        let launch = Launch::new(&MODULE, "select_detections", &params);
+        Some(vec![launch.block([512, 1, 1]).shared(shared as u32)])
+    }
 }
 
 impl SelectDetections {
+    /// Keys that the CUDA form has room for: a power of two, not below the most candidates there can be.
+    fn sorted_keys(&self, logits: &TensorType) -> usize {
+        let most = if self.0.one_label_per_query { logits.shape.rows() } else { logits.shape.numel() };
+        most.next_power_of_two()
+    }
+
     /// Flat indices of the logits that may be selected, best first, in the front of `room`.
     fn candidates<'r>(&self, logits: &[f32], classes: usize, room: &'r mut [i32]) -> &'r [i32] {
         let mut len = 0;
@@ -255,11 +305,22 @@ fn iou_exceeds(a: &[f32; 4], b: &[f32; 4], limit: f32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
+
     use proptest::prelude::*;
+    use ultramotion_engine::cuda::device_for_tests;
     use ultramotion_engine::tensor::HostTensor;
-    use ultramotion_engine::{CompileOptions, Device, Program};
+    use ultramotion_engine::{CompileOptions, Device, Precision, Program};
 
     use super::*;
+
+    /// Every device there is, the reference first.
+    fn devices() -> impl Iterator<Item = Device> {
+        static CUDA: OnceLock<Option<Device>> = OnceLock::new();
+        let kernels = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/kernels");
+        let cuda = CUDA.get_or_init(|| device_for_tests(&[kernels], Precision::F16));
+        [Some(Device::reference()), Some(Device::cpu(1)), cuda.clone()].into_iter().flatten()
+    }
 
     struct Selected {
         boxes: Vec<[f32; 4]>,
@@ -309,7 +370,7 @@ mod tests {
     #[test]
     fn the_best_scores_over_queries_and_classes_come_first() {
         let logits = [1.0, 3.0, 2.0, -1.0, f32::NAN, f32::NAN];
-        for device in [Device::reference(), Device::cpu(1)] {
+        for device in devices() {
             let all = select(&device, 2, &logits, &[A, B, A], ALL);
             assert_eq!((all.count, &all.labels[..]), (3, &[1, 0, 0, NO_LABEL][..]), "{device:?}");
             assert_eq!((all.boxes[1], all.boxes[3]), (B, [0.0; 4]));
@@ -331,7 +392,7 @@ mod tests {
             [f32::NAN, 0.5, 0.1, 0.1],
             [0.5, 0.5, f32::INFINITY, 0.1],
         ];
-        for device in [Device::reference(), Device::cpu(1)] {
+        for device in devices() {
             let out = select(&device, 1, &[1.0; 5], &boxes, ALL);
             assert_eq!((out.count, out.boxes[0]), (1, [0.125, 0.5, 0.25, 0.5]), "{device:?}");
         }
@@ -341,7 +402,7 @@ mod tests {
     fn overlapping_boxes_give_way_to_better_ones() {
         let moved = [0.25, 0.28125, 0.25, 0.25];
         let options = SelectionOptions { max_overlap_iou: 0.75, ..ALL };
-        for device in [Device::reference(), Device::cpu(1)] {
+        for device in devices() {
             let out = select(&device, 1, &[1.0, 3.0, 2.0], &[A, moved, B], options);
             assert_eq!((out.count, &out.boxes[..2]), (2, &[moved, B][..]), "{device:?}");
         }
@@ -357,9 +418,23 @@ mod tests {
         assert!(select_detections(&mut g, logits, logits, none).is_err());
     }
 
+    #[test]
+    fn thousands_of_candidates_are_sorted() {
+        // Scores with many ties, in the scratch memory of a GPU.
+        let (queries, classes) = (700, 9);
+        let logits: Vec<f32> = (0..queries * classes).map(|i| ((i * 7919) % 101) as f32 / 50.0).collect();
+        let options = SelectionOptions { max_detections: 100, max_overlap_iou: 0.9, ..ALL };
+        let boxes: Vec<[f32; 4]> = (0..queries).map(|q| [0.5, 0.1 + 0.001 * q as f32, 0.3, 0.1]).collect();
+        let expected = select(&Device::reference(), classes, &logits, &boxes, options);
+        for device in devices().skip(1) {
+            let got = select(&device, classes, &logits, &boxes, options);
+            assert_eq!((got.count, &got.labels), (expected.count, &expected.labels), "{device:?}");
+        }
+    }
+
     proptest! {
         #[test]
-        fn the_processor_selects_what_the_reference_selects(
+        fn every_device_selects_what_the_reference_selects(
             classes in 1usize..4,
             // Coarse values, so that equal scores and equal boxes come up.
             seeds in prop::collection::vec((prop::array::uniform3(-8i8..9), prop::array::uniform4(-4i8..9)), 1..30),
@@ -375,13 +450,15 @@ mod tests {
             let options =
                 SelectionOptions { max_detections, score_threshold: threshold, one_label_per_query, max_overlap_iou };
             let expected = select(&Device::reference(), classes, &logits, &boxes, options);
-            let got = select(&Device::cpu(1), classes, &logits, &boxes, options);
-            prop_assert_eq!(got.count, expected.count);
-            prop_assert_eq!(&got.labels, &expected.labels);
-            prop_assert_eq!(&got.boxes, &expected.boxes);
-            let close = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-6;
-            prop_assert!(got.scores.iter().zip(&expected.scores).all(close));
-            prop_assert!(got.scores.windows(2).all(|s| s[0] >= s[1]));
+            for device in devices().skip(1) {
+                let got = select(&device, classes, &logits, &boxes, options);
+                prop_assert_eq!(got.count, expected.count);
+                prop_assert_eq!(&got.labels, &expected.labels);
+                prop_assert_eq!(&got.boxes, &expected.boxes);
+                let close = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-6;
+                prop_assert!(got.scores.iter().zip(&expected.scores).all(close));
+                prop_assert!(got.scores.windows(2).all(|s| s[0] >= s[1]));
+            }
         }
     }
 }

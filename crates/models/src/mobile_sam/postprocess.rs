@@ -8,6 +8,8 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytemuck::{Pod, Zeroable};
+use ultramotion_engine::cuda::{CudaCall, Launch, Module};
 use ultramotion_engine::graph::{CpuCall, CustomOp, Graph, GraphError, ParallelFor, Tensor, TensorType};
 use ultramotion_engine::reference::Values;
 use ultramotion_engine::tensor::{DType, Shape};
@@ -144,6 +146,11 @@ struct MasksToSource {
 }
 
 impl MasksToSource {
+    /// Blocks of the kernel down and across a frame.
+    fn tiles(&self) -> [usize; 2] {
+        [0, 1].map(|axis| self.geometry.source_hw[axis].div_ceil(TILE_HW[axis]))
+    }
+
     /// Entries of the leading dimension that belong to one box.
     fn entries_per_item(&self) -> usize {
         self.rows_per_item.unwrap_or(1).max(1)
@@ -163,6 +170,34 @@ impl MasksToSource {
         let item = mask / (masks / self.entries * self.entries_per_item());
         self.geometry.allowed(std::array::from_fn(|i| corner(item * 4 + i)), f64::from(margin))
     }
+}
+
+static MODULE: Module =
+    Module { name: "masks_to_source", ptx: include_str!("../kernels/ptx/masks_to_source.ptx") };
+/// Height and width of what a block of the kernel makes.
+const TILE_HW: [usize; 2] = [8, 256];
+const THREADS: u32 = 256;
+
+/// The params of `masks_to_source.cu`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct CudaParams {
+    logits: u64,
+    count: u64,
+    boxes: u64,
+    bits: u64,
+    partials: u64,
+    area: u64,
+    around: u64,
+    enlarged: u64,
+    masks: u32,
+    masks_per_count: u32,
+    masks_per_box: u32,
+    low: u32,
+    input: u32,
+    resized_hw: [u32; 2],
+    source_hw: [u32; 2],
+    margin: f32,
 }
 
 impl CustomOp for MasksToSource {
@@ -285,6 +320,60 @@ impl CustomOp for MasksToSource {
                         (*area, *around) = measure(rows, row_bytes);
                     }
                 });
+            }
+            _ => panic!("{} has one or three results", self.name()),
+        }
+    }
+    fn cuda_scratch(&self, inputs: &[TensorType]) -> Vec<(DType, usize)> {
+        let low = self.geometry.input_size / 4;
+        let masks = inputs[0].shape.numel() / (low * low);
+        let [down, across] = self.tiles();
+        match self.output {
+            Output::Bits { .. } => vec![(DType::I32, masks * down * across * 5)],
+            Output::Logits => Vec::new(),
+        }
+    }
+
+    fn cuda(&self, call: &CudaCall<'_>) -> Option<Vec<Launch>> {
+        let low = self.geometry.input_size / 4;
+        let masks = call.input_types[0].shape.numel() / (low * low);
+        let each = masks / self.entries.max(1);
+        let counted = self.rows_per_item.is_some();
+        let margin = match self.output {
+            Output::Bits { margin } => margin,
+            Output::Logits => None,
+        };
+        let pair = |sides: [usize; 2]| sides.map(|side| side as u32);
+        let mut params = CudaParams {
+            logits: call.inputs[0].data,
+            count: if counted { call.inputs[1].data } else { 0 },
+            boxes: margin.map_or(0, |_| call.inputs[call.inputs.len() - 1].data),
+            masks: masks as u32,
+            masks_per_count: (each * self.entries_per_item()) as u32,
+            masks_per_box: (each * self.entries_per_item()) as u32,
+            low: low as u32,
+            input: self.geometry.input_size as u32,
+            resized_hw: pair(self.geometry.resized_hw),
+            source_hw: pair(self.geometry.source_hw),
+            margin: margin.unwrap_or(0.0),
+            ..CudaParams::zeroed()
+        };
+        let [down, across] = pair(self.tiles());
+        let tiled = |kernel, params: &CudaParams| {
+            Launch::new(&MODULE, kernel, params).grid([across, down, masks as u32]).block([THREADS, 1, 1])
+        };
+        match (call.outputs, call.scratch) {
+            ([enlarged], []) => {
+                params.enlarged = enlarged.data;
+                Some(vec![tiled("logits_to_source", &params)])
+            }
+            ([bits, area, around], [partials]) => {
+                params.bits = bits.data;
+                params.area = area.data;
+                params.around = around.data;
+                params.partials = partials.data;
+                let measure = Launch::new(&MODULE, "measure_masks", &params).grid([masks as u32, 1, 1]);
+                Some(vec![tiled("masks_to_source", &params), measure])
             }
             _ => panic!("{} has one or three results", self.name()),
         }

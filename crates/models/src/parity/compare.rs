@@ -12,6 +12,17 @@ pub(super) fn relative_l2(got: &[f32], expected: &[f32]) -> f64 {
     difference / squares(&mut expected.iter().map(|b| f64::from(*b)))
 }
 
+/// 1 − IoU of the sets where two maps of logits are positive; infinite if the lengths differ or a value is not a number.
+pub(super) fn overlap_error(got: &[f32], expected: &[f32]) -> f64 {
+    if got.len() != expected.len() || got.iter().any(|v| v.is_nan()) {
+        return f64::INFINITY;
+    }
+    let pairs = || got.iter().zip(expected).map(|(a, b)| (*a > 0.0, *b > 0.0));
+    let both = pairs().filter(|&(a, b)| a && b).count();
+    let either = pairs().filter(|&(a, b)| a || b).count();
+    if either == 0 { 0.0 } else { 1.0 - both as f64 / either as f64 }
+}
+
 /// Largest difference between the sorted sigmoids of two sets of logits; infinite if the lengths differ.
 pub(super) fn sorted_scores(got_logits: &[f32], expected_logits: &[f32]) -> f64 {
     let sorted = |logits: &[f32]| {

@@ -6,13 +6,9 @@ use ultramotion_engine::{CompileOptions, Device, Program};
 
 use super::compare::{nearest_boxes, relative_l2, sampled_nchw, sorted_scores};
 use super::fixture::Fixture;
-use super::{Check, ParityError, ParityOptions};
+use super::{Check, ParityError, ParityOptions, Tolerances};
 use crate::dfine::{self, DfineConfig};
 use crate::parameters::Parameters;
-
-const FEATURE_TOLERANCE: f64 = 1e-4;
-const SCORE_TOLERANCE: f64 = 1e-4;
-const BOX_TOLERANCE: f64 = 1e-3;
 
 /// Parameters that the rule of the fixtures does not fill.
 fn constructed(name: &str) -> bool {
@@ -46,20 +42,21 @@ pub(super) fn check(
     };
     let got = run(device)?;
     let mut checks = Vec::new();
+    let tolerances = Tolerances::of(device);
     if options.salt.is_some() {
         let expected = run(&Device::reference())?;
         for (name, map) in got.features() {
             let error = relative_l2(values(map), expected.values(name));
-            checks.push(Check::new(name, error, FEATURE_TOLERANCE));
+            checks.push(Check::new(name, error, tolerances.feature));
         }
-        checks.extend(output_checks(&got, expected.values(LOGITS), expected.values(BOXES)));
+        checks.extend(output_checks(&got, expected.values(LOGITS), expected.values(BOXES), tolerances));
     } else {
         for (name, map) in got.features() {
             let expected = fixture.f32(&format!("{name}.sample"))?;
             let error = relative_l2(&sampled_nchw(map, expected.len()), expected);
-            checks.push(Check::new(name, error, FEATURE_TOLERANCE));
+            checks.push(Check::new(name, error, tolerances.feature));
         }
-        checks.extend(output_checks(&got, fixture.f32(LOGITS)?, fixture.f32(BOXES)?));
+        checks.extend(output_checks(&got, fixture.f32(LOGITS)?, fixture.f32(BOXES)?, tolerances));
     }
     Ok(checks)
 }
@@ -84,10 +81,15 @@ fn values(tensor: &HostTensor) -> &[f32] {
     tensor.as_f32().unwrap_or_default()
 }
 
-fn output_checks(got: &Outputs, expected_logits: &[f32], expected_boxes: &[f32]) -> [Check; 2] {
+fn output_checks(
+    got: &Outputs,
+    expected_logits: &[f32],
+    expected_boxes: &[f32],
+    tolerances: Tolerances,
+) -> [Check; 2] {
     let scores = sorted_scores(got.values(LOGITS), expected_logits);
     let boxes = nearest_boxes(got.values(BOXES), expected_boxes);
-    [Check::new("pred_scores", scores, SCORE_TOLERANCE), Check::new(BOXES, boxes, BOX_TOLERANCE)]
+    [Check::new("pred_scores", scores, tolerances.score), Check::new(BOXES, boxes, tolerances.boxes)]
 }
 
 /// A grey frame `[H, W, 1]` of the input's size → features, logits and boxes.

@@ -45,7 +45,7 @@ pub struct ParityOptions {
 pub struct Check {
     /// Tensor: `backbone.0`, `encoder.0`, `pred_scores`, `pred_boxes`, `image_embedding`, `box.low_res_masks`…
     pub name: String,
-    /// Features and masks: `‖a − b‖ / ‖b‖`. Scores: largest difference between the sorted scores. Boxes: largest L1
+    /// Features, and masks in f32: `‖a − b‖ / ‖b‖`. Masks in f16: 1 − IoU of what is inside. Scores: largest difference between the sorted scores. Boxes: largest L1
     /// distance to the nearest box of the other set, in shares of the image.
     pub relative_error: f64,
     /// What is still accepted.
@@ -58,6 +58,34 @@ impl Check {
     fn new(name: impl Into<String>, relative_error: f64, tolerance: f64) -> Self {
         // Not a number is not within any tolerance.
         Check { name: name.into(), relative_error, tolerance, pass: relative_error <= tolerance }
+    }
+}
+
+/// What is accepted, by the number format of a device's features.
+#[derive(Debug, Clone, Copy)]
+struct Tolerances {
+    feature: f64,
+    score: f64,
+    /// L1 distance in shares of the image.
+    boxes: f64,
+    mask: Mask,
+}
+
+/// How masks are compared.
+#[derive(Debug, Clone, Copy)]
+enum Mask {
+    /// Their logits, by relative error.
+    Logits(f64),
+    /// Where they are positive, by 1 − IoU.
+    Overlap(f64),
+}
+
+impl Tolerances {
+    fn of(device: &Device) -> Tolerances {
+        match device.precision() {
+            "f16" => Tolerances { feature: 1e-2, score: 1e-2, boxes: 2e-2, mask: Mask::Overlap(1e-2) },
+            _ => Tolerances { feature: 1e-4, score: 1e-4, boxes: 1e-3, mask: Mask::Logits(1e-3) },
+        }
     }
 }
 

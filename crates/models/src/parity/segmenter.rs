@@ -4,14 +4,11 @@ use ultramotion_engine::graph::{Graph, Tensor};
 use ultramotion_engine::tensor::{DType, HostTensor};
 use ultramotion_engine::{CompileOptions, Device, Program};
 
-use super::compare::{relative_l2, sampled, sampled_nchw};
+use super::compare::{overlap_error, relative_l2, sampled, sampled_nchw};
 use super::fixture::Fixture;
-use super::{Check, ParityError, ParityOptions};
+use super::{Check, Mask, ParityError, ParityOptions, Tolerances};
 use crate::mobile_sam::{self, MaskOutput, MobileSamConfig, PointKind, Prompts};
 use crate::parameters::{ParameterSpec, Parameters};
-
-const FEATURE_TOLERANCE: f64 = 1e-4;
-const MASK_TOLERANCE: f64 = 1e-3;
 
 /// Side of the part of the image that other weights are tried on: the interpreter would take minutes for all of it.
 const OTHER_SALT_SIDE: usize = 256;
@@ -33,15 +30,15 @@ enum Part {
     All,
 }
 
-/// Name in the fixture, name of the output, part of it, tolerance.
-const COMPARED: [(&str, &str, Part, f64); 7] = [
-    ("image_embedding.sample", "image_embedding", Part::Map, FEATURE_TOLERANCE),
-    ("box.sparse_embedding", "box.sparse_embedding", Part::All, FEATURE_TOLERANCE),
-    ("box.low_res_masks.sample", "box.low_res_masks", Part::Entry(0), MASK_TOLERANCE),
-    ("box.low_res_mask_1", "box.low_res_masks", Part::Entry(1), MASK_TOLERANCE),
-    ("box.iou", "box.iou", Part::All, FEATURE_TOLERANCE),
-    ("points_mask.low_res_masks.sample", "points_mask.low_res_masks", Part::All, MASK_TOLERANCE),
-    ("points_mask.iou", "points_mask.iou", Part::All, FEATURE_TOLERANCE),
+/// Name in the fixture, name of the output, part of it, whether it is a mask.
+const COMPARED: [(&str, &str, Part, bool); 7] = [
+    ("image_embedding.sample", "image_embedding", Part::Map, false),
+    ("box.sparse_embedding", "box.sparse_embedding", Part::All, false),
+    ("box.low_res_masks.sample", "box.low_res_masks", Part::Entry(0), true),
+    ("box.low_res_mask_1", "box.low_res_masks", Part::Entry(1), true),
+    ("box.iou", "box.iou", Part::All, false),
+    ("points_mask.low_res_masks.sample", "points_mask.low_res_masks", Part::All, true),
+    ("points_mask.iou", "points_mask.iou", Part::All, false),
 ];
 
 pub(super) fn check(
@@ -78,15 +75,19 @@ pub(super) fn check(
     };
     let got = run(device)?;
     let expected = options.salt.is_some().then(|| run(&Device::reference())).transpose()?;
-    let check = |&(name, output, part, tolerance): &(&str, &str, Part, f64)| {
-        let error = match &expected {
-            Some(expected) => {
-                relative_l2(&values(&got, output, part, None), &values(expected, output, part, None))
-            }
+    let tolerances = Tolerances::of(device);
+    let check = |&(name, output, part, is_mask): &(&str, &str, Part, bool)| {
+        let (got, expected) = match &expected {
+            Some(expected) => (values(&got, output, part, None), values(expected, output, part, None)),
             None => {
                 let expected = fixture.f32(name)?;
-                relative_l2(&values(&got, output, part, Some(expected.len())), expected)
+                (values(&got, output, part, Some(expected.len())), expected.to_vec())
             }
+        };
+        let (error, tolerance) = match tolerances.mask {
+            Mask::Logits(tolerance) if is_mask => (relative_l2(&got, &expected), tolerance),
+            Mask::Overlap(tolerance) if is_mask => (overlap_error(&got, &expected), tolerance),
+            _ => (relative_l2(&got, &expected), tolerances.feature),
         };
         Ok(Check::new(name.trim_end_matches(".sample"), error, tolerance))
     };

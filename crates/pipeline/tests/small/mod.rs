@@ -1,7 +1,7 @@
 //! A pipeline small enough for tests: the untrained networks at their least sizes. They find noise, but the same noise
 //! each time.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, dead_code)] // each test program uses some of it
 
 use ultramotion_engine::Device;
 use ultramotion_models::zoo::{Detector, Segmenter};
@@ -16,9 +16,13 @@ pub fn options() -> PipelineOptions {
 }
 
 pub fn pipeline(threads: usize, options: PipelineOptions) -> Orchestrator {
+    pipeline_on(Device::cpu(threads), options)
+}
+
+pub fn pipeline_on(device: Device, options: PipelineOptions) -> Orchestrator {
     let detector = Detector::open("dfine_n").unwrap().with_input_hw([64, 64]).unwrap();
     let segmenter = Segmenter::open("mobile_sam").unwrap().with_input_size(64).unwrap();
-    Orchestrator::new(Device::cpu(threads), detector, segmenter, options).unwrap()
+    Orchestrator::new(device, detector, segmenter, options).unwrap()
 }
 
 /// A grey picture that drifts with the frame's number.

@@ -1,9 +1,13 @@
 //! `assign`: who belongs to whom, from a cost matrix on the device.
 
+use super::cuda::{ASSIGN, EXACT_BYTES_PER_COLUMN, SHARED_BYTES, threads_for};
 use super::{clamp_count, describe, f32s, holds, scratch_buffers, scratch_of, tensor};
 use crate::assignment::exact::{self, Duals};
 use crate::assignment::{CostMatrix, Scratch, ScratchSizes, Solver, UNMATCHED, Workspace};
+use bytemuck::{Pod, Zeroable};
 use std::sync::Arc;
+use ultramotion_engine::cuda::abi::Operand;
+use ultramotion_engine::cuda::{CudaCall, Launch};
 use ultramotion_engine::graph::{CpuCall, CustomOp, Graph, GraphError, Tensor, TensorType};
 use ultramotion_engine::reference::Values;
 use ultramotion_engine::tensor::DType;
@@ -106,6 +110,56 @@ impl Assign {
     }
 }
 
+/// The params of `assign.cu`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct AssignParams {
+    cost: Operand,
+    row_count: u64,
+    col_count: u64,
+    col_of_row: u64,
+    row_of_col: u64,
+    row_duals: u64,
+    col_duals: u64,
+    matched: u64,
+    costs: u64,
+    room: u64,
+    unmatched_cost: f64,
+    greedy: u32,
+    reserved: u32,
+}
+
+/// What the exact solver's block works in.
+struct CudaRoom {
+    /// Bytes of dynamic shared memory.
+    shared: usize,
+    /// Costs for which there is no room in it.
+    costs: Option<usize>,
+    /// Bytes of the rest, when there is none for that either.
+    rest: Option<usize>,
+}
+
+impl CudaRoom {
+    fn new(solver: Solver, rows: usize, cols: usize) -> Self {
+        let (costs, rest) = (rows * cols, rows.max(cols) * EXACT_BYTES_PER_COLUMN);
+        match solver {
+            Solver::Greedy => CudaRoom { shared: 0, costs: None, rest: None },
+            Solver::Exact if rest + 4 * costs <= SHARED_BYTES => {
+                CudaRoom { shared: rest + 4 * costs, costs: None, rest: None }
+            }
+            Solver::Exact if rest <= SHARED_BYTES => {
+                CudaRoom { shared: rest, costs: Some(costs), rest: None }
+            }
+            Solver::Exact => CudaRoom { shared: 0, costs: Some(costs), rest: Some(rest) },
+        }
+    }
+
+    fn scratch(&self) -> Vec<(DType, usize)> {
+        let costs = self.costs.map(|n| (DType::F32, n));
+        costs.into_iter().chain(self.rest.map(|n| (DType::U8, n))).collect()
+    }
+}
+
 impl CustomOp for Assign {
     fn name(&self) -> &str {
         "assign"
@@ -180,5 +234,35 @@ impl CustomOp for Assign {
                 matched: matched.i32(),
             },
         );
+    }
+    fn cuda_scratch(&self, inputs: &[TensorType]) -> Vec<(DType, usize)> {
+        CudaRoom::new(self.solver, inputs[0].shape[0], inputs[0].shape[1]).scratch()
+    }
+
+    fn cuda(&self, call: &CudaCall<'_>) -> Option<Vec<Launch>> {
+        let &[cost, row_count, col_count] = call.inputs else { panic!("assign has three arguments") };
+        let &[col_of_row, row_of_col, row_duals, col_duals, matched] = call.outputs else {
+            panic!("assign has five results")
+        };
+        let (rows, cols) = (cost.rows as usize, cost.cols as usize);
+        let room = CudaRoom::new(self.solver, rows, cols);
+        let address = |index: usize| call.scratch.get(index).map_or(0, |buffer| buffer.data);
+        let params = AssignParams {
+            cost,
+            row_count: row_count.data,
+            col_count: col_count.data,
+            col_of_row: col_of_row.data,
+            row_of_col: row_of_col.data,
+            row_duals: row_duals.data,
+            col_duals: col_duals.data,
+            matched: matched.data,
+            costs: address(0),
+            room: address(1),
+            unmatched_cost: self.unmatched_cost,
+            greedy: (self.solver == Solver::Greedy).into(),
+            reserved: 0,
+        };
+        let threads = threads_for(rows.max(cols));
+        Some(vec![Launch::new(&ASSIGN, "assign", &params).block([threads, 1, 1]).shared(room.shared as u32)])
     }
 }

@@ -1,10 +1,14 @@
 //! `match_cost`: the cost matrix of [`HungarianMatcher`] on the device, and with [`assign`](super::assign()) the
 //! whole matcher.
 
+use super::cuda::MATCH_COST;
 use super::{Assign, AssignTensors, assign, describe, holds, tensor};
 use crate::assignment::cost::{NAN_COST, QueriesAndTargets, TAKEN_COST, fill_costs};
 use crate::assignment::{ClassCost, CostWeights, HungarianMatcher};
+use bytemuck::{Pod, Zeroable};
 use std::sync::Arc;
+use ultramotion_engine::cuda::abi::Operand;
+use ultramotion_engine::cuda::{CudaCall, Launch};
 use ultramotion_engine::graph::{CpuCall, CustomOp, Graph, GraphError, Tensor, TensorType};
 use ultramotion_engine::reference::Values;
 use ultramotion_engine::tensor::{DType, HostTensor};
@@ -47,6 +51,27 @@ pub fn match_targets(
     let row_count = graph.constant(HostTensor::i32([1], vec![all_queries]));
     let op = Assign { solver: matcher.mode().solver(), unmatched_cost: f64::INFINITY };
     assign(graph, op, cost, row_count, targets.count)
+}
+
+/// The params of `match_cost.cu`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct MatchCostParams {
+    logits: Operand,
+    boxes: u64,
+    labels: u64,
+    targets: u64,
+    costs: u64,
+    target_count: u32,
+    focal: u32,
+    alpha: f32,
+    gamma: f32,
+    class_weight: f32,
+    bbox_weight: f32,
+    giou_weight: f32,
+    nan_cost: f32,
+    taken_cost: f32,
+    reserved: u32,
 }
 
 impl CustomOp for MatchCost {
@@ -99,6 +124,34 @@ impl CustomOp for MatchCost {
             target_boxes_cxcywh: target_boxes.f32(),
         };
         fill_costs(&of, self.class_cost, self.weights, call.outputs[0].f32());
+    }
+    fn cuda(&self, call: &CudaCall<'_>) -> Option<Vec<Launch>> {
+        let &[logits, boxes, labels, targets] = call.inputs else { panic!("match_cost has four arguments") };
+        let (focal, alpha, gamma) = match self.class_cost {
+            ClassCost::Softmax => (0, 0.0, 0.0),
+            ClassCost::Focal { alpha, gamma } => (1, alpha, gamma),
+        };
+        let target_count = labels.rows * labels.cols;
+        let params = MatchCostParams {
+            logits,
+            boxes: boxes.data,
+            labels: labels.data,
+            targets: targets.data,
+            costs: call.outputs[0].data,
+            target_count,
+            focal,
+            alpha,
+            gamma,
+            class_weight: self.weights.class,
+            bbox_weight: self.weights.bbox,
+            giou_weight: self.weights.giou,
+            nan_cost: NAN_COST,
+            taken_cost: TAKEN_COST,
+            reserved: 0,
+        };
+        let blocks = (logits.rows * target_count).div_ceil(128);
+        let launch = Launch::new(&MATCH_COST, "match_cost", &params);
+        Some(vec![launch.grid([blocks, 1, 1]).block([128, 1, 1])])
     }
 }
 

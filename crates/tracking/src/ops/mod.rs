@@ -41,6 +41,7 @@
 //! ```
 
 pub mod assign;
+mod cuda;
 pub mod match_cost;
 pub mod track_update;
 

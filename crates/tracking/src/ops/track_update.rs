@@ -1,13 +1,16 @@
 //! `track_update`: one frame of tracking on the device, the table of tracks in two state tensors.
 
+use super::cuda::{EXACT_BYTES_PER_COLUMN, SHARED_BYTES, TRACK_UPDATE, threads_for};
 use super::{clamp_count, describe, f32s, holds, scratch_buffers, scratch_of, tensor};
 use crate::TrackingError;
-use crate::assignment::{Scratch, Workspace};
+use crate::assignment::{Scratch, Solver, Workspace};
 use crate::track::table::{f32_len, i32_len};
 use crate::track::{
     Detections, TrackOutput, TrackTableMut, TrackerConfig, Visibility, scratch_sizes, update,
 };
+use bytemuck::{Pod, Zeroable};
 use std::sync::Arc;
+use ultramotion_engine::cuda::{CudaCall, Launch};
 use ultramotion_engine::graph::{CpuCall, CustomOp, Graph, GraphError, Tensor, TensorType};
 use ultramotion_engine::reference::Values;
 use ultramotion_engine::tensor::{DType, HostTensor};
@@ -98,6 +101,88 @@ impl TrackUpdate {
                 update(&self.config, &mut table, detections, dt_s, &mut scratch, &mut output)
             })
             .expect("the buffers have the declared sizes")
+    }
+}
+
+/// A [`TrackerConfig`] as `track_update.cu` has it.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct CudaConfig {
+    greedy: u32,
+    independent: u32,
+    class_must_agree: u32,
+    confirm_hits: u32,
+    confirm_window: u32,
+    forget_frames: u32,
+    class_weight: f32,
+    bbox_weight: f32,
+    giou_weight: f32,
+    max_cost: f32,
+    gate_distance: f32,
+    gate_growth_per_s: f32,
+    gate_giou: f32,
+    age_cost_per_s: f32,
+    unconfirmed_cost: f32,
+    birth_score: f32,
+    duplicate_iou: f32,
+    relocalize_s: f32,
+    forget_s: f32,
+    measurement_noise: f32,
+    acceleration_noise: f32,
+    nominal_dt_s: f32,
+    coast_s: f32,
+    score_gain: f32,
+}
+
+impl From<&TrackerConfig> for CudaConfig {
+    fn from(config: &TrackerConfig) -> Self {
+        CudaConfig {
+            greedy: (config.solver == Solver::Greedy).into(),
+            independent: config.independent.into(),
+            class_must_agree: config.class_must_agree.into(),
+            confirm_hits: config.confirm_hits,
+            confirm_window: config.confirm_window,
+            forget_frames: config.forget_frames,
+            class_weight: config.weights.class,
+            bbox_weight: config.weights.bbox,
+            giou_weight: config.weights.giou,
+            max_cost: config.max_cost,
+            gate_distance: config.gate_distance,
+            gate_growth_per_s: config.gate_growth_per_s,
+            gate_giou: config.gate_giou,
+            age_cost_per_s: config.age_cost_per_s,
+            unconfirmed_cost: config.unconfirmed_cost,
+            birth_score: config.birth_score,
+            duplicate_iou: config.duplicate_iou,
+            relocalize_s: config.relocalize_s,
+            forget_s: config.forget_s,
+            measurement_noise: config.measurement_noise,
+            acceleration_noise: config.acceleration_noise,
+            nominal_dt_s: config.nominal_dt_s,
+            coast_s: config.coast_s,
+            score_gain: config.score_gain,
+        }
+    }
+}
+
+/// The params of `track_update.cu`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct TrackUpdateParams {
+    inputs: [u64; 7],
+    outputs: [u64; 7],
+    memory: u64,
+    config: CudaConfig,
+    most: u32,
+    capacity: u32,
+}
+
+impl TrackUpdate {
+    /// Bytes that the kernel works in for up to `k` detections: see its first lines.
+    fn cuda_memory(&self, k: usize) -> usize {
+        let n = self.capacity;
+        let lists = 2 * k + n;
+        n.max(k) * EXACT_BYTES_PER_COLUMN + 4 * (2 * n * k + f32_len(n) + i32_len(n) + lists)
     }
 }
 
@@ -197,5 +282,26 @@ impl CustomOp for TrackUpdate {
                 slots: slots.i32(),
             },
         ) as i32;
+    }
+    fn cuda_scratch(&self, inputs: &[TensorType]) -> Vec<(DType, usize)> {
+        let bytes = self.cuda_memory(inputs[1].shape.numel());
+        if bytes <= SHARED_BYTES { Vec::new() } else { vec![(DType::U8, bytes)] }
+    }
+
+    fn cuda(&self, call: &CudaCall<'_>) -> Option<Vec<Launch>> {
+        let most = call.input_types[1].shape.numel();
+        let bytes = self.cuda_memory(most);
+        let memory = call.scratch.first().map_or(0, |buffer| buffer.data);
+        let params = TrackUpdateParams {
+            inputs: std::array::from_fn(|i| call.inputs[i].data),
+            outputs: std::array::from_fn(|i| call.outputs[i].data),
+            memory,
+            config: CudaConfig::from(&self.config),
+            most: most as u32,
+            capacity: self.capacity as u32,
+        };
+        let shared = if memory == 0 { bytes as u32 } else { 0 };
+        let launch = Launch::new(&TRACK_UPDATE, "track_update", &params);
+        Some(vec![launch.block([threads_for(self.capacity), 1, 1]).shared(shared)])
     }
 }

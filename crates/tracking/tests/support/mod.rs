@@ -2,6 +2,14 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 use serde_json::Value;
+use std::path::Path;
+use ultramotion_engine::cuda::device_for_tests;
+use ultramotion_engine::{Device, Precision};
+
+/// The device that the CUDA forms are tested on, where there is one.
+pub fn cuda() -> Option<Device> {
+    device_for_tests(&[Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops/kernels")], Precision::F16)
+}
 
 /// SplitMix64 of `seed` and the index, upper 24 bits as floats in [0, 1).
 pub fn uniform(seed: u64, n: usize) -> Vec<f32> {

@@ -115,8 +115,8 @@ impl Programs {
         if let Some((_, program)) = &mut self.preprocess {
             program.run(&[frame])?;
         }
-        let done = self.encoder.launch();
-        self.encoder.wait(done);
+        let done = self.encoder.launch()?;
+        self.encoder.wait(done)?;
         Ok(())
     }
 

@@ -1,0 +1,27 @@
+// What both forms of attention share: arguments, and where tokens are.
+#pragma once
+#include "access.cuh"
+
+constexpr uint32_t NO_ROW = 0xffffffffu;
+
+struct AttentionParams {
+    Operand q, k, v, out;  // `[tokens, heads * dims]`, heads side by side
+    Operand bias;          // `[heads * queries, keys]`, added to the scores; without data there is none
+    Rows batches;
+    uint32_t heads, queries, keys;
+    uint32_t shared_q, shared_k;  // 1: one batch of queries, or of keys and values, serves all
+    float scale;
+    uint32_t width;  // 8: heads and rows of q, k, v and out start at multiples of 8 elements, which heads have; else 1
+    // With a side, tokens are the pixels of windows of `height` x `width_px` maps: `across` windows in a row, `per_image` in
+    // a map. Pixels outside the map have q, k and v in `outside_row`, and no result.
+    uint32_t side, height, width_px, across, per_image, outside_row;
+    uint32_t reserved;
+};
+
+// Row of a token of a batch, or `outside` where a window's pixel is outside its map.
+DEVICE uint32_t token_row(const AttentionParams& p, uint32_t batch, uint32_t token, uint32_t tokens, uint32_t outside) {
+    if (p.side == 0) return batch * tokens + token;
+    const uint32_t image = batch / p.per_image, window = batch % p.per_image;
+    const uint32_t y = window / p.across * p.side + token / p.side, x = window % p.across * p.side + token % p.side;
+    return y < p.height && x < p.width_px ? (image * p.height + y) * p.width_px + x : outside;
+}

@@ -1,0 +1,77 @@
+// Convolutions that tensor cores cannot help: one input channel for each output channel, and groups of few.
+#include "epilogue.cuh"
+#include "window.cuh"
+
+struct DepthwiseParams {
+    Operand x, out;
+    Epilogue epilogue;
+    // [kernel_h * kernel_w, channels] for depthwise, [out channels, channels of a group, kernel_h * kernel_w] for groups.
+    const float* weights;
+    Rows rows;
+    Window window;
+    // 8 where all operands take eight channels at once, else 1.
+    uint32_t width, groups;
+};
+
+// Neighbouring pixels that a thread computes: they share the weights it has loaded.
+constexpr int kPixels = 2;
+
+// A thread computes eight channels of kPixels pixels of a line.
+KERNEL_BOUNDED(depthwise, DepthwiseParams, 128) {
+    const Window& w = p.window;
+    const bool wide = p.width == 8;
+    const uint32_t line_groups = (w.out_w + kPixels - 1) / kPixels;
+    const Eight own = own_eight(p.out.cols);
+    const Pixel first = pixel_of(own.row, w.out_h, line_groups);
+    const uint32_t ox = first.x * kPixels, row = (first.n * w.out_h + first.y) * w.out_w + ox;
+    if (row >= valid_rows(p.rows)) return;
+    float sums[kPixels][8] = {};
+    for (uint32_t ky = 0; ky < w.kernel_h; ky++) {
+        const uint32_t iy = first.y * w.stride_h + ky - w.pad_top;
+        if (iy >= w.in_h) continue;
+        for (uint32_t kx = 0; kx < w.kernel_w; kx++) {
+            const float* from = p.weights + size_t(ky * w.kernel_w + kx) * p.out.cols + own.col;
+            float weights[8];
+            if (wide) {
+                load_floats<8>(weights, from);
+            } else {
+#pragma unroll
+                for (int i = 0; i < 8; i++) weights[i] = i < int(own.count) ? from[i] : 0.0f;
+            }
+#pragma unroll
+            for (int pixel = 0; pixel < kPixels; pixel++) {
+                const uint32_t ix = (ox + pixel) * w.stride_w + kx - w.pad_left;
+                if (ix >= w.in_w) continue;
+                float x[8];
+                load_some(x, p.x, (first.n * w.in_h + iy) * w.in_w + ix, own.col, own.count, wide);
+#pragma unroll
+                for (int i = 0; i < 8; i++) sums[pixel][i] += x[i] * weights[i];
+            }
+        }
+    }
+#pragma unroll
+    for (int pixel = 0; pixel < kPixels; pixel++) {
+        if (ox + pixel < w.out_w) finish(p.epilogue, p.out, row + pixel, own.col, sums[pixel], own.count, wide);
+    }
+}
+
+// A thread computes one element. No network here needs this to be fast.
+KERNEL_BOUNDED(conv_grouped, DepthwiseParams, 128) {
+    const Window& w = p.window;
+    const uint32_t at = blockIdx.x * blockDim.x + threadIdx.x, row = at / p.out.cols, col = at - row * p.out.cols;
+    if (row >= valid_rows(p.rows)) return;
+    const Pixel pixel = pixel_of(row, w.out_h, w.out_w);
+    const uint32_t group_channels = p.x.cols / p.groups, first = col / (p.out.cols / p.groups) * group_channels;
+    const uint32_t taps = w.kernel_h * w.kernel_w;
+    float sums[8] = {};
+    for (uint32_t tap = 0; tap < taps; tap++) {
+        const uint32_t iy = pixel.y * w.stride_h + tap / w.kernel_w - w.pad_top;
+        const uint32_t ix = pixel.x * w.stride_w + tap % w.kernel_w - w.pad_left;
+        if (iy >= w.in_h || ix >= w.in_w) continue;
+        const uint32_t from = (pixel.n * w.in_h + iy) * w.in_w + ix;
+        for (uint32_t c = 0; c < group_channels; c++) {
+            sums[0] += load(p.x, from, first + c) * p.weights[(size_t(col) * group_channels + c) * taps + tap];
+        }
+    }
+    finish(p.epilogue, p.out, row, col, sums, 1, false);
+}

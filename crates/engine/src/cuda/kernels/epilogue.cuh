@@ -1,0 +1,103 @@
+// What a layer does to its sums before they are stored: bias, activation, affine, residual, activation.
+#pragma once
+#include "vector.cuh"
+
+// 0 is none; the others are the engine's `UnaryOp`s in their order, from 1.
+enum Activation : uint32_t { NONE = 0, RELU = 1, SILU = 2, GELU = 3, SIGMOID = 4, TANH = 5 };
+
+// One choice for all eight.
+DEVICE void activate(uint32_t activation, float (&v)[8]) {
+    switch (activation) {
+        case RELU:
+#pragma unroll
+            for (int i = 0; i < 8; i++) v[i] = v[i] < 0.0f ? 0.0f : v[i];
+            break;
+        case SILU:
+#pragma unroll
+            for (int i = 0; i < 8; i++) v[i] = v[i] / (1.0f + expf(-v[i]));
+            break;
+        case GELU:
+            // The normal distribution function, not the tanh approximation.
+#pragma unroll
+            for (int i = 0; i < 8; i++) v[i] = 0.5f * v[i] * (1.0f + erff(v[i] * 0.70710678118654752f));
+            break;
+        case SIGMOID:
+#pragma unroll
+            for (int i = 0; i < 8; i++) v[i] = 1.0f / (1.0f + expf(-v[i]));
+            break;
+        case TANH:
+#pragma unroll
+            for (int i = 0; i < 8; i++) v[i] = tanhf(v[i]);
+            break;
+        default: break;
+    }
+}
+
+struct Epilogue {
+    // Of the result's shape, or fewer rows that are repeated; no data when there is none.
+    Operand residual;
+    // One for each column of the result, or null.
+    const float* bias;
+    uint32_t activation, activation_after_residual;
+    // 1 and 0 when there is no affine step.
+    float scale, shift;
+};
+static_assert(sizeof(Epilogue) == 48, "as in Rust");
+
+template <class T>
+DEVICE void add(float (&v)[8], const T* from, uint32_t count, bool wide) {
+    if (wide) {
+        float more[8];
+        load_floats<8>(more, from);
+#pragma unroll
+        for (int i = 0; i < 8; i++) v[i] += more[i];
+    } else {
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            if (i < int(count)) v[i] += to_float(from[i]);
+        }
+    }
+}
+
+template <class T>
+DEVICE void put(T* to, const float (&v)[8], uint32_t count, bool wide) {
+    if (wide) {
+        store_floats<8>(to, v);
+    } else {
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            if (i < int(count)) to[i] = from_float<T>(v[i]);
+        }
+    }
+}
+
+// Finishes `count` (1 to 8) neighbours of a row and stores them. With `wide` there are 8, and `out`, the residual and the
+// bias are aligned to 8 elements at `col`. The residual may be the result's own memory.
+DEVICE void finish(const Epilogue& e, const Operand& out, uint32_t row, uint32_t col, float (&v)[8], uint32_t count,
+                   bool wide) {
+    uint32_t activation = e.activation;
+    if (e.bias) add(v, e.bias + col, count, wide);
+    // Twice through the same code: the functions are long.
+#pragma unroll 1
+    for (int pass = 0;; pass++) {
+        activate(activation, v);
+        if (pass == 1) break;
+#pragma unroll
+        for (int i = 0; i < 8; i++) v[i] = e.scale * v[i] + e.shift;
+        if (e.residual.data) {
+            const uint32_t from = e.residual.rows == out.rows ? row : row % e.residual.rows;
+            if (e.residual.type == F16) {
+                add(v, element<const __half>(e.residual, from, col), count, wide);
+            } else {
+                add(v, element<const float>(e.residual, from, col), count, wide);
+            }
+        }
+        activation = e.activation_after_residual;
+        if (activation == NONE) break;
+    }
+    if (out.type == F16) {
+        put(element<__half>(out, row, col), v, count, wide);
+    } else {
+        put(element<float>(out, row, col), v, count, wide);
+    }
+}

@@ -1,0 +1,79 @@
+//! One kernel with its arguments.
+
+use bytemuck::NoUninit;
+
+use super::abi;
+use crate::graph::TensorType;
+
+/// Compiled kernels that are loaded together.
+#[derive(Debug)]
+pub struct Module {
+    /// Name of the source file, without its suffix.
+    pub name: &'static str,
+    /// The file compiled to PTX for compute capability 8.0; the driver compiles it for the GPU at hand.
+    pub ptx: &'static str,
+}
+
+/// The module of the kernels in `kernels/NAME.cu`, whose PTX lies in `kernels/ptx/NAME.ptx`.
+macro_rules! module {
+    ($name:literal) => {
+        $crate::cuda::Module {
+            name: $name,
+            ptx: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/cuda/kernels/ptx/", $name, ".ptx")),
+        }
+    };
+}
+pub(crate) use module;
+
+/// A kernel, the threads that run it, and its arguments: one structure passed by value.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    pub(crate) module: &'static Module,
+    pub(crate) kernel: &'static str,
+    pub(crate) grid: [u32; 3],
+    pub(crate) block: [u32; 3],
+    pub(crate) shared_bytes: u32,
+    pub(crate) params: Vec<u8>,
+}
+
+impl Launch {
+    /// `kernel` of `module` with one block of one warp.
+    pub fn new(module: &'static Module, kernel: &'static str, params: &impl NoUninit) -> Self {
+        Launch {
+            module,
+            kernel,
+            grid: [1; 3],
+            block: [32, 1, 1],
+            shared_bytes: 0,
+            params: bytemuck::bytes_of(params).to_vec(),
+        }
+    }
+    /// Blocks in x, y and z. Nothing to compute may give a zero: then nothing is launched.
+    pub fn grid(mut self, blocks: [u32; 3]) -> Self {
+        self.grid = blocks;
+        self
+    }
+    /// Threads of a block in x, y and z.
+    pub fn block(mut self, threads: [u32; 3]) -> Self {
+        self.block = threads;
+        self
+    }
+    /// Dynamic shared memory of a block.
+    pub fn shared(mut self, bytes: u32) -> Self {
+        self.shared_bytes = bytes;
+        self
+    }
+}
+
+/// What the CUDA form of a custom op is bound to. All operands are contiguous.
+#[derive(Debug)]
+pub struct CudaCall<'a> {
+    /// Types of the arguments.
+    pub input_types: &'a [TensorType],
+    /// Arguments, in order.
+    pub inputs: &'a [abi::Operand],
+    /// Results, in order. Their content is undefined before the op runs.
+    pub outputs: &'a [abi::Operand],
+    /// Buffers asked for by [`CustomOp::cuda_scratch`](crate::graph::CustomOp::cuda_scratch).
+    pub scratch: &'a [abi::Operand],
+}

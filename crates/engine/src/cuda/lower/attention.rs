@@ -1,0 +1,309 @@
+//! Attention over keys, inside windows, and over sampled points.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::gemm::{self, Finish, Form, Product};
+use super::modules::{ATTENTION, ATTENTION_F16, DEFORMABLE};
+use super::networks::values;
+use super::rows::{in_units, norm};
+use super::{Lowered, Site};
+use crate::compile::Storage;
+use crate::cuda::abi::{Operand, Rows, element};
+use crate::cuda::driver::CudaError;
+use crate::cuda::launch::Launch;
+use crate::graph::{Epilogue, Graph, Op};
+use crate::tensor::DType;
+
+/// The params of `attention.cu` and `attention_f16.cu`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct AttentionParams {
+    q: Operand,
+    k: Operand,
+    v: Operand,
+    out: Operand,
+    bias: Operand,
+    batches: Rows,
+    heads: u32,
+    queries: u32,
+    keys: u32,
+    shared_q: u32,
+    shared_k: u32,
+    scale: f32,
+    width: u32,
+    windows: Windows,
+    reserved: u32,
+}
+
+/// Maps cut into windows, whose pixels are the tokens.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
+pub(super) struct Windows {
+    /// Side of a window in pixels; 0 where tokens are not pixels of windows.
+    pub side: u32,
+    pub height: u32,
+    pub width: u32,
+    /// Windows in a row.
+    pub across: u32,
+    /// Windows in a map.
+    pub per_image: u32,
+    /// Row that holds query, key and value of pixels outside the map.
+    pub outside_row: u32,
+}
+
+/// One attention. `q`, `k`, `v` and `out` hold all heads side by side.
+pub(super) struct Attention {
+    pub q: Operand,
+    pub k: Operand,
+    pub v: Operand,
+    pub out: Operand,
+    /// `[heads * queries, keys]`, or none.
+    pub bias: Operand,
+    /// Batches, of which a count may say that fewer are valid.
+    pub batches: Rows,
+    pub heads: u32,
+    pub queries: u32,
+    pub keys: u32,
+    pub shared_q: bool,
+    pub shared_k: bool,
+    pub scale: f32,
+    pub windows: Windows,
+}
+
+/// Most elements of a head.
+const MOST_DIMS: u32 = 128;
+/// Most on tensor cores.
+const MOST_F16_DIMS: u32 = 64;
+/// Blocks that keep a large GPU busy: with fewer, the keys of a query are shared out.
+const BUSY_BLOCKS: u32 = 264;
+
+impl Attention {
+    pub(super) fn launch(self) -> Result<Launch, CudaError> {
+        let Attention { q, k, v, out, bias, batches, heads, queries, keys, .. } = self;
+        let (d, dv) = (q.cols / heads, v.cols / heads);
+        let widest = d.max(dv);
+        if widest > MOST_DIMS {
+            return Err(CudaError::NoCudaForm {
+                op: format!("attention with heads of more than {MOST_DIMS}"),
+            });
+        }
+        let all = [q, k, v, out];
+        let in_eights = |o: &Operand| o.data.is_multiple_of(16) && (o.pitch.is_multiple_of(8) || o.rows <= 1);
+        let aligned = d.is_multiple_of(8) && dv.is_multiple_of(8) && all.iter().all(in_eights);
+        let params = AttentionParams {
+            q,
+            k,
+            v,
+            out,
+            bias,
+            batches,
+            heads,
+            queries,
+            keys,
+            shared_q: self.shared_q.into(),
+            shared_k: self.shared_k.into(),
+            scale: self.scale,
+            width: if aligned { 8 } else { 1 },
+            windows: self.windows,
+            reserved: 0,
+        };
+        let grid = |queries_of_block: u32| [queries.div_ceil(queries_of_block), heads, batches.bound];
+        if all.iter().all(|o| o.element == element::F16) && widest <= MOST_F16_DIMS {
+            let blocks: u32 = grid(64).iter().product();
+            let split = queries <= 16 || (blocks < BUSY_BLOCKS && keys >= 64);
+            let (kernel, dims) = match (widest, split) {
+                (..=16, false) => ("attention_f16_16", 16),
+                (..=16, true) => ("attention_f16_16_split", 16),
+                (..=32, false) => ("attention_f16_32", 32),
+                (..=32, true) => ("attention_f16_32_split", 32),
+                (_, false) => ("attention_f16_64", 64),
+                (_, true) => ("attention_f16_64_split", 64),
+            };
+            let queries_of_block = if split { 16 } else { 64 };
+            // Queries, and two tiles of 64 keys and values, in rows that are 8 elements longer than a head.
+            let shared = 2 * (queries_of_block + 4 * 64) * (dims + 8);
+            return Ok(Launch::new(&ATTENTION_F16, kernel, &params)
+                .grid(grid(queries_of_block))
+                .block([128, 1, 1])
+                .shared(shared));
+        }
+        let kernel = match widest.div_ceil(32) {
+            0 | 1 => "attention_32",
+            2 => "attention_64",
+            3 => "attention_96",
+            _ => "attention_128",
+        };
+        Ok(Launch::new(&ATTENTION, kernel, &params).grid(grid(16)).block([128, 1, 1]))
+    }
+}
+
+pub(super) fn attention(site: &Site<'_>) -> Result<Lowered, CudaError> {
+    let Op::Attention { heads, scale, bias } = site.node.op else { unreachable!("dispatched on the op") };
+    let [q_shape, k_shape, v_shape] = [0, 1, 2].map(|i| site.input_shape(i));
+    let batch = site.output_shape()[0];
+    let launch = Attention {
+        q: site.input(0)?,
+        k: site.input(1)?,
+        v: site.input(2)?,
+        out: site.output()?,
+        bias: if bias { site.input(3)? } else { Operand::NONE },
+        batches: in_units(site.rows()?, batch),
+        heads: heads as u32,
+        queries: q_shape[1] as u32,
+        keys: k_shape[1] as u32,
+        shared_q: q_shape[0] == 1,
+        shared_k: k_shape[0] == 1,
+        scale,
+        windows: Windows::default(),
+    }
+    .launch()?;
+    let flops = 2 * (batch * q_shape[1] * k_shape[1] * (q_shape[2] + v_shape[2])) as u64;
+    Ok(Lowered { flops, ..Lowered::new("attention", vec![launch]) })
+}
+
+/// Scratch of a window attention over `pixels` of `c` channels: normalised pixels; queries, keys and values; what the heads
+/// give; partial sums of the two layers, where they have them. Pixels outside the map are one row more.
+fn window_scratch(half: bool, pixels: usize, c: usize) -> Vec<(DType, usize)> {
+    let size = if half { 2 } else { 4 };
+    let elements = [(pixels + 1) * c, (pixels + 1) * 3 * c, pixels * c];
+    let layers = [[pixels + 1, 3 * c, c], [pixels, c, c]];
+    let partial = layers.map(|sizes| gemm::partial_sums(half, Form::Rows, sizes));
+    let partial = partial.into_iter().max().filter(|&n| n > 0).map(|n| (DType::F32, n));
+    elements.into_iter().map(|n| (DType::U8, size * n)).chain(partial).collect()
+}
+
+/// Scratch buffers of a node that is an attention.
+pub(super) fn scratch(graph: &Graph, storage: &[Storage], node: usize) -> Option<Vec<(DType, usize)>> {
+    let node = &graph.nodes()[node];
+    let x = node.inputs.first()?;
+    let shape = graph.shape(*x);
+    matches!(node.op, Op::WindowAttention { .. })
+        .then(|| window_scratch(storage[x.0 as usize] == Storage::F16, shape.rows(), shape.cols()))
+}
+
+/// Four steps, none of which writes padding down: the layer norm of the map's pixels, and of one that is zero for all that
+/// are outside; a linear layer to queries, keys and values; attention, whose tokens are the windows' pixels; a linear layer
+/// with the input added.
+pub(super) fn window_attention(site: &Site<'_>) -> Result<Lowered, CudaError> {
+    let Op::WindowAttention { window, heads, epsilon } = site.node.op else {
+        unreachable!("dispatched on the op")
+    };
+    let shape = site.input_shape(0);
+    let (h, w, c) = (shape[1], shape[2], shape[3]);
+    let (x, out, rows) = (site.input(0)?, site.output()?, site.rows()?);
+    let half = gemm::is_half(&x);
+    let pixels = x.rows;
+    let buffers = site.scratch()?;
+    let dense = |index: usize, rows: u32, cols: usize| {
+        let cols = cols as u32;
+        Operand { data: buffers[index].data, rows, cols, pitch: cols, element: x.element }
+    };
+    let (normed, qkv) = (dense(0, pixels + 1, c), dense(1, pixels + 1, 3 * c));
+    let (attended, partial) = (dense(2, pixels, c), buffers.get(3));
+    let layer = |argument: usize, outputs: usize, residual: Option<Operand>| {
+        let weight = values(site, argument);
+        let packed = gemm::keep_weights(site, half, [outputs, c], |row, col| weight[row * c + col])?;
+        let bias = values(site, argument + 1);
+        Ok::<_, CudaError>((packed, Finish::new(site, &Epilogue::default(), Some(bias), residual)?))
+    };
+
+    let mut launches = vec![norm(x, [site.input(1)?, site.input(2)?], normed, rows, epsilon, true)];
+    let (weights, finish) = layer(3, 3 * c, None)?;
+    let with_outside = Rows { entries: 0, rows_per_entry: 1, bound: pixels + 1 };
+    launches.extend(Product::linear(normed, weights, qkv, finish, with_outside).launches(partial));
+    let (down, across) = (h.div_ceil(window), w.div_ceil(window));
+    let (area, windows, width) = (window * window, shape[0] * down * across, c as u32);
+    let attention = Attention {
+        q: qkv.columns(0, width),
+        k: qkv.columns(width, width),
+        v: qkv.columns(2 * width, width),
+        out: attended,
+        bias: site.input(5)?,
+        batches: in_units(rows, windows),
+        heads: heads as u32,
+        queries: area as u32,
+        keys: area as u32,
+        shared_q: false,
+        shared_k: false,
+        scale: 1.0 / ((c / heads) as f32).sqrt(),
+        windows: Windows {
+            side: window as u32,
+            height: h as u32,
+            width: w as u32,
+            across: across as u32,
+            per_image: (down * across) as u32,
+            outside_row: pixels,
+        },
+    };
+    launches.push(attention.launch()?);
+    let (weights, finish) = layer(6, c, Some(x))?;
+    launches.extend(Product::linear(attended, weights, out, finish, rows).launches(partial));
+    let flops = 2 * (shape.rows() * 4 * c * c + windows * area * area * 2 * c) as u64;
+    Ok(Lowered { flops, ..Lowered::new("window_attention", launches) })
+}
+
+/// Feature maps that one deformable attention can sample.
+const MOST_LEVELS: usize = 8;
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct DeformableParams {
+    value: Operand,
+    locations: Operand,
+    weights: Operand,
+    out: Operand,
+    rows: Rows,
+    heads: u32,
+    points: u32,
+    levels: u32,
+    width: u32,
+    heights: [u32; MOST_LEVELS],
+    widths: [u32; MOST_LEVELS],
+    level_points: [u32; MOST_LEVELS],
+}
+
+pub(super) fn deformable(site: &Site<'_>) -> Result<Lowered, CudaError> {
+    let Op::DeformableAttention { heads, levels_hw, points_per_level } = &site.node.op else {
+        unreachable!("dispatched on the op")
+    };
+    if levels_hw.len() > MOST_LEVELS {
+        return Err(CudaError::NoCudaForm {
+            op: format!("deformable attention of more than {MOST_LEVELS} levels"),
+        });
+    }
+    let (value, out, rows) = (site.input(0)?, site.output()?, site.rows()?);
+    let d = out.cols / *heads as u32;
+    let fits = |width: u32| {
+        let aligned = |o: &Operand| {
+            o.data.is_multiple_of(u64::from((width * o.element_bytes()).min(16)))
+                && (o.pitch.is_multiple_of(width) || o.rows <= 1)
+        };
+        d.is_multiple_of(width) && aligned(&value) && aligned(&out)
+    };
+    // 16 bytes of a map at once.
+    let widest = if value.element == element::F16 { 8 } else { 4 };
+    let width = [widest, 4].into_iter().find(|&w| fits(w)).unwrap_or(1);
+    let mut fixed = [[0; MOST_LEVELS]; 3];
+    for (i, (hw, &points)) in levels_hw.iter().zip(points_per_level).enumerate() {
+        [hw[0], hw[1], points].iter().zip(&mut fixed).for_each(|(&from, to)| to[i] = from as u32);
+    }
+    let params = DeformableParams {
+        value,
+        locations: site.input(1)?,
+        weights: site.input(2)?,
+        out,
+        rows,
+        heads: *heads as u32,
+        points: points_per_level.iter().sum::<usize>() as u32,
+        levels: levels_hw.len() as u32,
+        width,
+        heights: fixed[0],
+        widths: fixed[1],
+        level_points: fixed[2],
+    };
+    let threads = rows.bound * (out.cols / width);
+    let launch = Launch::new(&DEFORMABLE, "deformable_attention", &params)
+        .grid([threads.div_ceil(128), 1, 1])
+        .block([128, 1, 1]);
+    Ok(Lowered::new("deformable_attention", vec![launch]))
+}

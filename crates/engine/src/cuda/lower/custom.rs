@@ -1,0 +1,20 @@
+//! Ops of other crates.
+
+use super::{Lowered, Site};
+use crate::cuda::abi::Operand;
+use crate::cuda::driver::CudaError;
+use crate::cuda::launch::CudaCall;
+use crate::graph::CustomOp;
+
+/// Binds the op's CUDA form.
+pub(super) fn custom(site: &Site<'_>, op: &dyn CustomOp) -> Result<Lowered, CudaError> {
+    let operands = |tensors: &[crate::graph::Tensor]| -> Result<Vec<Operand>, CudaError> {
+        tensors.iter().map(|&t| site.operand(t)).collect()
+    };
+    let (inputs, outputs) = (operands(&site.node.inputs)?, operands(&site.node.outputs)?);
+    let input_types: Vec<_> = site.node.inputs.iter().map(|&t| site.plan.graph.ty(t).clone()).collect();
+    let call =
+        CudaCall { input_types: &input_types, inputs: &inputs, outputs: &outputs, scratch: &site.scratch()? };
+    let launches = op.cuda(&call).ok_or_else(|| CudaError::NoCudaForm { op: op.name().into() })?;
+    Ok(Lowered::new(op.name(), launches))
+}

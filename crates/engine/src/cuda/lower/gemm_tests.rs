@@ -1,0 +1,196 @@
+//! Every tile, split and not, against sums in float64: most networks' layers are too large for the op suite.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::cuda::driver::{Allocation, Driver, Emulated, Schedule, ScheduledStep};
+
+/// SplitMix64 (Steele, Lea & Flood 2014).
+struct Random(u64);
+
+impl Random {
+    fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+    fn size(&mut self, low: usize, high: usize) -> usize {
+        low + (self.bits() % (high - low + 1) as u64) as usize
+    }
+    fn real(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+}
+
+/// A matrix on the emulated device, in memory with gaps, and its values as they are stored.
+struct Matrix {
+    memory: Allocation,
+    operand: Operand,
+    values: Vec<f64>,
+    first: usize,
+}
+
+impl Matrix {
+    fn new(driver: &Arc<dyn Driver>, random: &mut Random, half: bool, rows: usize, cols: usize) -> Matrix {
+        // Aligned for whole chunks, for four bytes, and for an element only.
+        let first = [0, 8, 2, 1][random.size(0, 3)];
+        let pitch = cols + [0, cols.next_multiple_of(8) - cols, 2, 3][random.size(0, 3)];
+        let mut bytes = Vec::new();
+        let mut values = Vec::new();
+        for i in 0..first + rows * pitch {
+            let inside = i >= first && (i - first) % pitch < cols;
+            let value = if inside { random.real() } else { f32::NAN };
+            let stored = if half { f16::from_f32(value).to_f32() } else { value };
+            if inside {
+                values.push(f64::from(stored));
+            }
+            if half {
+                bytes.extend(f16::from_f32(value).to_le_bytes());
+            } else {
+                bytes.extend(value.to_le_bytes());
+            }
+        }
+        let memory = Allocation::new(driver, bytes.len()).expect("memory");
+        memory.write(&bytes).expect("fits");
+        let kind = if half { element::F16 } else { element::F32 };
+        let data = memory.address + first as u64 * if half { 2 } else { 4 };
+        let operand =
+            Operand { data, rows: rows as u32, cols: cols as u32, pitch: pitch as u32, element: kind };
+        Matrix { memory, operand, values, first }
+    }
+
+    fn at(&self, row: usize, col: usize) -> f64 {
+        self.values[row * self.operand.cols as usize + col]
+    }
+}
+
+/// Runs launches and reads back `output`.
+fn run(driver: &Arc<dyn Driver>, launches: Vec<Launch>, output: &Allocation) -> Vec<u8> {
+    let steps = vec![ScheduledStep { launches, branch: 0, waits: Vec::new() }];
+    let output = (output.address, output.bytes);
+    let schedule = Schedule { steps, input: (output.0, 0), output, profile: false };
+    let mut replay = driver.prepare(schedule).expect("kernels with these parameters");
+    replay.launch().expect("no fault");
+    replay.output().to_vec()
+}
+
+/// One product with a tile, whose A is a map for [`Form::Windows`].
+fn check(
+    driver: &Arc<dyn Driver>,
+    random: &mut Random,
+    half: bool,
+    form: Form,
+    Choice { tile, splits }: Choice,
+) {
+    let pipeline = Pipeline { half };
+    let entries = if splits == 1 && form != Form::Windows { random.size(1, 3) } else { 1 };
+    let (n, slice) = (random.size(1, 2 * tile.cols as usize), pipeline.slice() as usize);
+    let (a, m, k, window, at): (Matrix, usize, usize, Window, Box<dyn Fn(&Matrix, usize, usize) -> f64>);
+    if form == Form::Windows {
+        let (h, w, channels) = (random.size(3, 13), random.size(3, 13), random.size(1, slice));
+        let (kernel, stride, pad) = (random.size(1, 3), random.size(1, 2), random.size(0, 2));
+        let [out_h, out_w] = [h, w].map(|s| (s + 2 * pad - kernel) / stride + 1);
+        a = Matrix::new(driver, random, half, 2 * h * w, channels);
+        let each = padded_channels(&a.operand) as usize;
+        (m, k) = (2 * out_h * out_w, kernel * kernel * each);
+        window = Window {
+            in_h: h as u32,
+            in_w: w as u32,
+            out_h: out_h as u32,
+            out_w: out_w as u32,
+            kernel_h: kernel as u32,
+            kernel_w: kernel as u32,
+            stride_h: stride as u32,
+            stride_w: stride as u32,
+            pad_top: pad as u32,
+            pad_left: pad as u32,
+            channels: channels as u32,
+            channels_padded: each as u32,
+        };
+        at = Box::new(move |a, row, col| {
+            let (tap, c) = (col / each, col % each);
+            let (ox, oy, image) = (row % out_w, row / out_w % out_h, row / out_w / out_h);
+            let inside =
+                |o: usize, t: usize, size: usize| (o * stride + t).checked_sub(pad).filter(|&v| v < size);
+            match (inside(oy, tap / kernel, h), inside(ox, tap % kernel, w)) {
+                (Some(y), Some(x)) if c < channels => a.at((image * h + y) * w + x, c),
+                _ => 0.0,
+            }
+        });
+    } else {
+        (m, k) = (random.size(1, 2 * tile.rows as usize), random.size(1, 7 * slice));
+        a = Matrix::new(driver, random, half, entries * m, k);
+        window = Window::default();
+        at = Box::new(|a, row, col| a.at(row, col));
+    }
+    let b = match form {
+        Form::Columns => Matrix::new(driver, random, half, entries * k, n),
+        _ => Matrix::new(driver, random, half, entries * n, k),
+    };
+    let out = Matrix::new(driver, random, half, entries * m, n);
+    let partial = Allocation::new(driver, splits as usize * m * n.next_multiple_of(8) * 4).expect("memory");
+    let rows = Rows { entries: 0, rows_per_entry: 1, bound: (entries * m) as u32 };
+    let product = Product {
+        form,
+        a: a.operand,
+        b: b.operand,
+        out: out.operand,
+        finish: Finish::NONE,
+        rows,
+        entries: entries as u32,
+        m: m as u32,
+        n: n as u32,
+        k: k as u32,
+        tap_cols: 0,
+        window,
+    };
+    let bytes = run(driver, product.bind(Choice { tile, splits }, partial.address), &out.memory);
+    let size = if half { 2 } else { 4 };
+    let (mut error, mut norm) = (0.0, 0.0);
+    for row in 0..entries * m {
+        let entry = row / m;
+        for col in 0..n {
+            let b_at = |i: usize| match form {
+                Form::Columns => b.at(entry * k + i, col),
+                _ => b.at(entry * n + col, i),
+            };
+            let wanted: f64 = (0..k).map(|i| at(&a, row, i) * b_at(i)).sum();
+            let from = &bytes[(out.first + row * out.operand.pitch as usize + col) * size..][..size];
+            let actual = if half {
+                f16::from_le_bytes([from[0], from[1]]).to_f64()
+            } else {
+                f64::from(f32::from_le_bytes([from[0], from[1], from[2], from[3]]))
+            };
+            error += (actual - wanted).powi(2);
+            norm += wanted * wanted;
+        }
+    }
+    let (error, tolerance) = ((error / norm.max(1e-6)).sqrt(), if half { 1e-3 } else { 2e-6 });
+    assert!(error < tolerance, "{form:?} {tile:?}, {splits} splits, {m} x {n} x {k}: error {error:.2e}");
+}
+
+#[test]
+#[allow(clippy::print_stdout)] // the seed, which the test runner shows when a case fails
+fn every_tile_computes_the_same() {
+    let Some(library) = crate::cuda::kernels_for_tests(&[]) else { return };
+    let seed = std::env::var("ULTRAMOTION_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        now.map_or(1, |t| t.as_nanos() as u64 % 1_000_000_000)
+    });
+    println!("ULTRAMOTION_SEED={seed}");
+    let mut random = Random(seed);
+    let driver: Arc<dyn Driver> =
+        Arc::new(Emulated::open(&library, seed).expect("kernels that were just built"));
+    for half in [true, false] {
+        let pipeline = Pipeline { half };
+        for tile in pipeline.tiles() {
+            for form in [Form::Rows, Form::Windows, Form::Columns] {
+                if tile.kernel(form).is_some() {
+                    check(&driver, &mut random, half, form, Choice { tile, splits: 1 });
+                    check(&driver, &mut random, half, form, Choice { tile, splits: 3 });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Pooling, enlarging and padding of feature maps.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::gemm::{Finish, Window};
+use super::modules::MAPS;
+use super::networks::{MAP_THREADS, window_of};
+use super::{Lowered, Site};
+use crate::cuda::abi::{Operand, Rows};
+use crate::cuda::driver::CudaError;
+use crate::cuda::launch::Launch;
+use crate::graph::Padding;
+
+/// The params of `maps.cu`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct MapParams {
+    x: Operand,
+    out: Operand,
+    rows: Rows,
+    window: Window,
+    width: u32,
+    reserved: u32,
+}
+
+fn launch(site: &Site<'_>, kernel: &'static str, window: Window) -> Result<Lowered, CudaError> {
+    let (x, out, rows) = (site.input(0)?, site.output()?, site.rows()?);
+    let width = Finish::NONE.width(&x).min(Finish::NONE.width(&out));
+    let params = MapParams { x, out, rows, window, width, reserved: 0 };
+    let threads = out.rows * out.cols.div_ceil(8);
+    let launch = Launch::new(&MAPS, kernel, &params).grid([threads.div_ceil(MAP_THREADS), 1, 1]).block([
+        MAP_THREADS,
+        1,
+        1,
+    ]);
+    Ok(Lowered::new(site.node.op.name(), vec![launch]))
+}
+
+pub(super) fn max_pool2d(
+    site: &Site<'_>,
+    kernel: usize,
+    stride: usize,
+    padding: Padding,
+) -> Result<Lowered, CudaError> {
+    launch(site, "max_pool", window_of(site, [kernel; 2], [stride; 2], padding))
+}
+
+pub(super) fn upsample_nearest_2x(site: &Site<'_>) -> Result<Lowered, CudaError> {
+    launch(site, "upsample_nearest_2x", window_of(site, [1; 2], [1; 2], Padding::default()))
+}
+
+pub(super) fn pad(site: &Site<'_>, padding: Padding) -> Result<Lowered, CudaError> {
+    launch(site, "pad", window_of(site, [1; 2], [1; 2], padding))
+}

@@ -1,0 +1,142 @@
+//! From a plan's steps to kernels bound to addresses: weights are packed and sent to the device here, once.
+
+mod arrange;
+mod attention;
+mod custom;
+mod gemm;
+mod image;
+mod maps;
+mod modules;
+mod networks;
+mod rows;
+mod tiles;
+mod walk;
+
+pub(super) use tiles::with_candidate;
+
+use super::abi::{Operand, Rows};
+use super::driver::CudaError;
+use super::launch::Launch;
+use super::memory::Memory;
+use crate::compile::{Home, Plan, Step, Storage};
+use crate::graph::{Graph, Node, Op, Tensor};
+use crate::tensor::{DType, HostTensor, Shape};
+
+/// A step, lowered.
+pub(super) struct Lowered {
+    pub launches: Vec<Launch>,
+    /// Name for profiles.
+    pub name: String,
+    /// Multiply-adds count two; elementwise work is not counted.
+    pub flops: u64,
+    /// Tile of a product, as a line of `measured_tiles.txt`.
+    pub tile: String,
+}
+
+impl Lowered {
+    fn new(name: impl Into<String>, launches: Vec<Launch>) -> Self {
+        Lowered { launches, name: name.into(), flops: 0, tile: String::new() }
+    }
+}
+
+/// What lowering a node looks at.
+struct Site<'p> {
+    plan: &'p Plan,
+    memory: &'p Memory,
+    /// Position of the node in its graph.
+    index: usize,
+    node: &'p Node,
+}
+
+impl Site<'_> {
+    fn operand(&self, tensor: Tensor) -> Result<Operand, CudaError> {
+        self.memory.operand(self.plan, tensor)
+    }
+    fn input(&self, argument: usize) -> Result<Operand, CudaError> {
+        self.operand(self.node.inputs[argument])
+    }
+    fn output(&self) -> Result<Operand, CudaError> {
+        self.operand(self.node.outputs[0])
+    }
+    /// Rows of the first result that are to be computed.
+    fn rows(&self) -> Result<Rows, CudaError> {
+        self.memory.rows(self.plan, self.node.outputs[0])
+    }
+    fn input_shape(&self, argument: usize) -> &Shape {
+        self.plan.graph.shape(self.node.inputs[argument])
+    }
+    fn output_shape(&self) -> &Shape {
+        self.plan.graph.shape(self.node.outputs[0])
+    }
+    /// The value of a constant argument: weights to pack.
+    fn constant(&self, argument: usize) -> Option<&HostTensor> {
+        match self.plan.site(self.node.inputs[argument]).home {
+            Home::Constant(node) => match &self.plan.graph.nodes()[node].op {
+                Op::Constant(value) => Some(value),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+    /// Puts packed weights on the device.
+    fn keep(&self, bytes: &[u8]) -> Result<u64, CudaError> {
+        self.memory.keep(bytes)
+    }
+    /// Scratch buffers that [`scratch`] asked for, each as one row.
+    fn scratch(&self) -> Result<Vec<Operand>, CudaError> {
+        self.plan.scratch[self.index]
+            .iter()
+            .map(|&(dtype, n, offset)| {
+                let site = crate::compile::Site { home: Home::Arena(offset), offset: 0, pitch: n };
+                self.memory.operand_at(self.plan, site, Storage::of(dtype), 1, n)
+            })
+            .collect()
+    }
+}
+
+/// Scratch buffers that the CUDA form of a node needs, custom ops aside.
+pub(crate) fn scratch(graph: &Graph, storage: &[Storage], node: usize) -> Vec<(DType, usize)> {
+    attention::scratch(graph, storage, node).unwrap_or_else(|| networks::scratch(graph, storage, node))
+}
+
+/// Binds a step.
+pub(super) fn lower(plan: &Plan, memory: &Memory, step: &Step) -> Result<Lowered, CudaError> {
+    match step {
+        Step::Copy { from, to } => arrange::deliver(plan, memory, *from, *to),
+        Step::Chain { .. } => unreachable!("plans for CUDA have no chains"),
+        Step::Node { index, copy_parts } => {
+            let node = &plan.graph.nodes()[*index];
+            lower_node(&Site { plan, memory, index: *index, node }, copy_parts)
+        }
+    }
+}
+
+fn lower_node(site: &Site<'_>, copy_parts: &[usize]) -> Result<Lowered, CudaError> {
+    match &site.node.op {
+        Op::Conv2d { .. } => networks::conv2d(site),
+        Op::Linear { .. } => networks::linear(site),
+        Op::ConvTranspose2d { .. } => networks::conv_transpose2d(site),
+        Op::MatMul { transpose_b } => networks::matmul(site, *transpose_b),
+        Op::MaxPool2d { kernel, stride, padding } => maps::max_pool2d(site, *kernel, *stride, *padding),
+        Op::UpsampleNearest2x => maps::upsample_nearest_2x(site),
+        Op::Pad { padding } => maps::pad(site, *padding),
+        Op::Unary(op) => rows::unary(site, *op),
+        Op::Binary(op) => rows::binary(site, *op),
+        Op::Reduce(op) => rows::reduce(site, *op),
+        Op::Softmax => rows::softmax(site),
+        Op::LayerNorm { .. } => rows::layer_norm(site),
+        Op::TopK { k } => rows::top_k(site, *k),
+        Op::Reshape => arrange::reshape(site),
+        Op::Slice { axis, start, .. } => arrange::slice(site, *axis, *start),
+        Op::Concat { axis } => arrange::concat(site, *axis, copy_parts),
+        Op::Gather => arrange::gather(site),
+        Op::Attention { .. } => attention::attention(site),
+        Op::WindowAttention { .. } => attention::window_attention(site),
+        Op::DeformableAttention { .. } => attention::deformable(site),
+        Op::ImageToTensor(transform) => image::image_to_tensor(site, transform),
+        Op::Custom(op) => custom::custom(site, op.as_ref()),
+        Op::Constant(_) | Op::BatchNorm { .. } | Op::LimitRows => {
+            unreachable!("{} takes no step: rewrites and placement see to it", site.node.op.name())
+        }
+    }
+}

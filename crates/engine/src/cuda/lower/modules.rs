@@ -1,0 +1,19 @@
+//! The engine's kernels: a module for each source file.
+
+use crate::cuda::launch::{Module, module};
+
+pub(super) static ATTENTION: Module = module!("attention");
+pub(super) static ATTENTION_F16: Module = module!("attention_f16");
+pub(super) static CONV_F16: Module = module!("conv_f16");
+pub(super) static CONV_F32: Module = module!("conv_f32");
+pub(super) static DEFORMABLE: Module = module!("deformable");
+pub(super) static DEPTHWISE: Module = module!("depthwise");
+pub(super) static ELEMENTWISE: Module = module!("elementwise");
+pub(super) static GATHER: Module = module!("gather");
+pub(super) static GEMM_F16: Module = module!("gemm_f16");
+pub(super) static GEMM_F32: Module = module!("gemm_f32");
+pub(super) static GEMM_REDUCE: Module = module!("gemm_reduce");
+pub(super) static IMAGE: Module = module!("image");
+pub(super) static MAPS: Module = module!("maps");
+pub(super) static ROWS: Module = module!("rows");
+pub(super) static TOP_K: Module = module!("top_k");

@@ -1,0 +1,248 @@
+//! Convolutions, linear layers, products.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::gemm::{self, Finish, Form, Product, Window};
+use super::modules::DEPTHWISE;
+use super::rows::in_units;
+use super::{Lowered, Site};
+use crate::compile::Storage;
+use crate::cuda::abi::{Operand, Rows};
+use crate::cuda::driver::CudaError;
+use crate::cuda::launch::Launch;
+use crate::graph::{Epilogue, Graph, Op, Padding};
+use crate::tensor::DType;
+
+/// Threads of a block of the kernels that walk over maps.
+pub(super) const MAP_THREADS: u32 = 128;
+
+pub(super) fn values<'s>(site: &'s Site<'_>, argument: usize) -> &'s [f32] {
+    site.constant(argument).and_then(|c| c.as_f32()).expect("weights are float constants")
+}
+
+/// Name of a layer with what its epilogue does.
+fn name(op: &str, epilogue: &Epilogue) -> String {
+    let activation = |op: crate::graph::UnaryOp| format!("+{}", Op::Unary(op).name());
+    let mut name = op.to_owned();
+    name.extend(epilogue.activation.map(activation));
+    name.extend(epilogue.affine.map(|_| "+affine".to_owned()));
+    name.extend(epilogue.residual.then(|| "+residual".to_owned()));
+    name.extend(epilogue.activation_after_residual.map(activation));
+    name
+}
+
+/// What a layer with weights does to its sums. The arguments are input, weight, bias if any, residual if any.
+fn finish(site: &Site<'_>, epilogue: &Epilogue, bias: bool) -> Result<Finish, CudaError> {
+    let residual = if epilogue.residual { Some(site.input(2 + usize::from(bias))?) } else { None };
+    Finish::new(site, epilogue, bias.then(|| values(site, 2)), residual)
+}
+
+fn window(x: &[usize], out: &[usize], kernel: [usize; 2], stride: [usize; 2], padding: Padding) -> Window {
+    let small = |n: usize| n as u32;
+    Window {
+        in_h: small(x[1]),
+        in_w: small(x[2]),
+        out_h: small(out[1]),
+        out_w: small(out[2]),
+        kernel_h: small(kernel[0]),
+        kernel_w: small(kernel[1]),
+        stride_h: small(stride[0]),
+        stride_w: small(stride[1]),
+        pad_top: small(padding.top),
+        pad_left: small(padding.left),
+        channels: small(x[3]),
+        channels_padded: small(x[3]),
+    }
+}
+
+/// The window of a kernel over the first argument's map.
+pub(super) fn window_of(site: &Site<'_>, kernel: [usize; 2], stride: [usize; 2], padding: Padding) -> Window {
+    window(site.input_shape(0).dims(), site.output_shape().dims(), kernel, stride, padding)
+}
+
+/// Whether a convolution is a linear layer of its pixels.
+fn is_pointwise(kernel: [usize; 2], stride: [usize; 2], padding: Padding) -> bool {
+    kernel == [1, 1] && stride == [1, 1] && padding == Padding::default()
+}
+
+/// Columns of one tap of a transposed convolution among the weights: none of the eight that a thread has is of another.
+fn tap_cols(c_out: usize) -> usize {
+    c_out.next_multiple_of(8)
+}
+
+/// Scratch for partial sums, where the product of a node has them.
+pub(super) fn scratch(graph: &Graph, storage: &[Storage], node: usize) -> Vec<(DType, usize)> {
+    let node = &graph.nodes()[node];
+    let half = |argument: usize| storage[node.inputs[argument].0 as usize] == Storage::F16;
+    let shape = |argument: usize| graph.shape(node.inputs[argument]);
+    let out = graph.shape(node.outputs[0]);
+    let needed = match &node.op {
+        Op::Conv2d { groups: 1, stride, padding, .. } => {
+            let kernel = [shape(1)[2], shape(1)[3]];
+            let form = if is_pointwise(kernel, *stride, *padding) { Form::Rows } else { Form::Windows };
+            let k = shape(1)[1] * kernel[0] * kernel[1];
+            gemm::partial_sums(half(0), form, [out.rows(), out.cols(), k])
+        }
+        Op::Linear { .. } => {
+            gemm::partial_sums(half(0), Form::Rows, [out.rows(), out.cols(), shape(0).cols()])
+        }
+        Op::ConvTranspose2d { .. } => {
+            let sizes = [shape(0).rows(), 4 * tap_cols(out.cols()), shape(0).cols()];
+            gemm::partial_sums(half(0), Form::Rows, sizes)
+        }
+        Op::MatMul { transpose_b } if out.rows() == out.dims()[out.rank() - 2] => {
+            let form = if *transpose_b { Form::Rows } else { Form::Columns };
+            gemm::partial_sums(half(0) && half(1), form, [out.rows(), out.cols(), shape(0).cols()])
+        }
+        _ => 0,
+    };
+    if needed == 0 { Vec::new() } else { vec![(DType::F32, needed)] }
+}
+
+/// The launches of a node's product, and the tile that was chosen.
+fn bind(site: &Site<'_>, product: Product) -> Result<(Vec<Launch>, String), CudaError> {
+    let tile = product.tile();
+    Ok((product.launches(site.scratch()?.first()), tile))
+}
+
+pub(super) fn conv2d(site: &Site<'_>) -> Result<Lowered, CudaError> {
+    let Op::Conv2d { stride, padding, groups, bias, epilogue } = site.node.op.clone() else {
+        unreachable!("dispatched on the op")
+    };
+    let weight_shape = site.input_shape(1).dims();
+    let &[c_out, c_group, kh, kw] = weight_shape else { unreachable!("checked by the builder") };
+    let (kernel, taps) = ([kh, kw], kh * kw);
+    let (x, out, rows) = (site.input(0)?, site.output()?, site.rows()?);
+    let finish = finish(site, &epilogue, bias)?;
+    let weight = values(site, 1);
+    let window = window_of(site, kernel, stride, padding);
+    let (launches, tile) = if groups == 1 && is_pointwise(kernel, stride, padding) {
+        let weights =
+            gemm::keep_weights(site, gemm::is_half(&x), [c_out, c_group], |o, c| weight[o * c_group + c])?;
+        bind(site, Product::linear(x, weights, out, finish, rows))?
+    } else if groups == 1 {
+        let channels = gemm::padded_channels(&x);
+        let each = channels as usize;
+        let weights = gemm::keep_weights(site, gemm::is_half(&x), [c_out, taps * each], |o, col| {
+            let (tap, c) = (col / each, col % each);
+            if c < c_group { weight[(o * c_group + c) * taps + tap] } else { 0.0 }
+        })?;
+        let window = Window { channels_padded: channels, ..window };
+        let product = Product::linear(x, weights, out, finish, rows);
+        bind(site, Product { form: Form::Windows, window, ..product })?
+    } else {
+        (vec![grouped(site, x, out, finish, rows, window, groups)?], String::new())
+    };
+    let flops = 2 * (site.output_shape().numel() * c_group * taps) as u64;
+    let name = name(&format!("{}_{kh}x{kw}", site.node.op.name()), &epilogue);
+    Ok(Lowered { launches, name, flops, tile })
+}
+
+/// The params of `depthwise.cu`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct DepthwiseParams {
+    x: Operand,
+    out: Operand,
+    finish: Finish,
+    weights: u64,
+    rows: Rows,
+    window: Window,
+    width: u32,
+    groups: u32,
+}
+
+/// Output pixels of a line that a thread computes.
+const DEPTHWISE_PIXELS: u32 = 2;
+
+fn grouped(
+    site: &Site<'_>,
+    x: Operand,
+    out: Operand,
+    finish: Finish,
+    rows: Rows,
+    window: Window,
+    groups: usize,
+) -> Result<Launch, CudaError> {
+    let weight = values(site, 1);
+    let depthwise = x.cols == out.cols && groups == out.cols as usize;
+    let taps = (window.kernel_h * window.kernel_w) as usize;
+    let weights = if depthwise {
+        let by_tap: Vec<f32> =
+            (0..taps).flat_map(|tap| (0..groups).map(move |c| weight[c * taps + tap])).collect();
+        site.keep(bytemuck::cast_slice(&by_tap))?
+    } else {
+        site.keep(bytemuck::cast_slice(weight))?
+    };
+    let width = finish.width(&out).min(Finish::NONE.width(&x));
+    let params = DepthwiseParams { x, out, finish, weights, rows, window, width, groups: groups as u32 };
+    let (kernel, threads) = if depthwise {
+        let lines = out.rows / window.out_w;
+        let pixels = lines * window.out_w.div_ceil(DEPTHWISE_PIXELS);
+        ("depthwise", pixels * out.cols.div_ceil(8))
+    } else {
+        ("conv_grouped", out.rows * out.cols)
+    };
+    Ok(Launch::new(&DEPTHWISE, kernel, &params).grid([threads.div_ceil(MAP_THREADS), 1, 1]).block([
+        MAP_THREADS,
+        1,
+        1,
+    ]))
+}
+
+pub(super) fn linear(site: &Site<'_>) -> Result<Lowered, CudaError> {
+    let Op::Linear { bias, epilogue } = site.node.op.clone() else { unreachable!("dispatched on the op") };
+    let (x, out, rows) = (site.input(0)?, site.output()?, site.rows()?);
+    let finish = finish(site, &epilogue, bias)?;
+    let &[n, k] = site.input_shape(1).dims() else { unreachable!("checked by the builder") };
+    let weight = values(site, 1);
+    let weights = gemm::keep_weights(site, gemm::is_half(&x), [n, k], |row, col| weight[row * k + col])?;
+    let (launches, tile) = bind(site, Product::linear(x, weights, out, finish, rows))?;
+    let flops = 2 * (site.output_shape().numel() * k) as u64;
+    Ok(Lowered { launches, name: name("linear", &epilogue), flops, tile })
+}
+
+pub(super) fn conv_transpose2d(site: &Site<'_>) -> Result<Lowered, CudaError> {
+    let Op::ConvTranspose2d { bias, epilogue } = site.node.op.clone() else {
+        unreachable!("dispatched on the op")
+    };
+    let (x, out) = (site.input(0)?, site.output()?);
+    let finish = finish(site, &epilogue, bias)?;
+    let (c_in, c_out) = (x.cols as usize, out.cols as usize);
+    let each = tap_cols(c_out);
+    let weight = values(site, 1);
+    let weights = gemm::keep_weights(site, gemm::is_half(&x), [4 * each, c_in], |row, col| {
+        let (tap, o) = (row / each, row % each);
+        if o < c_out { weight[(col * c_out + o) * 4 + tap] } else { 0.0 }
+    })?;
+    // Rows of the product are pixels of the input.
+    let rows = in_units(site.rows()?, x.rows as usize);
+    let window = window_of(site, [2, 2], [2, 2], Padding::default());
+    let product = Product::linear(x, weights, out, finish, rows);
+    let (launches, tile) = bind(site, Product { window, tap_cols: each as u32, ..product })?;
+    let flops = 2 * (site.output_shape().numel() * c_in) as u64;
+    Ok(Lowered { launches, name: name("conv_transpose2d", &epilogue), flops, tile })
+}
+
+pub(super) fn matmul(site: &Site<'_>, transpose_b: bool) -> Result<Lowered, CudaError> {
+    let (a, b, out) = (site.input(0)?, site.input(1)?, site.output()?);
+    let a_dims = site.input_shape(0).dims();
+    let (m, n, k) = (a_dims[a_dims.len() - 2] as u32, out.cols, a.cols);
+    let product = Product {
+        form: if transpose_b { Form::Rows } else { Form::Columns },
+        a,
+        b,
+        out,
+        finish: Finish::NONE,
+        rows: site.rows()?,
+        entries: out.rows.checked_div(m).unwrap_or(0).max(1),
+        m,
+        n,
+        k,
+        tap_cols: 0,
+        window: Window::default(),
+    };
+    let (launches, tile) = bind(site, product)?;
+    let flops = 2 * (site.output_shape().numel() as u64) * u64::from(k);
+    Ok(Lowered { launches, name: "matmul".into(), flops, tile })
+}
