@@ -32,6 +32,7 @@ if ((${#fixtures[@]})); then
     part parity_f32 60 "$ultramotion" parity "${fixtures[@]}" --device cuda --precision f32
     part parity_f16 60 "$ultramotion" parity "${fixtures[@]}" --device cuda --precision f16
 fi
+part assignment 30 "$ultramotion" bench --model assignment_300x100 --device cuda --runs 2000 --json
 for precision in f16 f32; do
     for model in dfine_n dfine_s mobile_sam_encoder mobile_sam_decoder; do
         part "${model}_$precision" 40 "$ultramotion" bench --model "$model" --boxes 8 --device cuda \

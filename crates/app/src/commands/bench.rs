@@ -17,6 +17,8 @@ use ultramotion_models::parameters::Parameters;
 use ultramotion_models::zoo::{Detector, Segmenter};
 use ultramotion_pipeline::LatencyMs;
 use ultramotion_pipeline::kpi::Quantiles;
+use ultramotion_tracking::assignment::Solver;
+use ultramotion_tracking::ops::{Assign, assign};
 
 use crate::device::DeviceArgs;
 use crate::settings::{PipelineArgs, by_fault};
@@ -33,7 +35,7 @@ pub(crate) struct Args {
     device: DeviceArgs,
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// One network alone: dfine_n, _s, _m, _l, _x, mobile_sam_encoder or mobile_sam_decoder
+    /// One part alone: dfine_n, _s, _m, _l, _x, mobile_sam_encoder, mobile_sam_decoder, or assignment_300x100 (exact, any size)
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// Side of the network's input in pixels [default: 640 for D-FINE, 1024 for MobileSAM]
@@ -54,6 +56,8 @@ pub(crate) struct Args {
 }
 
 const WARM_UP: usize = 5;
+/// Most rows or columns of an assignment.
+const MOST_ASSIGNED: usize = 1000;
 
 /// One line of the report.
 #[derive(Debug, Serialize)]
@@ -155,7 +159,7 @@ fn network(args: &Args, model: &str) -> Result<()> {
     let device = args.open_device()?;
     let mut parameters;
     let mut g = Graph::new(model);
-    let (side, inputs, boxes) = match model {
+    let (input, inputs, boxes) = match model {
         "mobile_sam_encoder" | "mobile_sam_decoder" => {
             let mut segmenter = Segmenter::open("mobile_sam").map_err(by_fault)?;
             if let Some(side) = args.input {
@@ -168,7 +172,7 @@ fn network(args: &Args, model: &str) -> Result<()> {
                 let image = g.input("image", DType::F32, [1, side, side, 3])?;
                 let embedding = mobile_sam::build_encoder(&mut g, image, &mut parameters, &config)?;
                 g.output("embedding", embedding)?;
-                (side, vec![noise([1, side, side, 3])], None)
+                ([side, side], vec![noise([1, side, side, 3])], None)
             } else {
                 if !(1..=ultramotion_pipeline::MOST_OBJECTS).contains(&args.boxes) {
                     let most = ultramotion_pipeline::MOST_OBJECTS;
@@ -185,7 +189,7 @@ fn network(args: &Args, model: &str) -> Result<()> {
                 let corner = |i: usize| side as f32 * [0.1, 0.2, 0.5, 0.6][i % 4];
                 let boxes: Vec<f32> = (0..4 * args.boxes).map(corner).collect();
                 let boxes = HostTensor::f32([args.boxes, 4], boxes);
-                (side, vec![noise([1, cells, cells, EMBED_DIM]), boxes], Some(args.boxes))
+                ([side, side], vec![noise([1, cells, cells, EMBED_DIM]), boxes], Some(args.boxes))
             }
         }
         name if name.starts_with("dfine_") => {
@@ -199,13 +203,19 @@ fn network(args: &Args, model: &str) -> Result<()> {
             let found = dfine::build(&mut g, image, &mut parameters, detector.config())?;
             g.output("pred_logits", found.pred_logits)?;
             g.output("pred_boxes", found.pred_boxes)?;
-            (h, vec![noise([1, h, w, 3])], None)
+            ([h, w], vec![noise([1, h, w, 3])], None)
         }
-        other => {
-            return Err(usage(format!(
-                "--model '{other}' is not known; dfine_n, dfine_s, dfine_m, dfine_l, dfine_x, mobile_sam_encoder and mobile_sam_decoder are"
-            )));
-        }
+        other => match assignment_size(other) {
+            Some([rows, columns]) => {
+                let input = assignment(&mut g, rows, columns)?;
+                ([rows, columns], vec![input], None)
+            }
+            None => {
+                return Err(usage(format!(
+                    "--model '{other}' is not known; dfine_n, dfine_s, dfine_m, dfine_l, dfine_x, mobile_sam_encoder, mobile_sam_decoder and assignment_300x100 are"
+                )));
+            }
+        },
     };
     let options = CompileOptions { profile: args.plan, ..CompileOptions::default() };
     let mut program = Program::compile(g, &device, &options)?;
@@ -231,11 +241,29 @@ fn network(args: &Args, model: &str) -> Result<()> {
     }
     let kernels = program.kernel_times();
     let flops = kernels.iter().map(|k| k.flops).sum();
-    let measurement =
-        Measurement { boxes, ..Measurement::new(model, [side, side], &device, &times_ms, flops) };
+    let measurement = Measurement { boxes, ..Measurement::new(model, input, &device, &times_ms, flops) };
     measurement.print(args.json)?;
     print_plan(args, &kernels);
     Ok(())
+}
+
+/// Rows and columns of `assignment_300x100`.
+fn assignment_size(model: &str) -> Option<[usize; 2]> {
+    let (rows, columns) = model.strip_prefix("assignment_")?.split_once('x')?;
+    let size = [rows.parse().ok()?, columns.parse().ok()?];
+    size.iter().all(|n| (1..=MOST_ASSIGNED).contains(n)).then_some(size)
+}
+
+/// Costs of detections and tracks, all of them valid → pairs.
+fn assignment(g: &mut Graph, rows: usize, columns: usize) -> Result<HostTensor> {
+    let cost = g.input("cost", DType::F32, [rows, columns])?;
+    let [row_count, column_count] = [rows, columns].map(|n| g.constant(HostTensor::i32([1], [n as i32])));
+    let exact = Assign { solver: Solver::Exact, unmatched_cost: f64::INFINITY };
+    let pairs = assign(g, exact, cost, row_count, column_count)?;
+    g.output("col_of_row", pairs.col_of_row)?;
+    g.output("matched", pairs.matched)?;
+    let costs = noise([1, 1, rows, columns]);
+    Ok(HostTensor::f32([rows, columns], costs.as_f32().unwrap_or_default()))
 }
 
 /// Values without structure, the same each time.

@@ -75,10 +75,20 @@ fn bench_of_one_network() {
 }
 
 #[test]
+fn bench_times_an_assignment_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["bench", "--model", "assignment_30x10", "--runs", "2", "--device", "cpu", "--json"];
+    let [line] = &json_lines(&start(folder.path(), &arguments))[..] else { panic!("one line") };
+    assert_measurement(line);
+    assert_eq!(line["input"], serde_json::json!([30, 10]));
+}
+
+#[test]
 fn bench_refuses_what_it_cannot_measure() {
     let folder = tempfile::tempdir().unwrap();
     for more in [
         &["--model", "resnet"][..],
+        &["--model", "assignment_0x5"],
         &["--model", "dfine_n", "--input", "100"],
         &["--model", "mobile_sam_encoder", "--input", "100"],
         &["--model", "mobile_sam_decoder", "--boxes", "0"],
