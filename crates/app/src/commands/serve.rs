@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use ultramotion_engine::Device;
 use ultramotion_gateway::config::{ConfigError, EXAMPLE};
 use ultramotion_gateway::receive::LinkError;
 use ultramotion_gateway::service::{BuildPipeline, Gateway, GatewayError, Perceive};
@@ -85,16 +86,24 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let interrupt = Interrupt::listen();
     // What is wrong with models and device is said before anybody connects.
     let mut first = Some(settings.build(args.device.open()?)?);
-    let (again, mut device) = (settings.clone(), args.device);
-    let mut computes_on = "";
+    let (again, wished) = (settings.clone(), args.device);
+    let (mut computes_on, mut instead) = ("", None);
     let build: BuildPipeline = Box::new(move || {
-        if device.device == "auto" && !matches!(computes_on, "" | "cpu") {
-            tracing::warn!("the pipeline died on {computes_on}: it computes on the CPU from now on");
-            device.device = "cpu".to_owned();
-        }
         let pipeline = match first.take() {
             Some(pipeline) => pipeline,
-            None => again.build(device.open()?)?,
+            None => {
+                // A GPU that was taken by itself, and on which a pipeline died, is not tried again.
+                if wished.device == "auto" && computes_on != "cpu" && instead.is_none() {
+                    let reason = format!("the pipeline died on {computes_on}");
+                    tracing::warn!("device auto: the CPU from now on, because {reason}");
+                    instead = Some(reason);
+                }
+                let device = match &instead {
+                    Some(reason) => Device::cpu(wished.threads).instead(reason.as_str()),
+                    None => wished.open()?,
+                };
+                again.build(device)?
+            }
         };
         computes_on = pipeline.device().name();
         Ok(Box::new(pipeline) as Box<dyn Perceive>)
