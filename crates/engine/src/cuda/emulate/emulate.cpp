@@ -154,15 +154,15 @@ struct State {
     std::vector<Variable> variables;
     // Global memory, sorted by address.
     std::vector<Allocation> allocations;
-    std::string fault;
 };
 
 State state;
 std::mutex launching;
-thread_local std::string reported;
+// A host thread hears of its own launches only.
+thread_local std::string first_fault, reported;
 
 void note(const std::string& fault) {
-    if (state.fault.empty()) state.fault = fault;
+    if (first_fault.empty()) first_fault = fault;
 }
 
 uint8_t* new_stack() {
@@ -365,7 +365,10 @@ void check_allocations() {
             std::snprintf(text, sizeof text, "%s: a write outside an allocation of %zu bytes of global memory",
                           state.name ? state.name : "free", a.bytes);
             note(text);
-            return;
+            // Said once: the next launch may be another thread's.
+            std::memset(a.base, kPoison, kGuardBytes);
+            std::memset(a.base + kGuardBytes + a.bytes, kPoison, kGuardBytes);
+            break;
         }
     }
 }
@@ -582,9 +585,8 @@ extern "C" void emulate_free(void* memory) {
 }
 
 extern "C" const char* emulate_fault() {
-    const std::lock_guard<std::mutex> lock(emulate::launching);
-    if (state.fault.empty()) return nullptr;
-    emulate::reported.swap(state.fault);
-    state.fault.clear();
+    if (emulate::first_fault.empty()) return nullptr;
+    emulate::reported.swap(emulate::first_fault);
+    emulate::first_fault.clear();
     return emulate::reported.c_str();
 }

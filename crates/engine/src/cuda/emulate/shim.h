@@ -249,6 +249,7 @@ extern "C" {
 EMULATED void* emulate_allocate(uint64_t bytes);
 // Gives it back; a guard that was overwritten is a fault.
 EMULATED void emulate_free(void* memory);
-// The first fault since the last call, in a sentence, or null. The text lives until the calling thread's next call.
+// The first fault of the calling thread's launches since its last call, in a sentence, or null. The text lives until its
+// next call.
 EMULATED const char* emulate_fault();
 }

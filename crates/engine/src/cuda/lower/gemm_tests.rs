@@ -65,6 +65,9 @@ impl Matrix {
     }
 }
 
+/// Element (row, column) of the A that a product sees.
+type ElementOf = Box<dyn Fn(&Matrix, usize, usize) -> f64>;
+
 /// Runs launches and reads back `output`.
 fn run(driver: &Arc<dyn Driver>, launches: Vec<Launch>, output: &Allocation) -> Vec<u8> {
     let steps = vec![ScheduledStep { launches, branch: 0, waits: Vec::new() }];
@@ -86,7 +89,7 @@ fn check(
     let pipeline = Pipeline { half };
     let entries = if splits == 1 && form != Form::Windows { random.size(1, 3) } else { 1 };
     let (n, slice) = (random.size(1, 2 * tile.cols as usize), pipeline.slice() as usize);
-    let (a, m, k, window, at): (Matrix, usize, usize, Window, Box<dyn Fn(&Matrix, usize, usize) -> f64>);
+    let (a, m, k, window, at): (Matrix, usize, usize, Window, ElementOf);
     if form == Form::Windows {
         let (h, w, channels) = (random.size(3, 13), random.size(3, 13), random.size(1, slice));
         let (kernel, stride, pad) = (random.size(1, 3), random.size(1, 2), random.size(0, 2));
