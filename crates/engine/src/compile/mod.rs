@@ -62,6 +62,9 @@ pub fn optimise(mut graph: Graph) -> Graph {
     graph
 }
 
+/// Element types and lengths of the scratch buffers of a node, by its position.
+pub(crate) type ScratchOf = fn(&Graph, &[Storage], usize) -> Vec<(DType, usize)>;
+
 /// What a backend wants of its plan.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct PlanOptions {
@@ -72,7 +75,7 @@ pub(crate) struct PlanOptions {
     /// Features are stored in f16.
     pub f16: bool,
     /// Scratch buffers that the backend's form of a node needs, beyond those of custom ops.
-    pub scratch: Option<fn(&Graph, &[Storage], usize) -> Vec<(DType, usize)>>,
+    pub scratch: Option<ScratchOf>,
     /// Custom ops run in their CUDA form.
     pub cuda: bool,
 }

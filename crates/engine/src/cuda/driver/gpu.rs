@@ -481,9 +481,10 @@ impl Replay for GpuReplay {
         self.gpu.enter()?;
         let stream = self.gpu.stream;
         match &self.work {
-            // SAFETY: both handles are valid.
             Work::Captured(captured) => {
-                check("cuGraphLaunch", unsafe { result::graph::launch(captured.graph, stream) })?
+                // SAFETY: both handles are valid.
+                let launched = unsafe { result::graph::launch(captured.graph, stream) };
+                check("cuGraphLaunch", launched)?
             }
             Work::Profiled { kernels, events } => {
                 events[0].record(stream)?;
@@ -494,9 +495,10 @@ impl Replay for GpuReplay {
             }
         }
         if self.output.bytes > 0 {
-            // SAFETY: both are as long as the block; nobody reads the target before `wait`.
             let (target, source) = (self.output.bytes_mut(), self.schedule.output.0);
-            check("cuMemcpyDtoHAsync", unsafe { result::memcpy_dtoh_async(target, source, stream) })?;
+            // SAFETY: both are as long as the block; nobody reads the target before `wait`.
+            let copied = unsafe { result::memcpy_dtoh_async(target, source, stream) };
+            check("cuMemcpyDtoHAsync", copied)?;
         }
         self.done.record(stream)
     }
