@@ -55,6 +55,8 @@ pub struct KernelTime {
     pub bytes: u64,
     /// What the device is asked to start: kernels on a GPU, one step on a CPU.
     pub launches: usize,
+    /// On a GPU, for a product: its sizes, its tile and into how many parts its sums are split; else empty.
+    pub tile: String,
     /// Time in the last run; zero unless profiled.
     pub time: Duration,
 }

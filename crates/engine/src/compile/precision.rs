@@ -62,14 +62,12 @@ pub(super) fn cast_ports(graph: &mut Graph) -> Vec<usize> {
 /// Storage of every tensor. Tensors that share a buffer share its width.
 pub(super) fn choose(graph: &Graph, places: &Places) -> Vec<Storage> {
     let root = |t: Tensor| places.placement(graph, t).root.0 as usize;
+    // Inputs, states and constants come as they are, and so does every view of them.
     let mut wide = vec![true; graph.types.len()];
-    for node in &graph.nodes {
-        for &t in &node.outputs {
-            wide[root(t)] = matches!(node.op, Op::Constant(_));
+    for node in graph.nodes.iter().filter(|n| !matches!(n.op, Op::Constant(_))) {
+        for &t in node.outputs.iter().filter(|t| root(**t) == t.0 as usize) {
+            wide[t.0 as usize] = false;
         }
-    }
-    for port in graph.inputs.iter().map(|p| p.tensor).chain(graph.states.iter().map(|s| s.current)) {
-        wide[root(port)] = true;
     }
     for node in &graph.nodes {
         for (argument, &t) in node.inputs.iter().enumerate() {
@@ -124,14 +122,25 @@ mod tests {
         let features = g.conv2d(x, w, None, 1, Padding::same(1), 1).expect("fits");
         let logits = g.conv2d(features, w, None, 1, Padding::same(1), 1).expect("fits");
         let probabilities = g.softmax(logits).expect("fits");
+        let constant = g.constant(HostTensor::zeros(DType::F32, [4, 8]));
+        let part = g.slice(constant, 0, 0, 2).expect("fits");
+        let rows = g.reshape(x, [16, 8]).expect("fits");
+        let rows = g.slice(rows, 0, 0, 2).expect("fits");
+        let sum = g.add(rows, part).expect("fits");
         g.output("features", features).expect("named once");
+        g.output("sum", sum).expect("named once");
         g.output("probabilities", probabilities).expect("named once");
         let plan = Plan::new(optimise(g), PlanOptions { f16: true, ..PlanOptions::default() });
         let storage = |t: Tensor| plan.storage(t);
         assert_eq!(storage(x), Storage::F32, "as the host wrote it");
         assert_eq!(storage(features), Storage::F16);
         assert_eq!((storage(logits), storage(probabilities)), (Storage::F32, Storage::F32));
+        assert_eq!(
+            (storage(part), storage(sum)),
+            (Storage::F32, Storage::F16),
+            "part of what the host wrote"
+        );
         let copies = plan.steps.iter().filter(|s| matches!(s, crate::compile::Step::Copy { .. })).count();
-        assert_eq!(copies, 1, "narrow features are widened on their way out");
+        assert_eq!(copies, 2, "narrow features are widened on their way out");
     }
 }

@@ -94,6 +94,7 @@ impl CpuProgram {
                     flops: lowered.flops,
                     bytes: plan.traffic_bytes(step),
                     launches: 1,
+                    tile: String::new(),
                     time: Duration::ZERO,
                 };
                 let flops = lowered.flops;

@@ -16,10 +16,12 @@ mod lower;
 mod memory;
 mod program;
 mod testing;
+mod tune;
 
 pub use driver::{CudaError, build_for_host};
 pub use launch::{CudaCall, Launch, Module};
-pub use testing::device_for_tests;
+pub use testing::{device_for_tests, kernels_for_tests};
+pub use tune::tune;
 
 pub(crate) use driver::{Allocation, Driver, Emulated, Gpu, PlanOnly};
 pub(crate) use lower::scratch;

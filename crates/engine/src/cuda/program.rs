@@ -60,6 +60,7 @@ impl CudaProgram {
                 flops: lowered.flops,
                 bytes: plan.traffic_bytes(step),
                 launches: lowered.launches.len(),
+                tile: lowered.tile,
                 time: Duration::ZERO,
             });
             steps.push(ScheduledStep {

@@ -1,7 +1,7 @@
 //! The device that tests of CUDA forms run on.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use super::build_for_host;
 use crate::device::{Device, Precision};
@@ -11,7 +11,6 @@ use crate::device::{Device, Precision};
 ///
 /// # Panics
 /// If there is no such GPU, or kernels do not compile: this is a tool for tests.
-#[allow(clippy::print_stdout)]
 pub fn device_for_tests(more: &[PathBuf], precision: Precision) -> Option<Device> {
     if let Ok(ordinal) = std::env::var("ULTRAMOTION_GPU") {
         let ordinal = ordinal.parse().expect("ULTRAMOTION_GPU is a number");
@@ -19,6 +18,18 @@ pub fn device_for_tests(more: &[PathBuf], precision: Precision) -> Option<Device
             Device::cuda(ordinal, precision).unwrap_or_else(|e| panic!("ULTRAMOTION_GPU={ordinal}: {e}")),
         );
     }
+    let seed = std::env::var("ULTRAMOTION_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
+    let kernels = kernels_for_tests(more)?;
+    Some(Device::emulated_cuda(&kernels, precision, seed).unwrap_or_else(|e| panic!("{e}")))
+}
+
+/// The engine's kernels and those in the folders of `more`, built for this machine's processor. `None`, and a message,
+/// where there is no C++ compiler.
+///
+/// # Panics
+/// If kernels do not compile.
+#[allow(clippy::print_stdout)]
+pub fn kernels_for_tests(more: &[PathBuf]) -> Option<PathBuf> {
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
     if std::process::Command::new(&compiler).arg("--version").output().is_err() {
         println!("skipped: no C++ compiler '{compiler}' to build the kernels for this machine");
@@ -28,9 +39,6 @@ pub fn device_for_tests(more: &[PathBuf], precision: Precision) -> Option<Device
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), PathBuf::from);
     // One build at a time: the tests of a program that want it would all start the compiler.
     static BUILD: Mutex<()> = Mutex::new(());
-    let building = BUILD.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let kernels = build_for_host(more, &target.join("tmp/kernels")).unwrap_or_else(|e| panic!("{e}"));
-    drop(building);
-    let seed = std::env::var("ULTRAMOTION_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
-    Some(Device::emulated_cuda(&kernels, precision, seed).unwrap_or_else(|e| panic!("{e}")))
+    let _building = BUILD.lock().unwrap_or_else(PoisonError::into_inner);
+    Some(build_for_host(more, &target.join("tmp/kernels")).unwrap_or_else(|e| panic!("{e}")))
 }

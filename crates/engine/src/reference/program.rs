@@ -83,6 +83,7 @@ impl Executable for InterpretedProgram {
                 flops: 0,
                 bytes: 0,
                 launches: 1,
+                tile: String::new(),
                 time: Duration::ZERO,
             })
             .collect()

@@ -7,6 +7,7 @@ mod cuda;
 mod flaws;
 mod graphs;
 mod judge;
+mod tuning;
 
 use ultramotion_engine::{Device, Precision};
 

@@ -1,4 +1,4 @@
-//! Matrix products: which tile, how K is split, what the kernels of `gemm.cuh` are told.
+//! Matrix products: what the kernels of `gemm.cuh` are told.
 //!
 //! In: operands and a layer's epilogue. Out: one launch, or two where K is split over blocks. A layer whose input is
 //! stored in f16 has its weights packed in f16 and runs on tensor cores; one that reads f32 is all f32.
@@ -8,16 +8,12 @@ use half::f16;
 
 use super::Site;
 use super::modules::{CONV_F16, CONV_F32, GEMM_F16, GEMM_F32, GEMM_REDUCE};
+pub(super) use super::tiles::Form;
+use super::tiles::{Choice, Pipeline, Sizes};
 use crate::cuda::abi::{Operand, Rows, element};
 use crate::cuda::driver::CudaError;
 use crate::cuda::launch::{Launch, Module};
 use crate::graph::{Epilogue, UnaryOp};
-
-/// Blocks that keep a large GPU busy: one for each multiprocessor of an H100.
-const BUSY_BLOCKS: u32 = 132;
-/// Most parts that K is split into, and least slices of a part.
-const MOST_SPLITS: u32 = 16;
-const LEAST_SLICES: u32 = 6;
 
 /// The twin of `Epilogue` in `epilogue.cuh`.
 #[repr(C)]
@@ -124,120 +120,11 @@ struct GemmParams {
     window: Window,
 }
 
-/// A variant of the kernels: a block computes `rows` x `cols` of the result.
-#[derive(Debug)]
-struct Tile {
-    rows: u32,
-    cols: u32,
-    threads: u32,
-    /// Kernel for A as matrix rows and as windows, both with B as `[N, K]`, and for matrix rows with B as `[K, N]`.
-    kernels: [Option<&'static str>; 3],
-}
-
-/// What A and B are; positions in [`Tile::kernels`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
-    /// Rows of a matrix, with rows of another.
-    Rows = 0,
-    /// Windows of a map, with rows of a matrix.
-    Windows = 1,
-    /// Rows of a matrix, with columns of another.
-    Columns = 2,
-}
-
-/// Largest first.
-static F16_TILES: [Tile; 5] = [
-    tile([128, 128], 256, [Some("gemm_f16_128x128"), Some("conv_f16_128x128"), None]),
-    tile([128, 64], 128, [Some("gemm_f16_128x64"), Some("conv_f16_128x64"), Some("matmul_f16_128x64")]),
-    tile([64, 64], 128, [Some("gemm_f16_64x64"), Some("conv_f16_64x64"), None]),
-    tile([128, 32], 128, [Some("gemm_f16_128x32"), Some("conv_f16_128x32"), None]),
-    tile([32, 64], 128, [Some("gemm_f16_32x64"), Some("conv_f16_32x64"), Some("matmul_f16_32x64")]),
-];
-static F32_TILES: [Tile; 3] = [
-    tile([128, 64], 256, [Some("gemm_f32_128x64"), Some("conv_f32_128x64"), None]),
-    tile([64, 64], 256, [Some("gemm_f32_64x64"), Some("conv_f32_64x64"), Some("matmul_f32_64x64")]),
-    tile([32, 32], 128, [Some("gemm_f32_32x32"), Some("conv_f32_32x32"), Some("matmul_f32_32x32")]),
-];
-
-const fn tile([rows, cols]: [u32; 2], threads: u32, kernels: [Option<&'static str>; 3]) -> Tile {
-    Tile { rows, cols, threads, kernels }
-}
-
-impl Tile {
-    fn blocks(&self, m: u32, n: u32) -> u32 {
-        m.div_ceil(self.rows) * n.div_ceil(self.cols)
-    }
-}
-
-/// What the element type decides: f16 slices of K are 32 long and four are under way, f32 ones 16 and three.
-#[derive(Debug, Clone, Copy)]
-struct Pipeline {
-    half: bool,
-}
-
-impl Pipeline {
-    fn slice(self) -> u32 {
-        if self.half { 32 } else { 16 }
-    }
-    /// Elements of 16 bytes.
-    fn chunk(self) -> u32 {
-        if self.half { 8 } else { 4 }
-    }
-    fn tiles(self) -> &'static [Tile] {
-        if self.half { &F16_TILES } else { &F32_TILES }
-    }
-    /// Shared memory of a block: the slices that are under way, a chunk between rows.
-    fn shared_bytes(self, tile: &Tile, form: Form) -> u32 {
-        let (chunk, slice) = (self.chunk(), self.slice());
-        let b = if form == Form::Columns { slice * (tile.cols + chunk) } else { tile.cols * (slice + chunk) };
-        let (stages, size) = if self.half { (4, 2) } else { (3, 4) };
-        stages * size * (tile.rows * (slice + chunk) + b)
-    }
-    /// How many elements of `o` a copy may take at once: 16 bytes, 4 bytes, or 0 for one by one with conversion.
-    fn width(self, o: &Operand) -> u32 {
-        let narrow = o.element == element::F16;
-        if narrow != self.half || (!narrow && o.element != element::F32) {
-            return 0;
-        }
-        let piece = self.chunk() / 4;
-        let fits = |elements: u32| {
-            o.data.is_multiple_of(u64::from(elements * o.element_bytes()))
-                && (o.pitch.is_multiple_of(elements) || o.rows <= 1)
-        };
-        [self.chunk(), piece].into_iter().find(|&w| fits(w)).unwrap_or(0)
-    }
-}
-
-/// The largest tile of which there are enough blocks to keep a GPU busy and that is not mostly beyond the last column;
-/// if there is none, the smallest, of which there are most.
-fn choose_tile(pipeline: Pipeline, form: Form, entries: u32, m: u32, n: u32) -> &'static Tile {
-    let usable = || {
-        let tiles = pipeline.tiles().iter().filter(move |t| t.kernels[form as usize].is_some());
-        tiles.filter(move |t| t.cols <= 32 || n > t.cols / 2 || form == Form::Columns)
-    };
-    let busy = usable().find(|t| t.blocks(m, n) * entries >= BUSY_BLOCKS);
-    let smallest = || pipeline.tiles().iter().rfind(|t| t.kernels[form as usize].is_some());
-    busy.or_else(smallest).expect("every form has a tile")
-}
-
-/// Into how many parts K is split, so that there are enough blocks and each has something to do.
-fn choose_splits(pipeline: Pipeline, tile: &Tile, entries: u32, m: u32, n: u32, k: u32) -> u32 {
-    if entries > 1 {
-        return 1;
-    }
-    let wanted = BUSY_BLOCKS / tile.blocks(m, n).max(1);
-    wanted.min(k.div_ceil(pipeline.slice()) / LEAST_SLICES).clamp(1, MOST_SPLITS)
-}
-
 /// Elements of f32 scratch that a product needs for partial sums; 0 where K is not split. `half`: A is stored in f16.
-/// `k` may be smaller than what the kernel will be told, which counts padding.
+/// K counts no padding.
 pub(super) fn partial_sums(half: bool, form: Form, [m, n, k]: [usize; 3]) -> usize {
-    let (pipeline, [m, n, k]) = (Pipeline { half }, [m, n, k].map(|v| v as u32));
-    let tile = choose_tile(pipeline, form, 1, m, n);
-    match choose_splits(pipeline, tile, 1, m, n, k) {
-        1 => 0,
-        splits => splits as usize * m as usize * n.next_multiple_of(8) as usize,
-    }
+    let [m, n, k] = [m, n, k].map(|v| v as u32);
+    Sizes { pipeline: Pipeline { half }, form, entries: 1, m, n, k }.partial_sums()
 }
 
 /// Weights `[n, k]` on the device, as rows whose length is a whole number of chunks, in the type of what they multiply.
@@ -306,26 +193,34 @@ impl Product {
         Product { form, a, b: weights, out, finish, rows, entries: 1, m, n, k, tap_cols: 0, window }
     }
 
-    fn pipeline(&self) -> Pipeline {
+    fn sizes(&self) -> Sizes {
+        let Product { form, entries, m, n, k, window, .. } = *self;
         // Products of two types convert the narrow one.
-        Pipeline { half: is_half(&self.a) && is_half(&self.b) }
+        let pipeline = Pipeline { half: is_half(&self.a) && is_half(&self.b) };
+        let taps = window.kernel_h * window.kernel_w;
+        let k = if form == Form::Windows { taps * window.channels } else { k };
+        Sizes { pipeline, form, entries, m, n, k }
+    }
+
+    /// What is chosen for it, as a line of the file of measured choices.
+    pub(super) fn tile(&self) -> String {
+        self.sizes().line(self.sizes().choose())
     }
 
     /// The launches. `scratch` has what [`partial_sums`] asked for; without it K is not split.
     pub(super) fn launches(self, scratch: Option<&Operand>) -> Vec<Launch> {
-        let Product { form, entries, m, n, k, .. } = self;
-        if m == 0 || n == 0 {
+        if self.m == 0 || self.n == 0 {
             return Vec::new();
         }
-        let tile = choose_tile(self.pipeline(), form, entries, m, n);
-        let room = scratch.map_or(1, |s| s.cols / (m * n.next_multiple_of(8)));
-        let splits = choose_splits(self.pipeline(), tile, entries, m, n, k).min(room).max(1);
-        self.bind(tile, splits, scratch.map_or(0, |s| s.data))
+        let choice = self.sizes().choose();
+        let room = scratch.map_or(1, |s| s.cols / (self.m * self.n.next_multiple_of(8)));
+        let splits = choice.splits.min(room).max(1);
+        self.bind(Choice { splits, ..choice }, scratch.map_or(0, |s| s.data))
     }
 
-    /// The launches with a given tile and K in at most `splits` parts, whose sums go to `partial`.
-    fn bind(self, tile: &Tile, splits: u32, partial: u64) -> Vec<Launch> {
-        let pipeline = self.pipeline();
+    /// The launches for a choice, of which K may get fewer parts. Partial sums go to `partial`.
+    fn bind(self, Choice { tile, splits }: Choice, partial: u64) -> Vec<Launch> {
+        let pipeline = self.sizes().pipeline;
         let Product { form, a, b, out, finish, rows, entries, m, n, k, tap_cols, window } = self;
         let slices = k.div_ceil(pipeline.slice()).max(1);
         let slices_per_split = slices.div_ceil(splits);
@@ -356,7 +251,7 @@ impl Product {
             (_, true) => &GEMM_F16,
             (_, false) => &GEMM_F32,
         };
-        let kernel = tile.kernels[form as usize].expect("the choice looked for one");
+        let kernel = tile.kernel(form).expect("choices are of tiles that have one");
         let mut launches = vec![
             Launch::new(module, kernel, &params)
                 .grid([m.div_ceil(tile.rows), n.div_ceil(tile.cols), entries.max(splits)])

@@ -1,10 +1,9 @@
 //! Every tile, split and not, against sums in float64: most networks' layers are too large for the op suite.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::*;
-use crate::cuda::driver::{Allocation, Driver, Emulated, Schedule, ScheduledStep, build_for_host};
+use crate::cuda::driver::{Allocation, Driver, Emulated, Schedule, ScheduledStep};
 
 /// SplitMix64 (Steele, Lea & Flood 2014).
 struct Random(u64);
@@ -66,16 +65,6 @@ impl Matrix {
     }
 }
 
-fn library() -> Option<PathBuf> {
-    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
-    if std::process::Command::new(&compiler).arg("--version").output().is_err() {
-        return None;
-    }
-    let program = std::env::current_exe().expect("a running test has a path");
-    let out = program.with_file_name("kernels");
-    Some(build_for_host(&[], &out).unwrap_or_else(|e| panic!("{e}")))
-}
-
 /// Runs launches and reads back `output`.
 fn run(driver: &Arc<dyn Driver>, launches: Vec<Launch>, output: &Allocation) -> Vec<u8> {
     let steps = vec![ScheduledStep { launches, branch: 0, waits: Vec::new() }];
@@ -87,7 +76,13 @@ fn run(driver: &Arc<dyn Driver>, launches: Vec<Launch>, output: &Allocation) -> 
 }
 
 /// One product with a tile, whose A is a map for [`Form::Windows`].
-fn check(driver: &Arc<dyn Driver>, random: &mut Random, half: bool, form: Form, tile: &Tile, splits: u32) {
+fn check(
+    driver: &Arc<dyn Driver>,
+    random: &mut Random,
+    half: bool,
+    form: Form,
+    Choice { tile, splits }: Choice,
+) {
     let pipeline = Pipeline { half };
     let entries = if splits == 1 && form != Form::Windows { random.size(1, 3) } else { 1 };
     let (n, slice) = (random.size(1, 2 * tile.cols as usize), pipeline.slice() as usize);
@@ -150,7 +145,7 @@ fn check(driver: &Arc<dyn Driver>, random: &mut Random, half: bool, form: Form, 
         tap_cols: 0,
         window,
     };
-    let bytes = run(driver, product.bind(tile, splits, partial.address), &out.memory);
+    let bytes = run(driver, product.bind(Choice { tile, splits }, partial.address), &out.memory);
     let size = if half { 2 } else { 4 };
     let (mut error, mut norm) = (0.0, 0.0);
     for row in 0..entries * m {
@@ -178,10 +173,7 @@ fn check(driver: &Arc<dyn Driver>, random: &mut Random, half: bool, form: Form, 
 #[test]
 #[allow(clippy::print_stdout)] // the seed, which the test runner shows when a case fails
 fn every_tile_computes_the_same() {
-    let Some(library) = library() else {
-        println!("skipped: no C++ compiler to build the kernels for this machine");
-        return;
-    };
+    let Some(library) = crate::cuda::kernels_for_tests(&[]) else { return };
     let seed = std::env::var("ULTRAMOTION_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         now.map_or(1, |t| t.as_nanos() as u64 % 1_000_000_000)
@@ -194,26 +186,11 @@ fn every_tile_computes_the_same() {
         let pipeline = Pipeline { half };
         for tile in pipeline.tiles() {
             for form in [Form::Rows, Form::Windows, Form::Columns] {
-                if tile.kernels[form as usize].is_some() {
-                    check(&driver, &mut random, half, form, tile, 1);
-                    check(&driver, &mut random, half, form, tile, 3);
+                if tile.kernel(form).is_some() {
+                    check(&driver, &mut random, half, form, Choice { tile, splits: 1 });
+                    check(&driver, &mut random, half, form, Choice { tile, splits: 3 });
                 }
             }
         }
     }
-}
-
-#[test]
-fn tiles_fill_a_gpu_or_are_small() {
-    let half = Pipeline { half: true };
-    let choice = |m, n, k| {
-        let tile = choose_tile(half, Form::Windows, 1, m, n);
-        (tile.rows, tile.cols, choose_splits(half, tile, 1, m, n, k))
-    };
-    assert_eq!(choice(64 * 64 * 4, 320, 320), (128, 128, 1), "an image encoder's layer");
-    assert_eq!(choice(160 * 160, 32, 288), (128, 32, 1), "no tile is mostly beyond the last column");
-    assert_eq!(choice(20 * 20, 128, 1152), (32, 64, 5), "few pixels and many taps are split");
-    assert_eq!(choice(20 * 20, 128, 64), (32, 64, 1), "a part of K has something to do");
-    assert_eq!(partial_sums(true, Form::Windows, [400, 128, 1152]), 5 * 400 * 128);
-    assert_eq!(partial_sums(true, Form::Windows, [25600, 64, 576]), 0);
 }

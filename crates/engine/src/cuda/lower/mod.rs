@@ -10,7 +10,10 @@ mod maps;
 mod modules;
 mod networks;
 mod rows;
+mod tiles;
 mod walk;
+
+pub(super) use tiles::with_candidate;
 
 use super::abi::{Operand, Rows};
 use super::driver::CudaError;
@@ -27,11 +30,13 @@ pub(super) struct Lowered {
     pub name: String,
     /// Multiply-adds count two; elementwise work is not counted.
     pub flops: u64,
+    /// Tile of a product, as a line of `measured_tiles.txt`.
+    pub tile: String,
 }
 
 impl Lowered {
     fn new(name: impl Into<String>, launches: Vec<Launch>) -> Self {
-        Lowered { launches, name: name.into(), flops: 0 }
+        Lowered { launches, name: name.into(), flops: 0, tile: String::new() }
     }
 }
 

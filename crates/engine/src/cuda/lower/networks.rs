@@ -99,6 +99,12 @@ pub(super) fn scratch(graph: &Graph, storage: &[Storage], node: usize) -> Vec<(D
     if needed == 0 { Vec::new() } else { vec![(DType::F32, needed)] }
 }
 
+/// The launches of a node's product, and the tile that was chosen.
+fn bind(site: &Site<'_>, product: Product) -> Result<(Vec<Launch>, String), CudaError> {
+    let tile = product.tile();
+    Ok((product.launches(site.scratch()?.first()), tile))
+}
+
 pub(super) fn conv2d(site: &Site<'_>) -> Result<Lowered, CudaError> {
     let Op::Conv2d { stride, padding, groups, bias, epilogue } = site.node.op.clone() else {
         unreachable!("dispatched on the op")
@@ -110,10 +116,10 @@ pub(super) fn conv2d(site: &Site<'_>) -> Result<Lowered, CudaError> {
     let finish = finish(site, &epilogue, bias)?;
     let weight = values(site, 1);
     let window = window_of(site, kernel, stride, padding);
-    let launches = if groups == 1 && is_pointwise(kernel, stride, padding) {
+    let (launches, tile) = if groups == 1 && is_pointwise(kernel, stride, padding) {
         let weights =
             gemm::keep_weights(site, gemm::is_half(&x), [c_out, c_group], |o, c| weight[o * c_group + c])?;
-        Product::linear(x, weights, out, finish, rows).launches(site.scratch()?.first())
+        bind(site, Product::linear(x, weights, out, finish, rows))?
     } else if groups == 1 {
         let channels = gemm::padded_channels(&x);
         let each = channels as usize;
@@ -123,13 +129,13 @@ pub(super) fn conv2d(site: &Site<'_>) -> Result<Lowered, CudaError> {
         })?;
         let window = Window { channels_padded: channels, ..window };
         let product = Product::linear(x, weights, out, finish, rows);
-        Product { form: Form::Windows, window, ..product }.launches(site.scratch()?.first())
+        bind(site, Product { form: Form::Windows, window, ..product })?
     } else {
-        vec![grouped(site, x, out, finish, rows, window, groups)?]
+        (vec![grouped(site, x, out, finish, rows, window, groups)?], String::new())
     };
     let flops = 2 * (site.output_shape().numel() * c_group * taps) as u64;
     let name = name(&format!("{}_{kh}x{kw}", site.node.op.name()), &epilogue);
-    Ok(Lowered { flops, ..Lowered::new(name, launches) })
+    Ok(Lowered { launches, name, flops, tile })
 }
 
 /// The params of `depthwise.cu`.
@@ -191,9 +197,9 @@ pub(super) fn linear(site: &Site<'_>) -> Result<Lowered, CudaError> {
     let &[n, k] = site.input_shape(1).dims() else { unreachable!("checked by the builder") };
     let weight = values(site, 1);
     let weights = gemm::keep_weights(site, gemm::is_half(&x), [n, k], |row, col| weight[row * k + col])?;
-    let launches = Product::linear(x, weights, out, finish, rows).launches(site.scratch()?.first());
+    let (launches, tile) = bind(site, Product::linear(x, weights, out, finish, rows))?;
     let flops = 2 * (site.output_shape().numel() * k) as u64;
-    Ok(Lowered { flops, ..Lowered::new(name("linear", &epilogue), launches) })
+    Ok(Lowered { launches, name: name("linear", &epilogue), flops, tile })
 }
 
 pub(super) fn conv_transpose2d(site: &Site<'_>) -> Result<Lowered, CudaError> {
@@ -213,9 +219,9 @@ pub(super) fn conv_transpose2d(site: &Site<'_>) -> Result<Lowered, CudaError> {
     let rows = in_units(site.rows()?, x.rows as usize);
     let window = window_of(site, [2, 2], [2, 2], Padding::default());
     let product = Product::linear(x, weights, out, finish, rows);
-    let launches = Product { window, tap_cols: each as u32, ..product }.launches(site.scratch()?.first());
+    let (launches, tile) = bind(site, Product { window, tap_cols: each as u32, ..product })?;
     let flops = 2 * (site.output_shape().numel() * c_in) as u64;
-    Ok(Lowered { flops, ..Lowered::new(name("conv_transpose2d", &epilogue), launches) })
+    Ok(Lowered { launches, name: name("conv_transpose2d", &epilogue), flops, tile })
 }
 
 pub(super) fn matmul(site: &Site<'_>, transpose_b: bool) -> Result<Lowered, CudaError> {
@@ -236,7 +242,7 @@ pub(super) fn matmul(site: &Site<'_>, transpose_b: bool) -> Result<Lowered, Cuda
         tap_cols: 0,
         window: Window::default(),
     };
-    let launches = product.launches(site.scratch()?.first());
+    let (launches, tile) = bind(site, product)?;
     let flops = 2 * (site.output_shape().numel() as u64) * u64::from(k);
-    Ok(Lowered { flops, ..Lowered::new("matmul", launches) })
+    Ok(Lowered { launches, name: "matmul".into(), flops, tile })
 }
