@@ -11,6 +11,8 @@ pub(crate) enum Chain {
     Perceptron,
     /// 1x1, depthwise, 1x1 convolution: the inverted bottleneck of Sandler et al. 2018.
     Bottleneck,
+    /// Elementwise functions with slices and reshapes: an [`Expression`](super::Expression).
+    Elementwise,
 }
 
 /// Rows below which two layers in turn, each spread over all threads by columns, are faster.

@@ -22,6 +22,7 @@
 mod arena;
 mod branches;
 mod chain;
+mod expression;
 mod fold;
 mod fuse;
 mod place;
@@ -30,6 +31,7 @@ mod rewrite;
 
 pub(crate) use arena::ALIGNMENT;
 pub(crate) use chain::Chain;
+pub(crate) use expression::{Expression, Function, MOST_LEAVES, MOST_STEPS, Value};
 pub(crate) use place::{Placement, Places};
 pub(crate) use precision::Storage;
 
@@ -76,7 +78,7 @@ pub(crate) struct PlanOptions {
     pub f16: bool,
     /// Scratch buffers that the backend's form of a node needs, beyond those of custom ops.
     pub scratch: Option<ScratchOf>,
-    /// Custom ops run in their CUDA form.
+    /// Custom ops run in their CUDA form, elementwise functions that only feed each other as one step.
     pub cuda: bool,
 }
 
@@ -231,7 +233,13 @@ impl Plan {
         }
 
         let mut steps = Vec::new();
-        let chains = if options.chains { chain::find(&graph) } else { vec![None; graph.nodes.len()] };
+        let chains = if options.chains {
+            chain::find(&graph)
+        } else if options.cuda {
+            expression::find(&graph, &places.free)
+        } else {
+            vec![None; graph.nodes.len()]
+        };
         let inside: std::collections::HashSet<usize> =
             chains.iter().flatten().flat_map(|(_, nodes)| nodes[..nodes.len() - 1].iter().copied()).collect();
         for (index, node) in graph.nodes.iter().enumerate() {

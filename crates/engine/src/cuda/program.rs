@@ -45,7 +45,10 @@ impl CudaProgram {
                     (node.scope.clone(), node.stage, plan.graph.shape(node.outputs[0]))
                 }
                 Step::Copy { from, .. } => (String::new(), "", plan.graph.shape(*from)),
-                Step::Chain { .. } => unreachable!("plans for CUDA have no chains"),
+                Step::Chain { nodes, .. } => {
+                    let node = &plan.graph.nodes()[*nodes.last().expect("a chain has nodes")];
+                    (node.scope.clone(), node.stage, plan.graph.shape(node.outputs[0]))
+                }
             };
             reports.push(KernelTime {
                 op: lowered.name,

@@ -105,6 +105,52 @@ pub fn inverted_bottleneck(r: &mut Random) -> Case {
     c
 }
 
+/// Elementwise functions in a row, with slices and reshapes between them and some results that others read too: a backend may
+/// make one step of those that are read once.
+pub fn elementwise_expression(r: &mut Random) -> Case {
+    let mut c = Case::new();
+    let (rows, groups, each) = (r.size(1, 30), r.size(1, 5), r.size(1, 6));
+    let bound = c.input(HostTensor::i32([1], vec![rows as i32]));
+    let whole = c.input(r.values([rows, 2 * groups * each + 3]));
+    let whole = if r.flag() { c.graph.limit_rows(whole, bound).expect("rows") } else { whole };
+    let part = c.graph.slice(whole, 1, r.size(0, 3), groups * each).expect("inside");
+    let mut values = vec![c.graph.reshape(part, [rows, groups, each]).expect("same elements")];
+    let tail = c.graph.slice(whole, 1, groups * each, groups * each).expect("inside");
+    values.push(c.graph.reshape(tail, [rows, groups, each]).expect("same elements"));
+    let row = c.input(r.values([each]));
+    let column = c.input(r.values([groups, 1]));
+    for _ in 0..r.size(2, 14) {
+        let x = values[r.size(0, values.len() - 1)];
+        let y = match r.size(0, 5) {
+            0 => c.graph.unary(r.pick(&[UnaryOp::Sigmoid, UnaryOp::Tanh, UnaryOp::Clamp(-0.5, 0.5)]), x),
+            1 => c.graph.add(x, row),
+            2 => c.graph.mul(x, column),
+            3 => {
+                let flat = c.graph.reshape(x, [rows, groups * each]).expect("same elements");
+                let flat = c.graph.affine(flat, 0.5, 0.25).expect("same shape");
+                c.graph.reshape(flat, [rows, groups, each])
+            }
+            4 => {
+                let last = c.graph.slice(x, 2, each - 1, 1).expect("inside");
+                c.graph.sub(x, last)
+            }
+            _ => {
+                let other = values[r.size(0, values.len() - 1)];
+                c.graph.add(x, other)
+            }
+        };
+        values.push(y.expect("fits"));
+    }
+    let last = values[values.len() - 1];
+    c.output(last);
+    if r.flag() {
+        let another = values[r.size(0, values.len() - 1)];
+        c.output(another);
+    }
+    c.tolerance = 5e-6;
+    c
+}
+
 /// A random network over feature maps of one size: convolutions, sums, concatenations in all nestings, slices,
 /// reshapes and norms, several outputs. Buffers are shared, viewed and reused in every way the planner knows.
 pub fn random_network(r: &mut Random) -> Case {

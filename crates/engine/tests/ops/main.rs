@@ -64,5 +64,6 @@ all_backends!([
     crate::graphs::reparameterised_pair => reparameterised_pair,
     crate::graphs::perceptron => perceptron,
     crate::graphs::inverted_bottleneck => inverted_bottleneck,
+    crate::graphs::elementwise_expression => elementwise_expression,
     crate::graphs::random_network => random_network,
 ]);

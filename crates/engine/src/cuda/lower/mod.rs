@@ -3,6 +3,7 @@
 mod arrange;
 mod attention;
 mod custom;
+mod expression;
 mod gemm;
 mod image;
 mod maps;
@@ -18,7 +19,7 @@ use super::abi::{Operand, Rows};
 use super::driver::CudaError;
 use super::launch::Launch;
 use super::memory::Memory;
-use crate::compile::{Home, Plan, Step, Storage};
+use crate::compile::{Chain, Home, Plan, Step, Storage};
 use crate::graph::{Graph, Node, Op, Tensor};
 use crate::tensor::{DType, HostTensor, Shape};
 
@@ -103,7 +104,12 @@ pub(crate) fn scratch(graph: &Graph, storage: &[Storage], node: usize) -> Vec<(D
 pub(super) fn lower(plan: &Plan, memory: &Memory, step: &Step) -> Result<Lowered, CudaError> {
     match step {
         Step::Copy { from, to } => arrange::deliver(plan, memory, *from, *to),
-        Step::Chain { .. } => unreachable!("plans for CUDA have no chains"),
+        Step::Chain { chain: Chain::Elementwise, nodes } => {
+            let index = *nodes.last().expect("a chain has nodes");
+            let node = &plan.graph.nodes()[index];
+            expression::expression(&Site { plan, memory, index, node }, nodes)
+        }
+        Step::Chain { .. } => unreachable!("plans for CUDA have chains of elementwise functions only"),
         Step::Node { index, copy_parts } => {
             let node = &plan.graph.nodes()[*index];
             lower_node(&Site { plan, memory, index: *index, node }, copy_parts)

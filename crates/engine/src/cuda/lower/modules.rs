@@ -9,6 +9,7 @@ pub(super) static CONV_F32: Module = module!("conv_f32");
 pub(super) static DEFORMABLE: Module = module!("deformable");
 pub(super) static DEPTHWISE: Module = module!("depthwise");
 pub(super) static ELEMENTWISE: Module = module!("elementwise");
+pub(super) static EXPRESSION: Module = module!("expression");
 pub(super) static GATHER: Module = module!("gather");
 pub(super) static GEMM_F16: Module = module!("gemm_f16");
 pub(super) static GEMM_F32: Module = module!("gemm_f32");

@@ -34,8 +34,9 @@ pub(super) fn in_units(rows: Rows, total: usize) -> Rows {
     Rows { rows_per_entry: (each * total as u64 / bound) as u32, bound: total as u32, ..rows }
 }
 
-pub(super) fn unary(site: &Site<'_>, op: UnaryOp) -> Result<Lowered, CudaError> {
-    let (code, alpha, beta) = match op {
+/// Number of a function of one argument in `functions.cuh`, and its two parameters.
+pub(super) fn unary_code(op: UnaryOp) -> (u32, f32, f32) {
+    match op {
         UnaryOp::Relu => (0, 0.0, 0.0),
         UnaryOp::Silu => (1, 0.0, 0.0),
         UnaryOp::Gelu => (2, 0.0, 0.0),
@@ -49,9 +50,25 @@ pub(super) fn unary(site: &Site<'_>, op: UnaryOp) -> Result<Lowered, CudaError> 
         UnaryOp::Abs => (10, 0.0, 0.0),
         UnaryOp::Clamp(low, high) => (11, low, high),
         UnaryOp::Affine(scale, shift) => (12, scale, shift),
-    };
+    }
+}
+
+/// Number of a function of two arguments in `functions.cuh`.
+pub(super) fn binary_code(op: BinaryOp) -> u32 {
+    match op {
+        BinaryOp::Add => 0,
+        BinaryOp::Sub => 1,
+        BinaryOp::Mul => 2,
+        BinaryOp::Div => 3,
+        BinaryOp::Max => 4,
+        BinaryOp::Min => 5,
+    }
+}
+
+pub(super) fn unary(site: &Site<'_>, op: UnaryOp) -> Result<Lowered, CudaError> {
+    let (op, alpha, beta) = unary_code(op);
     let dims = site.output_shape().dims();
-    let function = Function { kernel: "unary_elements", op: code, alpha, beta };
+    let function = Function { kernel: "unary_elements", op, alpha, beta };
     let a = Strided::new(site.input(0)?, dims, dims.len());
     let out = Strided::new(site.output()?, dims, dims.len());
     let elements = in_units(site.rows()?, site.output_shape().numel());
@@ -59,16 +76,8 @@ pub(super) fn unary(site: &Site<'_>, op: UnaryOp) -> Result<Lowered, CudaError> 
 }
 
 pub(super) fn binary(site: &Site<'_>, op: BinaryOp) -> Result<Lowered, CudaError> {
-    let code = match op {
-        BinaryOp::Add => 0,
-        BinaryOp::Sub => 1,
-        BinaryOp::Mul => 2,
-        BinaryOp::Div => 3,
-        BinaryOp::Max => 4,
-        BinaryOp::Min => 5,
-    };
     let dims = site.output_shape().dims();
-    let function = Function { kernel: "binary_elements", op: code, alpha: 0.0, beta: 0.0 };
+    let function = Function { kernel: "binary_elements", op: binary_code(op), alpha: 0.0, beta: 0.0 };
     let a = Strided::new(site.input(0)?, site.input_shape(0).dims(), dims.len());
     let b = Strided::new(site.input(1)?, site.input_shape(1).dims(), dims.len());
     let out = Strided::new(site.output()?, dims, dims.len());

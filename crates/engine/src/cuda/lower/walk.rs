@@ -7,9 +7,9 @@ use crate::cuda::abi::{Operand, Rows};
 use crate::cuda::launch::Launch;
 
 /// Dimensions that a kernel can walk.
-const MAX_RANK: usize = 6;
+pub(super) const MAX_RANK: usize = 6;
 /// Threads of a block.
-const THREADS: u32 = 256;
+pub(super) const THREADS: u32 = 256;
 
 /// An operand with its extents and the elements from one entry to the next along each; 0 where it broadcasts.
 #[derive(Debug, Clone)]
@@ -81,11 +81,6 @@ pub(super) fn walk(
     let operands = [a, b.unwrap_or(&none), out];
     let (dims, strides) = collapse(dims, operands.map(|o| o.strides.as_slice()));
     let width = width(&dims, &strides, operands);
-    let padded = |values: &[u32]| {
-        let mut fixed = [0; MAX_RANK];
-        fixed[..values.len()].copy_from_slice(values);
-        fixed
-    };
     let params = Params {
         a: operands[0].operand,
         b: operands[1].operand,
@@ -107,17 +102,17 @@ pub(super) fn walk(
 }
 
 /// Joins neighbouring dimensions that every operand walks with one step. At least one is left.
-fn collapse(dims: &[usize], strides: [&[u32]; 3]) -> (Vec<u32>, [Vec<u32>; 3]) {
+pub(super) fn collapse<const N: usize>(dims: &[usize], strides: [&[u32]; N]) -> (Vec<u32>, [Vec<u32>; N]) {
     let mut extents: Vec<u32> = Vec::new();
-    let mut steps: [Vec<u32>; 3] = Default::default();
+    let mut steps: [Vec<u32>; N] = std::array::from_fn(|_| Vec::new());
     for (axis, &extent) in dims.iter().enumerate().filter(|(_, extent)| **extent != 1) {
-        let joins = (0..3).all(|i| steps[i].last().is_some_and(|&s| s == strides[i][axis] * extent as u32));
+        let joins = (0..N).all(|i| steps[i].last().is_some_and(|&s| s == strides[i][axis] * extent as u32));
         if let (true, Some(last)) = (joins, extents.last_mut()) {
             *last *= extent as u32;
-            (0..3).for_each(|i| *steps[i].last_mut().expect("as long as the extents") = strides[i][axis]);
+            (0..N).for_each(|i| *steps[i].last_mut().expect("as long as the extents") = strides[i][axis]);
         } else {
             extents.push(extent as u32);
-            (0..3).for_each(|i| steps[i].push(strides[i][axis]));
+            (0..N).for_each(|i| steps[i].push(strides[i][axis]));
         }
     }
     if extents.is_empty() {
@@ -126,6 +121,11 @@ fn collapse(dims: &[usize], strides: [&[u32]; 3]) -> (Vec<u32>, [Vec<u32>; 3]) {
     }
     assert!(extents.len() <= MAX_RANK, "at most {MAX_RANK} dimensions that cannot be joined");
     (extents, steps)
+}
+
+/// Values in front of zeros.
+pub(super) fn padded(values: &[u32]) -> [u32; MAX_RANK] {
+    std::array::from_fn(|i| values.get(i).copied().unwrap_or(0))
 }
 
 /// 4 where a thread may take four neighbours at once, else 1.
