@@ -1,6 +1,8 @@
 //! A whole frame on the CUDA backend, its kernels emulated on the processor (or on the GPU that `ULTRAMOTION_GPU` names): what
 //! the CPU backend finds, it finds.
 
+#![allow(clippy::unwrap_used)]
+
 mod small;
 
 use std::path::Path;
