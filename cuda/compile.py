@@ -11,7 +11,9 @@ any later GPU. `abi.cuh` and the other shared headers are found from every crate
 """
 
 import argparse
+import concurrent.futures
 import ctypes
+import os
 import pathlib
 import re
 import sys
@@ -102,17 +104,21 @@ def main():
     if not sources:
         sys.exit(f"no kernel file is called {arguments.only}.cu")
 
+    # The compiler works outside Python's lock.
+    workers = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
     if arguments.all_targets:
-        for source in sources:
+        def sizes(source):
             started = time.monotonic()
             sizes = [f"{target} {len(nvrtc.compile(source, target)) / 1024:.0f} KiB" for target in TARGETS]
-            print(f"{source.relative_to(ROOT)}: {', '.join(sizes)} in {time.monotonic() - started:.1f} s")
+            return f"{source.relative_to(ROOT)}: {', '.join(sizes)} in {time.monotonic() - started:.1f} s"
+
+        for line in workers.map(sizes, sources):
+            print(line, flush=True)
         return
 
     wanted = {source.parent / "ptx" / f"{source.stem}.ptx": source for source in sources}
     stale = []
-    for path, source in wanted.items():
-        text = ptx(nvrtc, source)
+    for path, text in zip(wanted, workers.map(lambda source: ptx(nvrtc, source), sources), strict=True):
         if path.exists() and path.read_text() == text:
             continue
         stale.append(str(path.relative_to(ROOT)))

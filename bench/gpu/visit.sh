@@ -32,6 +32,12 @@ if ((${#fixtures[@]})); then
     part parity_f32 60 "$ultramotion" parity "${fixtures[@]}" --device cuda --precision f32
     part parity_f16 60 "$ultramotion" parity "${fixtures[@]}" --device cuda --precision f16
 fi
+# The best tiles of each network's products, for this visit and to be brought back.
+for model in dfine_s mobile_sam_encoder mobile_sam_decoder; do
+    part "tiles_$model" 60 "$ultramotion" bench --model "$model" --boxes 8 --device cuda --runs 10 --tune
+done
+cat "$results"/tiles_*.txt >"$results/tiles.txt"
+export ULTRAMOTION_TILES=$results/tiles.txt
 part assignment 30 "$ultramotion" bench --model assignment_300x100 --device cuda --runs 2000 --json
 for precision in f16 f32; do
     for model in dfine_n dfine_s mobile_sam_encoder mobile_sam_decoder; do

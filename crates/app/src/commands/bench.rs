@@ -9,7 +9,7 @@ use anyhow::Result;
 use serde::Serialize;
 use ultramotion_engine::graph::Graph;
 use ultramotion_engine::tensor::{DType, HostTensor};
-use ultramotion_engine::{CompileOptions, Device, KernelTime, Program};
+use ultramotion_engine::{CompileOptions, Device, DeviceKind, KernelTime, Program};
 use ultramotion_media::MediaFrame;
 use ultramotion_models::dfine;
 use ultramotion_models::mobile_sam::{self, EMBED_DIM, MaskOutput};
@@ -50,6 +50,9 @@ pub(crate) struct Args {
     /// Also print every kernel, its shape, time and GFLOP/s
     #[arg(long)]
     plan: bool,
+    /// With --model on a GPU: time every tile of every product, and print the best as lines for ULTRAMOTION_TILES
+    #[arg(long, requires = "model", conflicts_with = "plan")]
+    tune: bool,
     /// One JSON object a measurement
     #[arg(long)]
     json: bool,
@@ -217,6 +220,9 @@ fn network(args: &Args, model: &str) -> Result<()> {
             }
         },
     };
+    if args.tune {
+        return print_tiles(&g, &inputs, &device, args.runs);
+    }
     let options = CompileOptions { profile: args.plan, ..CompileOptions::default() };
     let mut program = Program::compile(g, &device, &options)?;
     if !device.runs() {
@@ -244,6 +250,16 @@ fn network(args: &Args, model: &str) -> Result<()> {
     let measurement = Measurement { boxes, ..Measurement::new(model, input, &device, &times_ms, flops) };
     measurement.print(args.json)?;
     print_plan(args, &kernels);
+    Ok(())
+}
+
+#[allow(clippy::print_stdout)] // the lines are the output
+fn print_tiles(g: &Graph, inputs: &[HostTensor], device: &Device, runs: usize) -> Result<()> {
+    if device.kind() != DeviceKind::Cuda {
+        return Err(usage("--tune: tiles are a GPU's; give --device cuda"));
+    }
+    let inputs: Vec<&HostTensor> = inputs.iter().collect();
+    print!("{}", ultramotion_engine::cuda::tune(g, &inputs, device, runs)?);
     Ok(())
 }
 

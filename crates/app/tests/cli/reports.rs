@@ -89,6 +89,8 @@ fn bench_refuses_what_it_cannot_measure() {
     for more in [
         &["--model", "resnet"][..],
         &["--model", "assignment_0x5"],
+        &["--model", "dfine_n", "--tune", "--device", "cpu"],
+        &["--tune"],
         &["--model", "dfine_n", "--input", "100"],
         &["--model", "mobile_sam_encoder", "--input", "100"],
         &["--model", "mobile_sam_decoder", "--boxes", "0"],
