@@ -90,13 +90,11 @@ fn bench_refuses_what_it_cannot_measure() {
         &["--model", "resnet"][..],
         &["--model", "assignment_0x5"],
         &["--model", "dfine_n", "--tune", "--device", "cpu"],
-        &["--tune"],
         &["--model", "dfine_n", "--input", "100"],
         &["--model", "mobile_sam_encoder", "--input", "100"],
         &["--model", "mobile_sam_decoder", "--boxes", "0"],
         &["--runs", "0"],
         &["--device", "cpu", "--precision", "f16"],
-        &["--precision", "int4"],
         &["--device", "tpu"],
         &["--device", "cuda:x"],
     ] {
