@@ -51,13 +51,15 @@ class Sampler:
         self.sets, self.shares, self.seed = sets, shares, seed
 
     def batch(self, step: int) -> list:
+        return [frame for name in self.shares for frame in self.batch_of_set(step, name)]
+
+    def batch_of_set(self, step: int, name: str) -> list:
+        number, count, frames = list(self.shares).index(name), self.shares[name], self.sets[name]
         chosen = []
-        for number, (name, count) in enumerate(self.shares.items()):
-            frames = self.sets[name]
-            for position in range(step * count, (step + 1) * count):
-                epoch, index = divmod(position, len(frames))
-                order = np.random.default_rng([self.seed, number, epoch]).permutation(len(frames))
-                chosen.append(frames[order[index]])
+        for position in range(step * count, (step + 1) * count):
+            epoch, index = divmod(position, len(frames))
+            order = np.random.default_rng([self.seed, number, epoch]).permutation(len(frames))
+            chosen.append(frames[order[index]])
         return chosen
 
 
