@@ -9,16 +9,20 @@ Two losses, both much cheaper than the decoder's:
   The auxiliary one-to-many heads of Co-DETR (arXiv:2211.12860) are the model for it: one-to-one matching
   gives the encoder one positive an object, this gives it dozens.
 
-`DenseHeads` is only needed in training and is not part of the exported network.
+None of these heads is part of the exported network. `train.py` gives the anchors' loss copies of the
+decoder's first stage, because the decoder's own learns one-to-one there.
 """
 
 from __future__ import annotations
+
+import copy
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import losses
+import views
 from model import make_anchors
 
 WEIGHT = {"mask": 1.0, "anchor_class": 1.0, "anchor_bbox": 2.0, "anchor_giou": 1.0}
@@ -26,7 +30,7 @@ FINER = 4  # a head's cells per map cell and axis
 NERVE_WEIGHT = 2.0
 
 
-class DenseHeads(nn.Module):
+class MaskHeads(nn.Module):
     def __init__(self, dim: int, classes: int, levels: int):
         super().__init__()
         self.classes = classes
@@ -37,6 +41,26 @@ class DenseHeads(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         return [F.pixel_shuffle(head(x), FINER) for head, x in zip(self.heads, maps)]
+
+
+class AnchorHeads(nn.Module):
+    """Copies of the decoder's first stage."""
+
+    def __init__(self, decoder):
+        super().__init__()
+        self.enc_output = copy.deepcopy(decoder.enc_output)
+        self.enc_score_head = copy.deepcopy(decoder.enc_score_head)
+        self.enc_bbox_head = copy.deepcopy(decoder.enc_bbox_head)
+
+
+class DenseHeads(nn.Module):
+    """What `train.py` learns beside the network."""
+
+    def __init__(self, model):
+        super().__init__()
+        decoder = model.decoder
+        self.masks = MaskHeads(decoder.enc_score_head.in_features, model.num_classes, len(model.encoder.input_proj))
+        self.anchors = AnchorHeads(decoder)
 
 
 def mask_loss(logits: Tensor, truth: Tensor) -> Tensor:
@@ -53,7 +77,7 @@ def mask_loss(logits: Tensor, truth: Tensor) -> Tensor:
     return ((entropy + dice) * weight).sum() / weight.sum()
 
 
-def anchor_outputs(decoder, maps: list[Tensor], anchor_scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+def anchor_outputs(decoder, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Every cell's class logits [B, N, classes], box [B, N, 4] and its centre [N, 2]."""
     shapes = [tuple(x.shape[-2:]) for x in maps]
     memory = torch.cat([x.flatten(2).transpose(1, 2) for x in maps], 1)
@@ -77,11 +101,12 @@ def anchor_targets(centres: Tensor, instances: Tensor, boxes: Tensor) -> Tensor:
     return owner
 
 
-def dense_losses(decoder, heads: DenseHeads, maps: list[Tensor], samples: list, targets: list[dict], class_maps) -> dict:
-    """`class_maps(cells)`: the truth at a resolution. Returns weighted scalars."""
-    totals = {}
+def dense_losses(decoder, heads: MaskHeads, maps: list[Tensor], samples: list, targets: list[dict], classes: int) -> dict:
+    """Weighted scalars. `decoder`: what has the first stage, a decoder or `AnchorHeads`; `samples`: the
+    `View`s behind `targets`."""
     predicted = heads(maps)
-    totals["mask"] = sum(mask_loss(x, class_maps(x.shape[-1])) for x in predicted) / len(predicted)
+    truth = [views.class_maps(samples, classes, x.shape[-1]) for x in predicted]
+    totals = {"mask": sum(map(mask_loss, predicted, truth)) / len(predicted)}
     logits, found, centres = anchor_outputs(decoder, maps)
     images, cells, objects = [], [], []
     for i, (sample, target) in enumerate(zip(samples, targets)):

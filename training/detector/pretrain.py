@@ -69,7 +69,7 @@ def main():
     if args.init:
         model.load_state_dict(torch.load(args.init, map_location="cpu", weights_only=True)["ema"])
     model = model.to(memory_format=torch.channels_last)
-    heads = dense.DenseHeads(128, len(CLASSES), 2)
+    heads = dense.MaskHeads(128, len(CLASSES), 2)
     whole = torch.nn.ModuleList([model, heads])
     used = torch.nn.ModuleList(
         [model.backbone, model.encoder, heads]
@@ -108,17 +108,10 @@ def main():
             for n, i in chosen
         ]
         images, targets = views.batch_of(samples)
-        truth = {}
-
-        def class_maps(cells):
-            if cells not in truth:
-                truth[cells] = views.class_maps(samples, len(CLASSES), cells)
-            return truth[cells]
-
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
             maps = model.encoder(model.backbone(images))
         maps = [x.float() for x in maps]
-        parts = dense.dense_losses(model.decoder, heads, maps, samples, targets, class_maps)
+        parts = dense.dense_losses(model.decoder, heads, maps, samples, targets, len(CLASSES))
         loss = sum(parts.values())
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
         lr = args.lr * min(1.0, (step + 1) / args.warmup) * (0.1 + 0.9 * cosine)
