@@ -77,11 +77,11 @@ def mask_loss(logits: Tensor, truth: Tensor) -> Tensor:
     return ((entropy + dice) * weight).sum() / weight.sum()
 
 
-def anchor_outputs(decoder, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def anchor_outputs(decoder, maps: list[Tensor], scale: float) -> tuple[Tensor, Tensor, Tensor]:
     """Every cell's class logits [B, N, classes], box [B, N, 4] and its centre [N, 2]."""
     shapes = [tuple(x.shape[-2:]) for x in maps]
     memory = torch.cat([x.flatten(2).transpose(1, 2) for x in maps], 1)
-    anchors, valid = make_anchors(shapes, memory.device)
+    anchors, valid = make_anchors(shapes, memory.device, scale)
     memory = decoder.enc_output(valid.to(memory.dtype) * memory)
     boxes = (decoder.enc_bbox_head(memory) + anchors).sigmoid()
     return decoder.enc_score_head(memory), boxes, anchors.sigmoid()[0, :, :2]
@@ -101,13 +101,13 @@ def anchor_targets(centres: Tensor, instances: Tensor, boxes: Tensor) -> Tensor:
     return owner
 
 
-def dense_losses(decoder, heads: MaskHeads, maps: list[Tensor], samples: list, targets: list[dict], classes: int) -> dict:
+def dense_losses(decoder, heads: MaskHeads, maps, samples: list, targets: list[dict], classes: int, scale: float) -> dict:
     """Weighted scalars. `decoder`: what has the first stage, a decoder or `AnchorHeads`; `samples`: the
-    `View`s behind `targets`."""
+    `View`s behind `targets`; `scale`: as in `make_anchors`."""
     predicted = heads(maps)
     truth = [views.class_maps(samples, classes, x.shape[-1]) for x in predicted]
     totals = {"mask": sum(map(mask_loss, predicted, truth)) / len(predicted)}
-    logits, found, centres = anchor_outputs(decoder, maps)
+    logits, found, centres = anchor_outputs(decoder, maps, scale)
     images, cells, objects = [], [], []
     for i, (sample, target) in enumerate(zip(samples, targets)):
         if len(target["labels"]) == 0:

@@ -111,7 +111,7 @@ def main():
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
             maps = model.encoder(model.backbone(images))
         maps = [x.float() for x in maps]
-        parts = dense.dense_losses(model.decoder, heads, maps, samples, targets, len(CLASSES))
+        parts = dense.dense_losses(model.decoder, heads, maps, samples, targets, len(CLASSES), args.input / args.side)
         loss = sum(parts.values())
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
         lr = args.lr * min(1.0, (step + 1) / args.warmup) * (0.1 + 0.9 * cosine)

@@ -238,13 +238,13 @@ def main():
         tokens = sum((side // s) ** 2 for s in ((16, 32) if args.size == "n" else (8, 16, 32)))
         queries = min(queries_at(args, progress), tokens)
         noise = losses.make_denoising(targets, len(CLASSES), queries, args.denoising, generator)
-        model.decoder.queries = queries
+        model.decoder.queries, model.decoder.anchor_scale = queries, args.input / side
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
             maps = model.encoder(model.backbone(images))
         maps = [x.float() for x in maps]
         out = model.decoder(maps, noise)
         parts = losses.all_losses(out, targets, noise, model.decoder.up, model.decoder.reg_scale)
-        parts |= dense.dense_losses(heads.anchors, heads.masks, maps, samples, targets, len(CLASSES))
+        parts |= dense.dense_losses(heads.anchors, heads.masks, maps, samples, targets, len(CLASSES), args.input / side)
         loss = sum(parts.values())
         lr = learning_rate(args, step, progress)
         for group in optimizer.param_groups:
