@@ -101,7 +101,9 @@ def anchor_targets(centres: Tensor, instances: Tensor, boxes: Tensor) -> Tensor:
     return owner
 
 
-def dense_losses(decoder, heads: MaskHeads, maps, samples: list, targets: list[dict], classes: int, scale: float) -> dict:
+def dense_losses(
+    decoder, heads: MaskHeads, maps, samples: list, targets: list[dict], classes: int, scale: float
+) -> dict:
     """Weighted scalars. `decoder`: what has the first stage, a decoder or `AnchorHeads`; `samples`: the
     `View`s behind `targets`; `scale`: as in `make_anchors`."""
     predicted = heads(maps)

@@ -188,7 +188,9 @@ def main():
     if args.init:
         heads.masks.load_state_dict(torch.load(args.init, map_location="cpu", weights_only=True)["ema_heads"])
     average = Average(model, decay=0.997, warm=200)
-    optimizer = optimiser(torch.nn.ModuleList([model, heads]), args.lr, [model.backbone, model.encoder] * bool(args.init))
+    optimizer = optimiser(
+        torch.nn.ModuleList([model, heads]), args.lr, [model.backbone, model.encoder] * bool(args.init)
+    )
     step, trained_s = 0, 0.0
     if last.exists():
         saved = torch.load(last, map_location="cpu", weights_only=True)

@@ -4,17 +4,19 @@ In: `Source`s (a frame stretched to a square, as the program does at run time, w
 numpy generator. Out: a `View`: float32 image in 0..1, the instance map under it, labels and boxes.
 
 Image and instance map go through one warp, so boxes are measured after it and stay tight under
-rotation and elastic deformation. `train.py` and `pretrain.py` draw from here.
+rotation and elastic deformation. `train.py` and `pretrain.py` draw from here;
+`python training/detector/views.py sheet.png` shows what they get.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageDraw
 from scipy import ndimage
 
 import augment
@@ -111,7 +113,9 @@ def pasted(host: Source, donor: Source, rng: np.random.Generator) -> Source | No
     reach = 0.18 * max(h, w) * scale + 3
     distance = ndimage.distance_transform_edt(~mask)
     alpha = np.clip(1.5 - distance / reach, 0, 1).astype(np.float32)
-    border = np.minimum(np.minimum(*np.ogrid[: size[1], : size[0]]), np.minimum(*np.ogrid[size[1] : 0 : -1, size[0] : 0 : -1]))
+    border = np.minimum(
+        np.minimum(*np.ogrid[: size[1], : size[0]]), np.minimum(*np.ogrid[size[1] : 0 : -1, size[0] : 0 : -1])
+    )
     alpha *= np.clip(border / 5, 0, 1)
     top = int(np.clip(y0 + rng.normal(0, 0.08 * side), 0, side - size[1]))
     edge = int(rng.integers(0, side - size[0] + 1))
@@ -223,3 +227,28 @@ def class_maps(samples: list[View], classes: int, cells: int) -> torch.Tensor:
         for index, label in enumerate(sample.labels):
             maps[b, label][sample.instances == index + 1] = 1
     return F.adaptive_avg_pool2d(torch.from_numpy(maps), cells)
+
+
+def sheet(columns: int = 6, rows: int = 4, side: int = 320) -> Image.Image:
+    """Training views with their boxes, to look at: nerves light, vessels dark."""
+    import data
+
+    classes = {"nerve": 0, "vessel": 1}
+    sources = [source_of(frame, classes, side) for frame in data.load("train", ["usgra"])]
+    picture = Image.new("RGB", (columns * side, rows * side))
+    for cell in range(columns * rows):
+        rng = np.random.default_rng(cell)
+        drawn = view(sources[rng.integers(len(sources))], sources, side, side, rng)
+        tile = Image.fromarray((drawn.image * 255).astype(np.uint8)).convert("RGB")
+        for label, (cx, cy, w, h) in zip(drawn.labels, drawn.boxes_cxcywh * side):
+            colour = (255, 220, 0) if label == 0 else (220, 40, 40)
+            ImageDraw.Draw(tile).rectangle((cx - w / 2, cy - h / 2, cx + w / 2 - 1, cy + h / 2 - 1), outline=colour)
+        picture.paste(tile, (cell % columns * side, cell // columns * side))
+    return picture
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    sheet().save(sys.argv[1])
