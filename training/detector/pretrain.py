@@ -63,7 +63,7 @@ def main():
         n: [views.source_of(f, classes, args.input) for f in data.load("train", [n], phantom=args.phantom)]
         for n in shares
     }
-    sampler = Sampler({n: list(range(len(s))) for n, s in sources.items()}, shares, args.seed)
+    sampler = Sampler({n: len(s) for n, s in sources.items()}, args.seed)
 
     model = DFine("n", len(CLASSES), 300, (args.input, args.input)).train()
     if args.init:
@@ -102,10 +102,9 @@ def main():
         started = time.process_time()
         progress = trained_s / (args.minutes * 60)
         rng = np.random.default_rng([args.seed, 11, step])
-        chosen = [(n, i) for n, count in shares.items() for i in sampler.batch_of_set(step, n)]
         samples = [
             views.view(sources[n][i], sources[n] if n != "carotid" else [], args.side, args.input, rng)
-            for n, i in chosen
+            for n, i in sampler.batch(step, shares)
         ]
         images, targets = views.batch_of(samples)
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):

@@ -45,25 +45,26 @@ from model import DFine  # noqa: E402
 
 WEIGHT_DECAY, CLIP_NORM = 1e-4, 0.1
 FINAL_LR_SHARE = 0.02
+# Shares of the run: the simulator's frames end, and from when on there are few pastes and splices.
+PHANTOM_UNTIL, CALM_FROM = 0.25, 0.85
 
 
 class Sampler:
-    """Which frames make batch `step`: a fixed share of each set, each set shuffled anew every epoch.
-    A function of the seed and the step, so a resumed run draws what an uninterrupted one would."""
+    """Which frames of each set make batch `step`: each set is shuffled anew every epoch. A function of
+    the seed and the step, so a resumed run draws what an uninterrupted one would."""
 
-    def __init__(self, sets: dict[str, list], shares: dict[str, int], seed: int):
-        self.sets, self.shares, self.seed = sets, shares, seed
+    def __init__(self, sizes: dict[str, int], seed: int):
+        self.sizes, self.seed = sizes, seed
 
-    def batch(self, step: int) -> list:
-        return [frame for name in self.shares for frame in self.batch_of_set(step, name)]
-
-    def batch_of_set(self, step: int, name: str) -> list:
-        number, count, frames = list(self.shares).index(name), self.shares[name], self.sets[name]
+    def batch(self, step: int, shares: dict[str, int]) -> list[tuple[str, int]]:
+        """Set and index of each image; `shares`: images of each set."""
         chosen = []
-        for position in range(step * count, (step + 1) * count):
-            epoch, index = divmod(position, len(frames))
-            order = np.random.default_rng([self.seed, number, epoch]).permutation(len(frames))
-            chosen.append(frames[order[index]])
+        for number, (name, size) in enumerate(self.sizes.items()):
+            count = shares[name]
+            for position in range(step * count, (step + 1) * count):
+                epoch, index = divmod(position, size)
+                order = np.random.default_rng([self.seed, number, epoch]).permutation(size)
+                chosen.append((name, int(order[index])))
         return chosen
 
 
@@ -157,11 +158,13 @@ def arguments():
     return parser.parse_args()
 
 
-def shares_of(batch: int, phantom: bool) -> dict[str, int]:
-    """Images of each set in a batch: usgra has both classes and the variety, so it gets most."""
+def shares_at(batch: int, names: list[str], progress: float) -> dict[str, int]:
+    """Images of each set in a batch: usgra has both classes and the variety, so it gets most; the
+    simulator's frames only help to begin with."""
     eighth = max(1, batch // 8)
-    shares = {"usgra": batch - (2 if phantom else 1) * eighth, "carotid": eighth}
-    return shares | ({"phantom": eighth} if phantom else {})
+    others = {"carotid": eighth, "phantom": eighth if progress < PHANTOM_UNTIL else 0}
+    others = {name: count for name, count in others.items() if name in names}
+    return {"usgra": batch - sum(others.values())} | others
 
 
 def main():
@@ -176,9 +179,10 @@ def main():
         n: [views.source_of(f, classes, args.input) for f in data.load("train", [n], phantom=args.phantom)]
         for n in names
     }
+    # Real anatomy is spliced and pasted into real frames, the simulator's into its own.
+    donors = {n: sources["phantom" if n == "phantom" else "usgra"] for n in names}
     held_out = data.load("held_out", ["usgra", "carotid"])
-    shares = shares_of(args.batch, bool(args.phantom))
-    sampler = Sampler({n: list(range(len(s))) for n, s in sources.items()}, shares, args.seed)
+    sampler = Sampler({n: len(s) for n, s in sources.items()}, args.seed)
 
     model = DFine(args.size, len(CLASSES), args.queries, (args.input, args.input)).train()
     if args.init:
@@ -219,7 +223,7 @@ def main():
         log({"step": step, "minutes": round(trained_s / 60, 1), "AP50": flat})
         plot(log_path, args.out / "curve.png")
 
-    log({"step": step, "frames": {n: len(s) for n, s in sources.items()}, "shares": shares})
+    log({"step": step, "frames": {n: len(s) for n, s in sources.items()}})
     stop: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: stop.append(number))
     recent: list[float] = []
@@ -230,11 +234,9 @@ def main():
         progress = trained_s / (args.minutes * 60)
         side = side_at(args, step, progress)
         rng = np.random.default_rng([args.seed, 11, step])
-        samples = [
-            views.view(sources[n][i], sources[n] if n != "carotid" else [], side, args.input, rng)
-            for n in shares
-            for i in sampler.batch_of_set(step, n)
-        ]
+        chosen = sampler.batch(step, shares_at(args.batch, names, progress))
+        strength = 1.0 if progress < CALM_FROM else 0.3
+        samples = [views.view(sources[n][i], donors[n], side, args.input, rng, strength) for n, i in chosen]
         images, targets = views.batch_of(samples)
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
         tokens = sum((side // s) ** 2 for s in ((16, 32) if args.size == "n" else (8, 16, 32)))

@@ -184,18 +184,21 @@ def objects_of(instances: np.ndarray, classes: np.ndarray, full_areas: np.ndarra
     return rename[instances], np.array(labels, np.int64), boxes
 
 
-def view(source: Source, others: list[Source], side: int, input_side: int, rng: np.random.Generator) -> View:
-    """One training sample of `source`; splices and pastes take from `others`."""
-    if side == input_side and rng.random() < 0.25:  # the very picture that the program will see
+def view(
+    source: Source, others: list[Source], side: int, input_side: int, rng: np.random.Generator, strength: float = 1.0
+) -> View:
+    """One training sample of `source`; splices and pastes take from `others`. At a lower `strength` there
+    are fewer of these, and more frames as they are."""
+    if side == input_side and rng.random() < 0.5 - 0.25 * strength:  # the very picture that the program will see
         image = source.exact.astype(np.float32) / 255
         instances = np.asarray(Image.fromarray(source.instances).resize((side, side), Image.NEAREST))
         if rng.random() < 0.5:
             image, instances = image[:, ::-1], instances[:, ::-1]
         full_areas = np.zeros(len(source.classes))
     else:
-        if others and rng.random() < 0.3:
+        if others and rng.random() < 0.3 * strength:
             source = spliced(source, others[rng.integers(len(others))], rng) or source
-        if others and rng.random() < 0.4:
+        if others and rng.random() < 0.5 * strength:
             source = pasted(source, others[rng.integers(len(others))], rng) or source
         grid = sampling_grid(side, input_side, rng)
         both = torch.from_numpy(np.stack([source.image, source.instances])).float()[None]
