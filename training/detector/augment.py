@@ -11,8 +11,8 @@ from PIL import Image
 
 
 def plain(image: np.ndarray, side: int) -> np.ndarray:
-    """The run-time preprocessing: uint8 [H, W] to float32 [side, side]."""
-    return np.asarray(Image.fromarray(image).resize((side, side), Image.BILINEAR), np.float32) / 255
+    """The run-time preprocessing: uint8 [H, W] to float32 [side, side], not rounded in between."""
+    return np.asarray(Image.fromarray(image.astype(np.float32)).resize((side, side), Image.BILINEAR)) / 255
 
 
 def scanner(image: np.ndarray, rng) -> np.ndarray:
