@@ -46,7 +46,8 @@ from model import DFine  # noqa: E402
 WEIGHT_DECAY, CLIP_NORM = 1e-4, 0.1
 FINAL_LR_SHARE = 0.02
 # Shares of the run: the simulator's frames end, and from when on there are few pastes and splices.
-PHANTOM_UNTIL, CALM_FROM = 0.25, 0.85
+PHANTOM_UNTIL, CALM_FROM = 0.25, 0.9
+BLENDED_SHARE = 0.25
 
 
 class Sampler:
@@ -114,7 +115,7 @@ def side_at(args, step: int, progress: float) -> int:
 
 def queries_at(args, progress: float) -> int:
     """Fewer queries first, for the same reason; the tail of the list is background anyway."""
-    return args.queries // 4 if progress < 0.5 else args.queries // 3 if progress < 0.88 else args.queries
+    return args.queries // 4 if progress < 0.5 else args.queries // 3 if progress < 0.7 else args.queries
 
 
 def plot(log: Path, picture: Path):
@@ -235,8 +236,10 @@ def main():
         side = side_at(args, step, progress)
         rng = np.random.default_rng([args.seed, 11, step])
         chosen = sampler.batch(step, shares_at(args.batch, names, progress))
-        strength = 1.0 if progress < CALM_FROM else 0.3
+        strength = 1.0 if progress < CALM_FROM else 0.5
         samples = [views.view(sources[n][i], donors[n], side, args.input, rng, strength) for n, i in chosen]
+        if progress < CALM_FROM:
+            samples = views.mixed(samples, rng, BLENDED_SHARE)
         images, targets = views.batch_of(samples)
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
         tokens = sum((side // s) ** 2 for s in ((16, 32) if args.size == "n" else (8, 16, 32)))

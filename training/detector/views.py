@@ -215,6 +215,23 @@ def view(
     return View(augment.scanner(image, rng).astype(np.float32), instances, labels, boxes)
 
 
+def blended(a: View, b: View, share: float) -> View:
+    """`share` of one view and the rest of another, with the objects of both (mixup, arXiv:1710.09412)."""
+    other = np.where(b.instances > 0, b.instances + len(a.labels), 0).astype(np.uint8)
+    return View(
+        a.image * np.float32(share) + b.image * np.float32(1 - share),
+        np.where(a.instances > 0, a.instances, other),
+        np.concatenate([a.labels, b.labels]),
+        np.concatenate([a.boxes_cxcywh, b.boxes_cxcywh]),
+    )
+
+
+def mixed(samples: list[View], rng: np.random.Generator, chance: float) -> list[View]:
+    """Some of `samples` blended with their neighbour in the list."""
+    neighbours = samples[1:] + samples[:1]
+    return [blended(a, b, rng.uniform(0.4, 0.7)) if rng.random() < chance else a for a, b in zip(samples, neighbours)]
+
+
 def batch_of(samples: list[View]) -> tuple[torch.Tensor, list[dict]]:
     """Images [B, 3, side, side], channels last, and targets as the losses want them."""
     images = torch.from_numpy(np.stack([s.image for s in samples]))[:, None].expand(-1, 3, -1, -1)
