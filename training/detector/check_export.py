@@ -42,8 +42,9 @@ def main() -> int:
         nothing = np.zeros((0, 4), np.float32)
         frame = Frame("", row["source"], image, np.zeros_like(image), [], nothing, image.shape)
         found = predict(model, [frame], side)[0]
+        inside = np.tile(image.shape[::-1], 2)  # the program gives the part of a box that is in the image
         for wanted in row["objects"]:
-            near = np.abs(found["boxes_xyxy"] - np.array(wanted["box_xyxy"])).max(1)
+            near = np.abs(found["boxes_xyxy"].clip(0, inside) - np.array(wanted["box_xyxy"])).max(1)
             score_off = np.abs(found["scores"] - wanted["score"])
             same = (found["labels"] == CLASSES.index(wanted["label"])) & (score_off < SCORE_TOLERANCE)
             compared += 1
