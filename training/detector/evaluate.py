@@ -13,6 +13,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import safe_open
 
@@ -43,9 +44,23 @@ def predict(model: DFine, frames: list, side: int, top: int = 100) -> list[dict]
     return predictions
 
 
-def evaluate(model: DFine, frames: list, side: int, threshold: float = 0.5) -> dict[str, dict[str, dict[str, float]]]:
-    """Scores by data set and class: `AP50`, `AP`, and `precision`, `recall` at `threshold`."""
+def kept(found: dict, max_overlap_iou: float) -> dict:
+    """What the program shows of `found`: no box that overlaps a better one of any class by more."""
+    boxes, chosen = found["boxes_xyxy"], []
+    for i in np.argsort(-found["scores"], kind="stable"):
+        if not chosen or metrics.overlaps(boxes[i], boxes[chosen]).max() <= max_overlap_iou:
+            chosen.append(i)
+    return {name: values[chosen] for name, values in found.items()}
+
+
+def evaluate(
+    model: DFine, frames: list, side: int, threshold: float = 0.5, max_overlap_iou: float = 1.0
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Scores by data set and class: `AP50`, `AP`, and `precision`, `recall` at `threshold`. At a
+    `max_overlap_iou` below 1, of what the program keeps."""
     predictions = predict(model, frames, side)
+    if max_overlap_iou < 1:
+        predictions = [kept(found, max_overlap_iou) for found in predictions]
     scores = {}
     for name in sorted({f.set_name for f in frames}):
         chosen = [i for i, f in enumerate(frames) if f.set_name == name]
@@ -80,13 +95,14 @@ if __name__ == "__main__":
     parser.add_argument("--phantom", type=Path, help="also score this folder of phantom frames")
     parser.add_argument("--part", default="held_out", choices=["held_out", "train"])
     parser.add_argument("--threshold", type=float, default=0.5, help="score for precision and recall")
+    parser.add_argument("--max-overlap", type=float, default=1.0, help="as the program's max_overlap_iou, there 0.7")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     detector, input_side = load_model(args.weights)
     chosen_frames = data.load(args.part, ["usgra", "carotid"])
     if args.phantom:
         chosen_frames += data.load(args.part, ["phantom"], phantom=args.phantom)
-    result = evaluate(detector, chosen_frames, input_side, args.threshold)
+    result = evaluate(detector, chosen_frames, input_side, args.threshold, args.max_overlap)
     if args.json:
         print(json.dumps(result))
     for set_name, by_class in {} if args.json else result.items():

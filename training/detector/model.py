@@ -440,12 +440,13 @@ def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
     return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
 
 
-def make_anchors(shapes: list[tuple[int, int]], device=None) -> tuple[Tensor, Tensor]:
-    """Anchors as logits [1, N, 4], inf where unusable, and the mask of usable ones [1, N, 1]."""
+def make_anchors(shapes: list[tuple[int, int]], device=None, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Anchors as logits [1, N, 4], inf where unusable, and the mask of usable ones [1, N, 1].
+    `scale`: the side of the whole view over that of the image, for an image that is a crop of a view."""
     anchors = []
     for level, (h, w) in enumerate(shapes):
         y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
-        side = torch.full((h, w), ANCHOR_SIDE * 2.0**level)
+        side = torch.full((h, w), min(0.5, ANCHOR_SIDE * scale * 2.0**level))
         anchors.append(torch.stack([(x + 0.5) / w, (y + 0.5) / h, side, side], -1).reshape(-1, 4))
     anchors = torch.cat(anchors)[None]
     valid = ((anchors > INVALID_MARGIN) & (anchors < 1 - INVALID_MARGIN)).all(-1, keepdim=True)
@@ -483,6 +484,7 @@ class Decoder(nn.Module):
         self.decoder = DecoderStack(size)
         self.denoising_class_embed = nn.Embedding(num_classes + 1, dim, padding_idx=num_classes)
         self.query_pos_head = Mlp(4, 2 * dim, dim, 2)
+        self.anchor_scale = 1.0  # of images that are crops: see `make_anchors`
         self.enc_output = nn.Sequential()
         self.enc_output.add_module("proj", nn.Linear(dim, dim))
         self.enc_output.add_module("norm", nn.LayerNorm(dim))
@@ -542,7 +544,7 @@ class Decoder(nn.Module):
         if sum(h * w for h, w in shapes) == self.anchors.shape[1]:
             anchors, valid = self.anchors, self.valid_mask
         else:
-            anchors, valid = make_anchors(shapes, memory.device)
+            anchors, valid = make_anchors(shapes, memory.device, self.anchor_scale)
         selected = self._select(self.enc_output(valid.to(memory.dtype) * memory), anchors)
         content, boxes_unact = selected["content"].detach(), selected["boxes_unact"].detach()
         hidden = None

@@ -1,13 +1,15 @@
-"""Train D-FINE-N on ultrasound from scratch.
+"""Train D-FINE-N on ultrasound, from `pretrain.py`'s weights or from scratch.
 
-    python training/detector/train.py --minutes 45 --out runs/detector
+    python training/detector/train.py --minutes 45 --init runs/pretrain/last.pt --out runs/detector
 
 In: the data sets of `../data.py`. Out, in the output folder: `last.pt` (everything needed to go on,
 EMA weights included), `log.jsonl` (one line every few steps, losses and held-out scores), `curve.png`.
 
-The run is bounded by time, not by steps: the learning rate follows a cosine over `--minutes` of training
-time, so the same command suits a fast and a slow machine. Time during which the process was stopped
-does not count. Running the command again goes on from `last.pt`; SIGTERM saves and ends it.
+The objective is D-FINE's (`losses.py`), and beside it the dense one of `dense.py` on heads of its own.
+
+The run is bounded by time, not by steps: the learning rate follows a cosine over `--minutes` of the
+process's own processor time, so the same command suits a fast and a slow machine, and a busy one.
+Running the command again goes on from `last.pt`; SIGTERM saves and ends it.
 """
 
 from __future__ import annotations
@@ -33,31 +35,37 @@ import torch  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import augment  # noqa: E402
 import data  # noqa: E402
+import dense  # noqa: E402
+import fused  # noqa: E402
 import losses  # noqa: E402
+import views  # noqa: E402
 from evaluate import CLASSES, evaluate  # noqa: E402
 from model import DFine  # noqa: E402
 
 WEIGHT_DECAY, CLIP_NORM = 1e-4, 0.1
 FINAL_LR_SHARE = 0.02
+# Shares of the run: the simulator's frames end, and from when on there are few pastes and splices.
+PHANTOM_UNTIL, CALM_FROM = 0.25, 0.9
+BLENDED_SHARE = 0.25
 
 
 class Sampler:
-    """Which frames make batch `step`: a fixed share of each set, each set shuffled anew every epoch.
-    A function of the seed and the step, so a resumed run draws what an uninterrupted one would."""
+    """Which frames of each set make batch `step`: each set is shuffled anew every epoch. A function of
+    the seed and the step, so a resumed run draws what an uninterrupted one would."""
 
-    def __init__(self, sets: dict[str, list], shares: dict[str, int], seed: int):
-        self.sets, self.shares, self.seed = sets, shares, seed
+    def __init__(self, sizes: dict[str, int], seed: int):
+        self.sizes, self.seed = sizes, seed
 
-    def batch(self, step: int) -> list:
+    def batch(self, step: int, shares: dict[str, int]) -> list[tuple[str, int]]:
+        """Set and index of each image; `shares`: images of each set."""
         chosen = []
-        for number, (name, count) in enumerate(self.shares.items()):
-            frames = self.sets[name]
+        for number, (name, size) in enumerate(self.sizes.items()):
+            count = shares[name]
             for position in range(step * count, (step + 1) * count):
-                epoch, index = divmod(position, len(frames))
-                order = np.random.default_rng([self.seed, number, epoch]).permutation(len(frames))
-                chosen.append(frames[order[index]])
+                epoch, index = divmod(position, size)
+                order = np.random.default_rng([self.seed, number, epoch]).permutation(size)
+                chosen.append((name, int(order[index])))
         return chosen
 
 
@@ -79,11 +87,17 @@ class Average:
         torch._foreach_lerp_(ours, theirs, 1 - decay)
 
 
-def optimiser(model: torch.nn.Module, lr: float) -> torch.optim.Optimizer:
-    """AdamW; norms, biases and the scalar affine layers do not decay."""
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    free = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": free, "weight_decay": 0.0}]
+def optimiser(model: torch.nn.Module, lr: float, slow: list[torch.nn.Module] = ()) -> torch.optim.Optimizer:
+    """AdamW; norms, biases and the scalar affine layers do not decay. The parameters of `slow` get
+    half the learning rate: they are pre-trained. A group's share of the rate is its `share`."""
+    halved = {p for module in slow for p in module.parameters()}
+    groups = []
+    for decay, wide in ((WEIGHT_DECAY, True), (0.0, False)):
+        for share in (1.0, 0.5):
+            chosen = [p for p in model.parameters() if p.requires_grad and (p.ndim > 1) == wide]
+            chosen = [p for p in chosen if (p in halved) == (share == 0.5)]
+            if chosen:
+                groups.append({"params": chosen, "weight_decay": decay, "share": share})
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.999))
 
 
@@ -93,20 +107,15 @@ def learning_rate(args, step: int, progress: float) -> float:
 
 
 def side_at(args, step: int, progress: float) -> int:
-    """Smaller images first: cheap steps learn what things look like, the last ones how they look at
-    the size that is used."""
-    small, mid = args.input * 7 // 10 // 32 * 32, args.input * 8 // 10 // 32 * 32
+    """Crops first: cheap steps learn what things look like, the whole views how they lie together."""
+    crop = args.input * 7 // 10 // 32 * 32
     rng = np.random.default_rng([args.seed, 7, step])
-    if progress < 0.5:
-        return int(rng.choice([small, small, mid, args.input]))
-    if progress < 0.75:
-        return int(rng.choice([mid, args.input]))
-    return args.input
+    return crop if rng.random() < 0.6 - progress else args.input
 
 
 def queries_at(args, progress: float) -> int:
     """Fewer queries first, for the same reason; the tail of the list is background anyway."""
-    return args.queries * 2 // 5 if progress < 0.7 else args.queries
+    return args.queries // 4 if progress < 0.5 else args.queries // 3 if progress < 0.7 else args.queries
 
 
 def plot(log: Path, picture: Path):
@@ -135,25 +144,28 @@ def arguments():
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an existing run goes on")
     parser.add_argument("--minutes", type=float, default=45, help="training time, which the schedule fills")
     parser.add_argument("--size", default="n", choices=list("nsmlx"))
+    parser.add_argument("--init", type=Path, help="a `last.pt` of pretrain.py to start from")
     parser.add_argument("--input", type=int, default=320)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--lr", type=float, default=7e-4)
-    parser.add_argument("--warmup", type=int, default=100, help="steps")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--lr", type=float, default=6e-4)
+    parser.add_argument("--warmup", type=int, default=50, help="steps")
     parser.add_argument("--queries", type=int, default=300)
-    parser.add_argument("--denoising", type=int, default=60)
-    parser.add_argument("--phantom", type=Path, help="folder of phantom frames, a quarter of each batch")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--denoising", type=int, default=30)
+    parser.add_argument("--phantom", type=Path, help="folder of phantom frames, an eighth of each batch")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--bf16", action="store_true", help="backbone and encoder; for processors that have it")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--evaluate-minutes", type=float, default=10, help="between held-out scores")
+    parser.add_argument("--evaluate-minutes", type=float, default=8, help="between held-out scores")
     return parser.parse_args()
 
 
-def shares_of(batch: int, phantom: bool) -> dict[str, int]:
-    """Images of each set in a batch: usgra has both classes and the variety, so it gets most."""
-    quarter = batch // 4 if phantom else 0
-    carotid = max(1, (batch - quarter) * 3 // 10)
-    shares = {"usgra": batch - quarter - carotid, "carotid": carotid}
-    return shares | ({"phantom": quarter} if phantom else {})
+def shares_at(batch: int, names: list[str], progress: float) -> dict[str, int]:
+    """Images of each set in a batch: usgra has both classes and the variety, so it gets most; the
+    simulator's frames only help to begin with."""
+    eighth = max(1, batch // 8)
+    others = {"carotid": eighth, "phantom": eighth if progress < PHANTOM_UNTIL else 0}
+    others = {name: count for name, count in others.items() if name in names}
+    return {"usgra": batch - sum(others.values())} | others
 
 
 def main():
@@ -164,22 +176,35 @@ def main():
     log_path, last = args.out / "log.jsonl", args.out / "last.pt"
     classes = {name: i for i, name in enumerate(CLASSES)}
     names = ["usgra", "carotid"] + (["phantom"] if args.phantom else [])
-    largest = args.input * 5 // 4
-    train = {n: data.load("train", [n], max_side=largest, phantom=args.phantom) for n in names}
-    held_out = data.load("held_out", ["usgra", "carotid"], max_side=largest)
-    sampler = Sampler(train, shares_of(args.batch, bool(args.phantom)), args.seed)
+    sources = {
+        n: [views.source_of(f, classes, args.input) for f in data.load("train", [n], phantom=args.phantom)]
+        for n in names
+    }
+    # Real anatomy is spliced and pasted into real frames, the simulator's into its own.
+    donors = {n: sources["phantom" if n == "phantom" else "usgra"] for n in names}
+    held_out = data.load("held_out", ["usgra", "carotid"])
+    sampler = Sampler({n: len(s) for n, s in sources.items()}, args.seed)
 
     model = DFine(args.size, len(CLASSES), args.queries, (args.input, args.input)).train()
+    if args.init:
+        model.load_state_dict(torch.load(args.init, map_location="cpu", weights_only=True)["ema"])
     model = model.to(memory_format=torch.channels_last)
-    average = Average(model, decay=0.995, warm=150)
-    optimizer = optimiser(model, args.lr)
+    heads = dense.DenseHeads(model)
+    if args.init:
+        heads.masks.load_state_dict(torch.load(args.init, map_location="cpu", weights_only=True)["ema_heads"])
+    average = Average(model, decay=0.997, warm=200)
+    optimizer = optimiser(
+        torch.nn.ModuleList([model, heads]), args.lr, [model.backbone, model.encoder] * bool(args.init)
+    )
     step, trained_s = 0, 0.0
     if last.exists():
         saved = torch.load(last, map_location="cpu", weights_only=True)
         model.load_state_dict(saved["model"])
+        heads.load_state_dict(saved["heads"])
         average.model.load_state_dict(saved["ema"])
         optimizer.load_state_dict(saved["optimizer"])
         step, trained_s = saved["step"], saved["trained_s"]
+    fused.accelerate(model)
 
     def log(row: dict):
         with log_path.open("a") as file:
@@ -189,56 +214,61 @@ def main():
     def save():
         state = {"model": model.state_dict(), "ema": average.model.state_dict(), "optimizer": optimizer.state_dict()}
         settings = {k: str(v) for k, v in vars(args).items()}
-        state |= {"step": step, "trained_s": trained_s, "settings": settings}
+        state |= {"heads": heads.state_dict(), "step": step, "trained_s": trained_s, "settings": settings}
         torch.save(state, last.with_suffix(".tmp"))
         last.with_suffix(".tmp").replace(last)
 
-    def score(limit: int | None = None):
-        frames = held_out if limit is None else held_out[:: max(1, len(held_out) // limit)]
-        scores = evaluate(average.model, frames, args.input)
+    def score():
+        scores = evaluate(average.model, held_out, args.input)
         flat = {f"{s}/{c}": round(v["AP50"], 3) for s, by in scores.items() for c, v in by.items()}
         log({"step": step, "minutes": round(trained_s / 60, 1), "AP50": flat})
         plot(log_path, args.out / "curve.png")
 
-    log({"step": step, "frames": {n: len(f) for n, f in train.items()}, "shares": sampler.shares})
+    log({"step": step, "frames": {n: len(s) for n, s in sources.items()}})
     stop: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: stop.append(number))
     recent: list[float] = []
     sums: list[dict] = []
     scored_s, saved_s = trained_s, trained_s
     while trained_s < args.minutes * 60 and not stop:
-        started = time.monotonic()
+        started = time.process_time()
         progress = trained_s / (args.minutes * 60)
         side = side_at(args, step, progress)
         rng = np.random.default_rng([args.seed, 11, step])
-        samples = [augment.augmented(f, side, classes, rng) for f in sampler.batch(step)]
-        images, targets = augment.batch_of(samples)
+        chosen = sampler.batch(step, shares_at(args.batch, names, progress))
+        strength = 1.0 if progress < CALM_FROM else 0.5
+        samples = [views.view(sources[n][i], donors[n], side, args.input, rng, strength) for n, i in chosen]
+        if progress < CALM_FROM:
+            samples = views.mixed(samples, rng, BLENDED_SHARE)
+        images, targets = views.batch_of(samples)
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + step)
         tokens = sum((side // s) ** 2 for s in ((16, 32) if args.size == "n" else (8, 16, 32)))
         queries = min(queries_at(args, progress), tokens)
         noise = losses.make_denoising(targets, len(CLASSES), queries, args.denoising, generator)
-        model.decoder.queries = queries
-        out = model(images.contiguous(memory_format=torch.channels_last), noise)
+        model.decoder.queries, model.decoder.anchor_scale = queries, args.input / side
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+            maps = model.encoder(model.backbone(images))
+        maps = [x.float() for x in maps]
+        out = model.decoder(maps, noise)
         parts = losses.all_losses(out, targets, noise, model.decoder.up, model.decoder.reg_scale)
+        parts |= dense.dense_losses(heads.anchors, heads.masks, maps, samples, targets, len(CLASSES), args.input / side)
         loss = sum(parts.values())
         lr = learning_rate(args, step, progress)
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["share"]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+        norm = torch.nn.utils.clip_grad_norm_([*model.parameters(), *heads.parameters()], CLIP_NORM)
         if norm.isfinite():
             optimizer.step()
             average.update(model, step)
         step += 1
-        took = time.monotonic() - started
-        # A step far beyond the usual was one during which the process was stopped.
-        usual = statistics.median(recent) if len(recent) >= 5 else took
-        trained_s += usual if took > 8 * usual else took
+        took = time.process_time() - started
+        trained_s += took
         recent = [*recent[-20:], took]
         sums.append({k: v.item() for k, v in parts.items()} | {"loss": loss.item()})
         if step % 20 == 0:
-            mean = {k: round(statistics.fmean(s[k] for s in sums), 3) for k in sums[0]}
+            mean = {k: round(statistics.fmean(s.get(k, 0.0) for s in sums), 3) for k in sums[0]}
             seconds = round(statistics.fmean(recent), 2)
             log({"step": step, "minutes": round(trained_s / 60, 1), "lr": round(lr, 6), "step_s": seconds} | mean)
             sums = []
@@ -246,7 +276,7 @@ def main():
             save()
             saved_s = trained_s
         if trained_s - scored_s > args.evaluate_minutes * 60:
-            score(limit=48)
+            score()
             scored_s = trained_s
     save()
     if not stop:
