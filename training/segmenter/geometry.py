@@ -27,7 +27,7 @@ from losses import outline_loss
 from model import EMBEDDING_STRIDE, MobileSam
 from samples import CROP_SIDE, RUN_TIME_SIDE, random_view
 
-# Standard deviation of the image embedding and of the learned tokens at the start; positions have about 0.7.
+# Standard deviation of the image embedding (at most) and of the learned tokens at the start; positions have about 0.7.
 EMBEDDING_SCALE = 0.3
 PEAK_LR, WARM_UP_STEPS, CLIP = 1e-3, 60, 1.0
 # Every fourth step is at the run-time size, the others on the cheaper crops.
@@ -79,10 +79,11 @@ def initialise(model, seed=0):
 
 
 def random_embeddings(grid, count):
-    """[N, 256, grid, grid], smooth and noisy, scaled as the image encoder's."""
+    """[N, 256, grid, grid], smooth and noisy, each scaled at random up to what the image encoder's may have."""
     smooth = F.interpolate(torch.randn(count, 256, 4, 4), (grid, grid), mode="bilinear")
     mixed = smooth + 0.5 * torch.randn(count, 256, grid, grid)
-    return EMBEDDING_SCALE * F.layer_norm(mixed.permute(0, 2, 3, 1), (256,)).permute(0, 3, 1, 2)
+    scale = EMBEDDING_SCALE * torch.rand(count, 1, 1, 1)
+    return scale * F.layer_norm(mixed.permute(0, 2, 3, 1), (256,)).permute(0, 3, 1, 2)
 
 
 def ellipses(side, count, rng):

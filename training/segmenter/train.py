@@ -53,6 +53,8 @@ SECOND_PROMPT_EVERY, SECOND_PROMPT_WEIGHT = 8, 0.5
 ENCODER_LR, DECODER_LR, WEIGHT_DECAY, WARM_UP_SHARE, CLIP = 1e-3, 4e-4, 0.05, 0.02, 1.0
 EMA_DECAY = 0.997
 AUXILIARY_WEIGHT = 0.4
+# Standard deviation of the embedding at the start.
+START_SCALE = 0.12
 # A step counts at most this many times the median of those before it: a longer one was stopped by something else.
 STEP_CAP = 4.0
 CHECKPOINT_SECONDS, LOG_STEPS, WATCH_FRAMES = 400, 20, 14
@@ -74,6 +76,17 @@ class AuxiliaryHead(nn.Module):
         weight = torch.ones(len(CLASSES))
         weight[1:] = 3.0
         return F.cross_entropy(self(embedding).float(), classes[:, 2::4, 2::4], weight)
+
+
+def soften(model, auxiliary):
+    """Scales the embedding to `START_SCALE`, and the head's reading of it up again: soft enough at first for the decoder
+    to draw what it has learned to."""
+    norm = model.image_encoder.neck[3]
+    with torch.no_grad():
+        factor = START_SCALE / norm.weight.abs().mean()
+        norm.weight.mul_(factor)
+        norm.bias.mul_(factor)
+        auxiliary.project.weight.div_(factor)
 
 
 def optimizer_of(peak_lr_of):
@@ -242,6 +255,7 @@ def main():
             state = {k: v for k, v in earlier["ema"].items() if k.startswith("image_encoder.")}
             model.load_state_dict(state, strict=False)
             auxiliary.load_state_dict(earlier["auxiliary"])
+        soften(model, auxiliary)
     decoder_lrs = {model.prompt_encoder: DECODER_LR, model.mask_decoder: DECODER_LR}
     optimizer = optimizer_of({model.image_encoder: ENCODER_LR, auxiliary: ENCODER_LR} | decoder_lrs)
     ema = Ema(model)
