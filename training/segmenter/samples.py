@@ -28,7 +28,7 @@ RUN_TIME_SIDE = 320
 # TinyViT's windows of 7 and 14 cells need no padding here: an image costs less than half.
 CROP_SIDE = 224
 # Training views: scale against the run-time one, change of aspect, rotation (radians) and elastic warp (share of the side).
-SCALES, ASPECT, ROTATION, WARP = (0.8, 1.55), 0.15, 0.12, 0.012
+SCALES, ASPECT, ROTATION, WARP = (0.65, 1.35), 0.15, 0.12, 0.012
 # Distances to an outline are measured this far, in pixels.
 DISTANCE_REACH = 20
 # What a crop must leave of an object for it to be prompted.

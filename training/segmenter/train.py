@@ -50,7 +50,7 @@ BATCH = {"usgra": 4, "carotid": 3, "phantom": 1}
 PHANTOM_CLASSES = ("vessel", "nerve")
 PROMPTS_PER_IMAGE = 3
 SECOND_PROMPT_EVERY, SECOND_PROMPT_WEIGHT = 8, 0.5
-ENCODER_LR, DECODER_LR, WEIGHT_DECAY, WARM_UP_SHARE, CLIP = 1e-3, 4e-4, 0.05, 0.02, 1.0
+ENCODER_LR, DECODER_LR, WEIGHT_DECAY, WARM_UP_SHARE, CLIP = 1e-3, 2e-4, 0.05, 0.02, 1.0
 EMA_DECAY = 0.997
 AUXILIARY_WEIGHT = 0.4
 # Standard deviation of the embedding at the start.
@@ -262,7 +262,10 @@ def main():
     if saved is not None:
         model.load_state_dict(saved["model"])
         auxiliary.load_state_dict(saved["auxiliary"])
+        peaks = [group["peak_lr"] for group in optimizer.param_groups]
         optimizer.load_state_dict(saved["optimizer"])
+        for group, peak in zip(optimizer.param_groups, peaks):
+            group["peak_lr"] = peak
         ema = Ema(model, saved["ema"])
         step, seconds = saved["step"], saved["seconds"]
         print(f"resumed at step {step}, {seconds / 60:.1f} minutes", flush=True)
