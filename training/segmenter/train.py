@@ -9,8 +9,8 @@ stopped does not count. SIGTERM ends it with a checkpoint, the same command agai
 
 What makes so little data and time suffice:
 1. The decoder starts from `geometry.py`: it draws the ellipse of its box, and images can only improve on that.
-2. Most of the time is spent on crops of 224 x 224, where TinyViT's windows need no padding: an image costs less than half.
-   Their positions are encoded as parts of the run-time square, so the decoder sees one geometry.
+2. It trains on crops of 224 x 224, where TinyViT's windows need no padding: an image costs less than half. Their
+   positions are encoded as parts of the run-time square, so the decoder sees one geometry. `refine.py` comes after it.
 3. An auxiliary head on the embedding learns classes densely, so that the encoder gets gradients from every pixel.
 4. Logits learn the distance to the outline (`losses.py`), not a yes or no: smooth, and with its zero in the right place.
 """
@@ -38,12 +38,10 @@ from evaluate import scores
 from geometry import initialise
 from losses import outline_loss
 from model import MobileSam
-from samples import CLASSES, CROP_SIDE, RUN_TIME_SIDE, batch_of, jittered
+from samples import CLASSES, CROP_SIDE, batch_of, jittered
 
 from data import load  # training/ is on the path through samples.py
 
-# The share of the budget that is spent on crops.
-CROP_SHARE = 0.72
 # Images of a batch by data set; a set that is absent leaves its place to usgra, the hardest.
 BATCH = {"usgra": 4, "carotid": 3, "phantom": 1}
 # Bone in the phantom is a bright line, not a region.
@@ -175,10 +173,10 @@ def drawn(self, rng):
         return embedding, Batch(images=None, classes=None, image_index=index[chosen], **fields)
 
 
-def drawn(frames_by_set, rng):
-    """The frames of one batch."""
-    wanted = dict(BATCH)
-    for name in BATCH:
+def drawn(frames_by_set, rng, counts=BATCH):
+    """The frames of one batch, by `counts` of data sets."""
+    wanted = dict(counts)
+    for name in counts:
         if name not in frames_by_set:
             wanted["usgra"] += wanted.pop(name)
     return [frames_by_set[n][rng.integers(len(frames_by_set[n]))] for n, count in wanted.items() for _ in range(count)]
@@ -295,9 +293,8 @@ def main():
         busy = os.getloadavg()[0] > os.cpu_count() + 0.5
         torch.set_num_threads(1 if busy else arguments.threads)
         share = seconds / budget
-        side = CROP_SIDE if share < CROP_SHARE else RUN_TIME_SIDE
         rng = np.random.default_rng([arguments.seed, step])
-        batch = batch_of(drawn(frames_by_set, rng), side, PROMPTS_PER_IMAGE, rng)
+        batch = batch_of(drawn(frames_by_set, rng), CROP_SIDE, PROMPTS_PER_IMAGE, rng)
         # The decoder gains nothing from bf16 at this size.
         with torch.autocast("cpu", torch.bfloat16, enabled=arguments.precision == "bf16"):
             embedding = model.image_encoder(batch.images.contiguous(memory_format=torch.channels_last))
@@ -316,7 +313,7 @@ def main():
         if step % LOG_STEPS == 0:
             mean = np.mean(recent, 0).tolist()
             recent.clear()
-            row = {"phase": "train", "step": step, "seconds": seconds, "side": side, "lr": ENCODER_LR * schedule(share)}
+            row = {"phase": "train", "step": step, "seconds": seconds, "lr": ENCODER_LR * schedule(share)}
             log(row | {"loss": mean[0], "auxiliary": mean[1], "dice": mean[2], "gradient": mean[3]})
         if seconds - saved_at > CHECKPOINT_SECONDS:
             saved_at = seconds
