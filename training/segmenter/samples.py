@@ -29,6 +29,8 @@ RUN_TIME_SIDE = 320
 CROP_SIDE = 224
 # Training views: scale against the run-time one, change of aspect, rotation (radians) and elastic warp (share of the side).
 SCALES, ASPECT, ROTATION, WARP = (0.65, 1.35), 0.15, 0.12, 0.012
+# A share of the whole views are shrunk this far: small objects are rare, and the hardest for the decoder.
+SHRUNK_SHARE, SHRUNK_SCALES = 0.5, (0.35, 0.85)
 # Distances to an outline are measured this far, in pixels.
 DISTANCE_REACH = 20
 # What a crop must leave of an object for it to be prompted.
@@ -88,10 +90,10 @@ def jittered(boxes_xyxy, rng, deviation=0.05, limit=0.12):
     return (boxes + noise * sides * (rng.random((len(boxes), 1)) >= 0.2)).astype(np.float32)
 
 
-def random_window(frame, side, rng):
-    """A part (x1, y1, x2, y2) of the frame that shows one of its objects, chosen at random."""
+def random_window(frame, share, rng):
+    """A part (x1, y1, x2, y2) of the frame, about `share` of its sides, that shows one of its objects, chosen at random."""
     height, width = frame.image.shape
-    share = min(1.0, side / RUN_TIME_SIDE * 1 / rng.uniform(*SCALES))
+    share = min(1.0, share)
     w, h = (max(16, round(s * min(1.0, share * np.exp(rng.uniform(-ASPECT, ASPECT))))) for s in (width, height))
     if len(frame.labels) == 0:
         return (x := rng.integers(0, width - w + 1)), (y := rng.integers(0, height - h + 1)), x + w, y + h
@@ -107,10 +109,12 @@ def random_window(frame, side, rng):
 def augmented(frame, side, rng):
     """A random view of a frame: grey levels [side, side], its size (h, w) within, the instance map [side, side], and
     the view's pixels for one of the frame's."""
-    x1, y1, x2, y2 = random_window(frame, side, rng)
+    shrunk = side == RUN_TIME_SIDE and rng.random() < SHRUNK_SHARE
+    share = side / RUN_TIME_SIDE / rng.uniform(*(SHRUNK_SCALES if shrunk else SCALES))
+    x1, y1, x2, y2 = random_window(frame, share, rng)
     height, width = resized_size(y2 - y1, x2 - x1, side)
     # The change of aspect that the window made is kept, as a stretch.
-    stretch = np.exp(rng.uniform(-ASPECT, ASPECT, 2))
+    stretch = np.exp(rng.uniform(-ASPECT, ASPECT, 2)) / max(1.0, share)
     height, width = (max(16, min(side, round(s * k))) for s, k in zip((height, width), stretch))
     view = Image.fromarray(frame.image[y1:y2, x1:x2]).resize((width, height), Image.BILINEAR)
     instances = Image.fromarray(frame.instances[y1:y2, x1:x2]).resize((width, height), Image.NEAREST)
