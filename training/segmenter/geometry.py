@@ -27,7 +27,7 @@ from losses import outline_loss
 from model import EMBEDDING_STRIDE, MobileSam
 from samples import CROP_SIDE, RUN_TIME_SIDE, random_view
 
-# Standard deviation of the image embedding (at most) and of the learned tokens at the start; positions have about 0.7.
+# Standard deviation of the image embedding (at most) and of learned tokens at the start; positions have about 0.7.
 EMBEDDING_SCALE = 0.3
 PEAK_LR, WARM_UP_STEPS, CLIP = 1e-3, 60, 1.0
 # Every fourth step is at the run-time size, the others on the cheaper crops.
