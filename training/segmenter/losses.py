@@ -1,35 +1,41 @@
-"""Losses on mask logits and predicted IoU, and the Dice score.
+"""Losses on mask logits and predicted IoU.
 
-Masks are compared at half the input's resolution: logits come at a quarter and are read, at run time, through a
-bilinear filter, so they are trained through one.
+A mask's logits are trained to be the *distance to the outline*, in units of `PIXELS_PER_LOGIT`: smooth, so that the
+bilinear filter through which they are read at run time puts the outline between the cells of their coarse grid, and
+with their zero, the run-time threshold, in the middle of what the outline could be. Compared at half the input's
+resolution, through that filter.
 """
 
 import torch
 import torch.nn.functional as F
 
-FOCAL_GAMMA = 2.0
+PIXELS_PER_LOGIT = 2.0
+# Distances beyond this are not told apart, and count a tenth.
+REACH_PIXELS = 16.0
+FAR_WEIGHT = 0.1
+DISTANCE_WEIGHT = 0.3
+# A pixel off costs a small object more of its Dice: distances count by this size (square root of the area) over the
+# object's, within limits.
+USUAL_SIZE_PIXELS, SIZE_FACTORS = 40.0, (0.6, 2.5)
 DICE_EPSILON = 1.0
 
 
-def at_half(logits, masks):
-    """Logits [N, M, S/4, S/4] and boolean masks [N, S, S] to the same half resolution [N, M, S/2, S/2], [N, 1, S/2, S/2]."""
-    logits = F.interpolate(logits.float(), scale_factor=2, mode="bilinear", align_corners=False)
-    return logits, F.avg_pool2d(masks.unsqueeze(1).float(), 2)
-
-
-def focal(logits, target):
-    """Focal loss (Lin et al. 2017) for soft targets, over the object's area so that small ones count. [N, M]"""
-    cross_entropy = F.binary_cross_entropy_with_logits(logits, target.expand_as(logits), reduction="none")
-    weight = (logits.sigmoid() - target).abs() ** FOCAL_GAMMA
-    return (weight * cross_entropy).sum((2, 3)) / target.sum((2, 3)).clamp(min=16)
+def distance_error(logits, distance):
+    """Mean smooth L1 between logits and distances in pixels, mostly near the outline. [N, M]"""
+    reach = REACH_PIXELS / PIXELS_PER_LOGIT
+    target = (distance / PIXELS_PER_LOGIT).clamp(-reach, reach).expand_as(logits)
+    weight = FAR_WEIGHT + (distance.abs() < REACH_PIXELS)
+    error = F.smooth_l1_loss(logits, target, reduction="none")
+    # A cell at half resolution is four pixels.
+    size = (4 * (distance > 0).sum((2, 3))).clamp(min=1).sqrt()
+    return (USUAL_SIZE_PIXELS / size).clamp(*SIZE_FACTORS) * (error * weight).sum((2, 3)) / weight.sum((2, 3))
 
 
 def dice(logits, target):
     """1 - Dice, soft. [N, M]"""
     p = logits.sigmoid()
-    return 1 - (2 * (p * target).sum((2, 3)) + DICE_EPSILON) / (
-        p.sum((2, 3)) + target.sum((2, 3)) + DICE_EPSILON
-    )
+    both = (p * target).sum((2, 3))
+    return 1 - (2 * both + DICE_EPSILON) / (p.sum((2, 3)) + target.sum((2, 3)) + DICE_EPSILON)
 
 
 def overlap(logits, target):
@@ -41,13 +47,16 @@ def overlap(logits, target):
         return both / (sizes - both).clamp(min=1), 2 * both / sizes.clamp(min=1)
 
 
-def mask_loss(logits, iou, masks):
-    """Focal + dice + squared error of the predicted IoU. Several masks for a prompt compete: the best one learns.
+def outline_loss(logits, iou, distance):
+    """Dice + distance + squared error of the predicted IoU. Several masks for a prompt compete: the best one learns.
 
-    `logits` [N, M, S/4, S/4], `iou` [N, M], `masks` [N, S, S]. Returns the loss and the mean Dice score."""
-    logits, target = at_half(logits, masks)
-    shape_loss = focal(logits, target) + dice(logits, target)
-    actual_iou, dice_score = overlap(logits, target)
+    `logits` [N, M, S/4, S/4], `iou` [N, M], `distance` [N, S/2, S/2] in pixels, positive inside. Returns the loss and
+    the mean Dice score."""
+    logits = F.interpolate(logits.float(), scale_factor=2, mode="bilinear", align_corners=False)
+    distance = distance.unsqueeze(1)
+    inside = (distance / PIXELS_PER_LOGIT + 0.5).clamp(0, 1)
+    shape_loss = dice(logits, inside) + DISTANCE_WEIGHT * distance_error(logits, distance)
+    actual_iou, dice_score = overlap(logits, inside)
     best = shape_loss.argmin(1, keepdim=True)
     loss = shape_loss.gather(1, best).mean() + F.mse_loss(iou.float(), actual_iou)
     return loss, dice_score.gather(1, best).mean().item()

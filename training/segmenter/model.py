@@ -249,6 +249,10 @@ class PositionEncoding(nn.Module):
         device = self.positional_encoding_gaussian_matrix.device
         y = (torch.arange(height, device=device) + 0.5) / height
         x = (torch.arange(width, device=device) + 0.5) / width
+        return self.cells(x, y)
+
+    def cells(self, x, y):
+        """Encoding of the cells with centres `x` [width], `y` [height] in 0..1: `[1, 2 * features, height, width]`."""
         xy = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
         return self(xy).permute(2, 0, 1).unsqueeze(0)
 
@@ -274,11 +278,31 @@ class PromptEncoder(nn.Module):
         )
         self.no_mask_embed = nn.Embedding(1, dim)
 
-    def forward(self, grid_size, boxes_xyxy=None, points_xy=None, point_labels=None, mask_logits=None):
+    def position(self, grid_size, view=None):
+        """Encoding of the embedding's cells, `[1, 256, h, w]`; `view` as in `forward`."""
+        height, width = grid_size
+        if view is None:
+            return self.pe_layer.grid(height, width)
+        side, left, top = view
+        x = (torch.arange(width) + 0.5) * EMBEDDING_STRIDE + left
+        y = (torch.arange(height) + 0.5) * EMBEDDING_STRIDE + top
+        return self.pe_layer.cells(x / side, y / side)
+
+    def forward(
+        self, grid_size, boxes_xyxy=None, points_xy=None, point_labels=None, mask_logits=None, view=None
+    ):
         """`boxes_xyxy` [N, 4] and `points_xy` [N, P, 2] in pixels of the network input, `point_labels` [N, P] (1 on
-        the object, 0 off it, -1 no point), `mask_logits` [N, 1, 4h, 4w]; `grid_size` is (h, w) of the embedding."""
+        the object, 0 off it, -1 no point), `mask_logits` [N, 1, 4h, 4w]; `grid_size` is (h, w) of the embedding.
+
+        A `view` (side, left, top) in pixels says that the input is a part of a larger square: positions are encoded
+        as in that, so that training on crops speaks of the same pixels as running on whole frames."""
         height, width = grid_size
         size = torch.tensor([width, height]) * EMBEDDING_STRIDE
+        if view is not None:
+            side, left, top = view
+            size, corner = torch.tensor([side, side]), torch.tensor([left, top], dtype=torch.float32)
+            boxes_xyxy = None if boxes_xyxy is None else boxes_xyxy + corner.repeat(2)
+            points_xy = None if points_xy is None else points_xy + corner
         tokens = []
         if points_xy is not None:
             if boxes_xyxy is None:
@@ -435,14 +459,14 @@ class MobileSam(nn.Module):
         self.prompt_encoder = PromptEncoder()
         self.mask_decoder = MaskDecoder()
 
-    def decode(self, embedding, image_index=None, **prompts):
+    def decode(self, embedding, image_index=None, view=None, **prompts):
         """All four masks [N, 4, 4h, 4w] and IoU [N, 4]; `image_index` [N] says which of the B embeddings a prompt is
-        for (the first when left out). Prompts as in `PromptEncoder.forward`."""
+        for (the first when left out). Prompts and `view` as in `PromptEncoder.forward`."""
         grid_size = embedding.shape[-2:]
-        sparse, dense = self.prompt_encoder(grid_size, **prompts)
+        sparse, dense = self.prompt_encoder(grid_size, view=view, **prompts)
         if image_index is None:
             image_index = torch.zeros(len(sparse), dtype=torch.long, device=embedding.device)
-        position = self.prompt_encoder.pe_layer.grid(*grid_size)
+        position = self.prompt_encoder.position(grid_size, view)
         return self.mask_decoder(embedding[image_index], position, sparse, dense)
 
     def predict(self, embedding, multimask=False, **prompts):

@@ -1,18 +1,18 @@
 """Trains MobileSAM from scratch on ultrasound, on a CPU.
 
-    python training/segmenter/train.py --run runs/segmenter --minutes 80
+    python training/segmenter/geometry.py runs/geometry.pt
+    python training/segmenter/train.py --start runs/geometry.pt --run runs/segmenter --minutes 100
 
 Runs for a budget of running time: the schedule follows the share of it that is used, and time in which the process was
-stopped does not count. SIGTERM ends it with a checkpoint, the same command again resumes. Writes into the run's folder: `log.jsonl`, `curve.png`,
-`checkpoint.pt` (everything that resuming needs; its `ema` weights are the result).
+stopped does not count. SIGTERM ends it with a checkpoint, the same command again resumes. Writes into the run's folder: `log.jsonl`,
+`curve.png`, `checkpoint.pt` (everything that resuming needs; its `ema` weights are the result).
 
 What makes so little data and time suffice:
-1. *Geometry warm start*: the decoder alone learns, on random embeddings, to draw an ellipse into its box. A step costs
-   a fraction of a whole one, and the network then starts from "the box's ellipse" rather than from nothing.
-2. Four fifths of the time are spent on crops of 224 x 224, where TinyViT's windows need no padding: an image costs a third.
+1. The decoder starts from `geometry.py`: it draws the ellipse of its box, and images can only improve on that.
+2. It trains on crops of 224 x 224, where TinyViT's windows need no padding: an image costs less than half. Their
+   positions are encoded as parts of the run-time square, so the decoder sees one geometry. `refine.py` comes after it.
 3. An auxiliary head on the embedding learns classes densely, so that the encoder gets gradients from every pixel.
-4. *Replay*: after each step the decoder alone takes more, on embeddings of recent batches and with new boxes. It needs
-   many small steps to learn to read prompts, and without the encoder they cost a fifth.
+4. Logits learn the distance to the outline (`losses.py`), not a yes or no: smooth, and with its zero in the right place.
 """
 
 import os
@@ -27,7 +27,6 @@ import math
 import signal
 import time
 from collections import deque
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,26 +35,27 @@ import torch.nn.functional as F
 from torch import nn
 
 from evaluate import scores
-from losses import mask_loss
+from geometry import initialise
+from losses import outline_loss
 from model import MobileSam
-from samples import CLASSES, RUN_TIME_SIDE, Batch, batch_of, jittered
+from samples import CLASSES, CROP_SIDE, batch_of, jittered
 
 from data import load  # training/ is on the path through samples.py
 
-CROP_SIDE, CROP_SHARE = 224, 0.8
 # Images of a batch by data set; a set that is absent leaves its place to usgra, the hardest.
-BATCH = {"usgra": 4, "carotid": 2, "phantom": 2}
-PROMPTS_PER_IMAGE = 2
-REPLAY_STEPS, REPLAY_BATCHES, REPLAY_PROMPTS = 2, 24, 24
-SECOND_PROMPT_EVERY = 4
-ENCODER_LR, DECODER_LR, WEIGHT_DECAY, WARM_UP_SHARE, CLIP = 1e-3, 4e-4, 0.05, 0.03, 1.0
-EMA_DECAY = 0.995
-AUXILIARY_WEIGHT = 0.5
-# Standard deviation of the image embedding and of the learned tokens at the start; positions have about 0.7.
-EMBEDDING_SCALE = 0.3
+BATCH = {"usgra": 4, "carotid": 3, "phantom": 1}
+# Bone in the phantom is a bright line, not a region.
+PHANTOM_CLASSES = ("vessel", "nerve")
+PROMPTS_PER_IMAGE = 3
+SECOND_PROMPT_EVERY, SECOND_PROMPT_WEIGHT = 8, 0.5
+ENCODER_LR, DECODER_LR, WEIGHT_DECAY, WARM_UP_SHARE, CLIP = 1e-3, 2e-4, 0.05, 0.02, 1.0
+EMA_DECAY = 0.997
+AUXILIARY_WEIGHT = 0.4
+# Standard deviation of the embedding at the start.
+START_SCALE = 0.12
 # A step counts at most this many times the median of those before it: a longer one was stopped by something else.
 STEP_CAP = 4.0
-CHECKPOINT_SECONDS, LOG_STEPS, WATCH_FRAMES = 420, 10, 14
+CHECKPOINT_SECONDS, LOG_STEPS, WATCH_FRAMES = 400, 20, 14
 
 
 class AuxiliaryHead(nn.Module):
@@ -76,34 +76,15 @@ class AuxiliaryHead(nn.Module):
         return F.cross_entropy(self(embedding).float(), classes[:, 2::4, 2::4], weight)
 
 
-def initialise(model):
-    """Residual branches of the image encoder begin as the identity. In the decoder positions begin louder than contents,
-    and tokens and image begin by attending to each other where they are near."""
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out")
-    for stage in model.image_encoder.layers:
-        for block in stage.blocks:
-            if hasattr(block, "conv3"):
-                nn.init.zeros_(block.conv3.bn.weight)
-            else:
-                nn.init.zeros_(block.attn.proj.weight)
-                nn.init.zeros_(block.mlp.fc2.weight)
-    nn.init.constant_(model.image_encoder.neck[3].weight, EMBEDDING_SCALE)
-    for module in model.modules():
-        if isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=EMBEDDING_SCALE)
-    transformer = model.mask_decoder.transformer
-    for layer in transformer.layers:
-        for attention in (layer.cross_attn_token_to_image, layer.cross_attn_image_to_token):
-            attention.q_proj.weight.data.mul_(1.5)
-            attention.k_proj.weight.data.copy_(attention.q_proj.weight.data)
-    final = transformer.final_attn_token_to_image
-    final.q_proj.weight.data.mul_(1.5)
-    final.k_proj.weight.data.copy_(final.q_proj.weight.data)
+def soften(model, auxiliary):
+    """Scales the embedding to `START_SCALE`, and the head's reading of it up again: soft enough at first for the decoder
+    to draw what it has learned to."""
+    norm = model.image_encoder.neck[3]
+    with torch.no_grad():
+        factor = START_SCALE / norm.weight.abs().mean()
+        norm.weight.mul_(factor)
+        norm.bias.mul_(factor)
+        auxiliary.project.weight.div_(factor)
 
 
 def optimizer_of(peak_lr_of):
@@ -159,41 +140,11 @@ class Ema:
         return model.eval()
 
 
-def geometry_batch(grid, count, rng):
-    """Random embeddings [N, 256, grid, grid], smooth and noisy, and ellipses with their boxes."""
-    side = grid * 16
-    noise = F.interpolate(torch.randn(count, 256, 4, 4), (grid, grid), mode="bilinear") + 0.5 * torch.randn(count, 256, grid, grid)
-    embedding = EMBEDDING_SCALE * F.layer_norm(noise.permute(0, 2, 3, 1), (256,)).permute(0, 3, 1, 2)
-    sides = np.exp(rng.uniform(np.log(16), np.log(0.6 * side), (count, 1)) + rng.uniform(-0.4, 0.4, (count, 2)))
-    sides = sides.clip(8, side)
-    corner = rng.random((count, 2)) * (side - sides)
-    boxes = np.concatenate([corner, corner + sides], 1).astype(np.float32)
-    centre, half = torch.from_numpy((boxes[:, :2] + boxes[:, 2:]) / 2), torch.from_numpy(sides / 2)
-    pixel = torch.arange(side) + 0.5
-    dx = (pixel[None, None, :] - centre[:, 0, None, None]) / half[:, 0, None, None]
-    dy = (pixel[None, :, None] - centre[:, 1, None, None]) / half[:, 1, None, None]
-    return embedding, torch.from_numpy(boxes), ((dx**2 + dy**2) <= 1).float()
-
-
-def geometry_warm_start(model, steps, rng, log):
-    """Teaches the decoder to fill a box with an ellipse."""
-    optimizer = optimizer_of({model.prompt_encoder: 1e-3, model.mask_decoder: 1e-3})
-    started = time.perf_counter()
-    for step in range(steps):
-        embedding, boxes, masks = geometry_batch(CROP_SIDE // 16, 12, rng)
-        boxes = torch.from_numpy(jittered(boxes, rng))
-        logits, iou = model.decode(embedding, torch.arange(len(boxes)), boxes_xyxy=boxes)
-        loss, score = mask_loss(logits[:, :1], iou[:, :1], masks)
-        update(optimizer, loss, step / steps)
-        if step % 25 == 0 or step + 1 == steps:
-            log({"phase": "geometry", "step": step, "seconds": time.perf_counter() - started, "loss": loss.item(), "dice": score})
-
-
 def box_loss(model, embedding, batch, rng):
     """Loss, mean Dice and the logits [N, 1, S/4, S/4] for boxes as a detector would give them."""
     boxes = torch.from_numpy(jittered(batch.boxes_xyxy, rng))
-    logits, iou = model.decode(embedding, batch.image_index, boxes_xyxy=boxes)
-    loss, score = mask_loss(logits[:, :1], iou[:, :1], batch.masks)
+    logits, iou = model.decode(embedding, batch.image_index, batch.view, boxes_xyxy=boxes)
+    loss, score = outline_loss(logits[:, :1], iou[:, :1], batch.distances)
     return loss, score, logits[:, :1]
 
 
@@ -206,24 +157,13 @@ def second_prompt_loss(model, embedding, batch, first_logits, rng):
     }
     if rng.random() < 0.5:
         prompts["mask_logits"] = first_logits.detach().float()
-    logits, iou = model.decode(embedding, batch.image_index, **prompts)
-    one, _ = mask_loss(logits[:, :1], iou[:, :1], batch.masks)
-    three, _ = mask_loss(logits[:, 1:], iou[:, 1:], batch.masks)
+    logits, iou = model.decode(embedding, batch.image_index, batch.view, **prompts)
+    one, _ = outline_loss(logits[:, :1], iou[:, :1], batch.distances)
+    three, _ = outline_loss(logits[:, 1:], iou[:, 1:], batch.distances)
     return 0.5 * (one + three)
 
 
-class Replay:
-    """Embeddings of the latest batches with their prompts, for steps of the decoder alone."""
-
-    def __init__(self):
-        self.kept = deque(maxlen=REPLAY_BATCHES)
-
-    def keep(self, embedding, batch):
-        if self.kept and self.kept[0][0].shape[1:] != embedding.shape[1:]:
-            self.kept.clear()
-        self.kept.append((embedding.detach(), replace(batch, images=None, classes=None)))
-
-    def drawn(self, rng):
+def drawn(self, rng):
         """Embeddings [2B, 256, h, w] of two kept batches, and some of their prompts as one batch."""
         pair = [self.kept[i] for i in rng.integers(len(self.kept), size=2)]
         embedding = torch.cat([e for e, _ in pair])
@@ -233,10 +173,10 @@ class Replay:
         return embedding, Batch(images=None, classes=None, image_index=index[chosen], **fields)
 
 
-def drawn(frames_by_set, rng):
-    """The frames of one batch."""
-    wanted = dict(BATCH)
-    for name in BATCH:
+def drawn(frames_by_set, rng, counts=BATCH):
+    """The frames of one batch, by `counts` of data sets."""
+    wanted = dict(counts)
+    for name in counts:
         if name not in frames_by_set:
             wanted["usgra"] += wanted.pop(name)
     return [frames_by_set[n][rng.integers(len(frames_by_set[n]))] for n, count in wanted.items() for _ in range(count)]
@@ -245,7 +185,8 @@ def drawn(frames_by_set, rng):
 def load_sets(phantom):
     sets = {"usgra": load("train", ["usgra"], max_side=480), "carotid": load("train", ["carotid"])}
     if phantom:
-        sets["phantom"] = load("train", ["phantom"], max_side=480, phantom=phantom)
+        frames = load("train", ["phantom"], max_side=480, phantom=phantom)
+        sets["phantom"] = [f for f in frames if set(f.labels) <= set(PHANTOM_CLASSES)]
     # A frame without an object has nothing to prompt.
     return {name: [f for f in frames if f.labels] for name, frames in sets.items()}
 
@@ -275,7 +216,8 @@ def main():
     parser.add_argument("--run", type=Path, default=Path("runs/segmenter"), help="folder of the run")
     parser.add_argument("--minutes", type=float, default=80, help="running time, the warm start not counted")
     parser.add_argument("--phantom", type=Path, help="folder of exported phantom frames")
-    parser.add_argument("--geometry-steps", type=int, default=400)
+    parser.add_argument("--start", type=Path, required=True, help="weights to start from, see geometry.py")
+    parser.add_argument("--encoder", type=Path, help="checkpoint of an earlier run whose image encoder to start from")
     parser.add_argument("--threads", type=int, default=2, help="on an idle machine; one while others compete for it")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", choices=["bf16", "f32"], default="bf16", help="of the image encoder")
@@ -283,7 +225,6 @@ def main():
 
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
-    rng = np.random.default_rng(arguments.seed)
     arguments.run.mkdir(parents=True, exist_ok=True)
     checkpoint_path, log_path = arguments.run / "checkpoint.pt", arguments.run / "log.jsonl"
     rows = [json.loads(line) for line in log_path.read_text().splitlines()] if log_path.exists() else []
@@ -306,24 +247,35 @@ def main():
     step, seconds = 0, 0.0
     saved = torch.load(checkpoint_path, weights_only=True) if checkpoint_path.exists() else None
     if saved is None:
-        geometry_warm_start(model, arguments.geometry_steps, rng, log)
+        model.load_state_dict(torch.load(arguments.start, weights_only=True))
+        if arguments.encoder:
+            earlier = torch.load(arguments.encoder, weights_only=True)
+            state = {k: v for k, v in earlier["ema"].items() if k.startswith("image_encoder.")}
+            model.load_state_dict(state, strict=False)
+            auxiliary.load_state_dict(earlier["auxiliary"])
+        soften(model, auxiliary)
     decoder_lrs = {model.prompt_encoder: DECODER_LR, model.mask_decoder: DECODER_LR}
     optimizer = optimizer_of({model.image_encoder: ENCODER_LR, auxiliary: ENCODER_LR} | decoder_lrs)
     ema = Ema(model)
     if saved is not None:
         model.load_state_dict(saved["model"])
         auxiliary.load_state_dict(saved["auxiliary"])
+        peaks = [group["peak_lr"] for group in optimizer.param_groups]
         optimizer.load_state_dict(saved["optimizer"])
+        for group, peak in zip(optimizer.param_groups, peaks):
+            group["peak_lr"] = peak
         ema = Ema(model, saved["ema"])
         step, seconds = saved["step"], saved["seconds"]
-        torch.manual_seed(arguments.seed + step)
-        rng = np.random.default_rng([arguments.seed, step])
         print(f"resumed at step {step}, {seconds / 60:.1f} minutes", flush=True)
 
     def checkpoint():
         found, iou_errors = scores(ema.model(), watched)
-        dice = {f"{s} {label}": round(float(np.mean(v, 0)[0]), 4) for (s, label), v in sorted(found["jittered"].items())}
-        log({"phase": "watch", "step": step, "seconds": seconds, "dice": dice, "iou_error": iou_errors["jittered"]})
+        dice, exact = (
+            {f"{s} {label}": round(float(np.mean(v, 0)[0]), 4) for (s, label), v in sorted(found[kind].items())}
+            for kind in ("jittered", "exact")
+        )
+        row = {"phase": "watch", "step": step, "seconds": seconds, "dice": dice, "exact": exact}
+        log(row | {"iou_error": iou_errors["jittered"]})
         state = {"model": model.state_dict(), "auxiliary": auxiliary.state_dict(), "ema": ema.state}
         state |= {"optimizer": optimizer.state_dict(), "step": step, "seconds": seconds}
         torch.save(state, checkpoint_path.with_suffix(".partial"))
@@ -335,29 +287,24 @@ def main():
     stop = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
     budget, saved_at, recent, durations = arguments.minutes * 60, seconds, [], deque(maxlen=40)
-    replay = Replay()
     while seconds < budget and not stop:
         started = time.perf_counter()
         # Threads that wait for one another are worth less than one alone where others take the cores away.
-        busy = os.getloadavg()[0] > os.cpu_count() + arguments.threads
+        busy = os.getloadavg()[0] > os.cpu_count() + 0.5
         torch.set_num_threads(1 if busy else arguments.threads)
         share = seconds / budget
-        side = CROP_SIDE if share < CROP_SHARE else RUN_TIME_SIDE
-        batch = batch_of(drawn(frames_by_set, rng), side, PROMPTS_PER_IMAGE, rng)
+        rng = np.random.default_rng([arguments.seed, step])
+        batch = batch_of(drawn(frames_by_set, rng), CROP_SIDE, PROMPTS_PER_IMAGE, rng)
         # The decoder gains nothing from bf16 at this size.
         with torch.autocast("cpu", torch.bfloat16, enabled=arguments.precision == "bf16"):
             embedding = model.image_encoder(batch.images.contiguous(memory_format=torch.channels_last))
         embedding = embedding.float()
-        loss, score, _ = box_loss(model, embedding, batch, rng)
+        loss, score, logits = box_loss(model, embedding, batch, rng)
         auxiliary_loss = auxiliary.loss(embedding, batch.classes)
-        norm = update(optimizer, loss + AUXILIARY_WEIGHT * (1 - share) * auxiliary_loss, share)
-        replay.keep(embedding, batch)
-        for _ in range(REPLAY_STEPS):
-            replayed, prompts = replay.drawn(rng)
-            replay_loss, _, logits = box_loss(model, replayed, prompts, rng)
-            if step % SECOND_PROMPT_EVERY == 0:
-                replay_loss = replay_loss + second_prompt_loss(model, replayed, prompts, logits, rng)
-            update(optimizer, replay_loss, share)
+        total = loss + AUXILIARY_WEIGHT * (1 - share) * auxiliary_loss
+        if step % SECOND_PROMPT_EVERY == 0:
+            total = total + SECOND_PROMPT_WEIGHT * second_prompt_loss(model, embedding, batch, logits, rng)
+        norm = update(optimizer, total, share)
         ema.update(model, step)
         step += 1
         recent.append((loss.item(), auxiliary_loss.item(), score, norm))
@@ -366,7 +313,7 @@ def main():
         if step % LOG_STEPS == 0:
             mean = np.mean(recent, 0).tolist()
             recent.clear()
-            row = {"phase": "train", "step": step, "seconds": seconds, "side": side, "lr": ENCODER_LR * schedule(share)}
+            row = {"phase": "train", "step": step, "seconds": seconds, "lr": ENCODER_LR * schedule(share)}
             log(row | {"loss": mean[0], "auxiliary": mean[1], "dice": mean[2], "gradient": mean[3]})
         if seconds - saved_at > CHECKPOINT_SECONDS:
             saved_at = seconds
