@@ -12,7 +12,7 @@
 mod program;
 
 use std::fmt::Display;
-use std::io::{BufRead, BufReader, Lines};
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
@@ -311,7 +311,7 @@ fn the_books_agree_whatever_happens() {
     let settings = format!(
         "detector = {:?}\nsegmenter = {:?}\nscore_threshold = 0.05\nmax_objects = 4\n\
          [source]\nconnect = {scanner_address:?}\n\
-         [output]\nlisten = \"127.0.0.1:0\"\nqueue = 512\nstall_timeout_s = 5.0\n\
+         [output]\nlisten = \"127.0.0.1:0\"\nqueue = 128\nstall_timeout_s = 5.0\n\
          [report]\njson = true\n",
         shelf.detector(),
         shelf.segmenter(),
@@ -342,6 +342,11 @@ fn the_books_agree_whatever_happens() {
     let (mut gateway_memory, mut scanner_memory) = (Memory::default(), Memory::default());
     let mut deaf_clients = 1;
     let (mut latencies_ms, mut rates) = (Vec::new(), Vec::new());
+    let mut samples = std::env::var_os("ULTRAMOTION_SOAK_SAMPLES").map(|path| {
+        let mut file = std::fs::File::create(path).unwrap();
+        writeln!(file, "seconds,gateway_kib,scanner_kib,answered_per_s,send_dropped").unwrap();
+        file
+    });
     let (sent, last, ended_in) = std::thread::scope(|scope| {
         scope.spawn(|| listen(&client, &got));
         // Read all the time, or a program that has much to say would wait.
@@ -357,6 +362,12 @@ fn the_books_agree_whatever_happens() {
                 latencies_ms.push((figure("latency_p50_ms"), figure("latency_p99_ms")));
             }
             rates.push(figure("out_per_s"));
+            if let (Some(file), Some(gateway), Some(scanner)) =
+                (&mut samples, gateway_memory.samples.last(), scanner_memory.samples.last())
+            {
+                let (rate, dropped) = (figure("out_per_s"), count(&report, "send_dropped"));
+                writeln!(file, "{:.1},{},{},{rate},{dropped}", gateway.0, gateway.1, scanner.1).unwrap();
+            }
             if count(&report, "clients") < 2 {
                 // The gateway has got rid of the deaf one: here is the next.
                 deaf = deaf_client(address);
