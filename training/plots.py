@@ -3,8 +3,9 @@
     python training/plots.py --program target/release/ultramotion
 
 In: the logs of the runs in `training/*/logs/`, and the held-out frames of usgra and carotid, which `ultramotion eval`
-measures. Out, in `docs/`: `learning-curves.png`, `precision-recall.png`, `error-gallery.png`, each below 300 kB, and
-`eval.json`, one object a set, with all figures. The program's own models are taken unless `--detector` and `--segmenter`
+measures. Out, in `docs/`: `learning-curves.png`, `precision-recall.png`, each below 300 kB, and `eval.json`, one object a
+set, with all figures. With `--phantom DIR` (exported frames) also `error-gallery.png`, the worst of the phantom's held-out
+seeds; `--real-gallery PATH` draws that of the real sets, whose frames show people and do not belong in the repository. The program's own models are taken unless `--detector` and `--segmenter`
 name others. Without the data the learning curves are drawn alone, and that is said.
 """
 
@@ -25,7 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from data import SPLITS, shared_data
+from data import SPLITS, load, shared_data
 
 HERE = Path(__file__).resolve().parent
 MOST_BYTES = 300_000
@@ -38,6 +39,7 @@ SCORES = {
     "exact": ("Dice, exact boxes", "--s"),
 }
 COLOURS = {"vessel": "tab:blue", "nerve": "tab:orange"}
+CLASS_VALUES = {"nerve": 1, "vessel": 2}
 # Of true outlines in overlays.
 TRUE_COLOURS = ("#00e650", "#ffd200")
 SOURCES = (
@@ -137,14 +139,31 @@ def learning_curves(logs: dict[str, list[Path]], path: Path):
     save(figure, path)
 
 
-def evaluate(program: Path, set_name: str, overlays: Path, models: list[str]) -> dict:
-    """What `ultramotion eval` says of a set's held-out frames."""
-    folder = shared_data() / set_name
-    command = [program, "eval", "--images", folder / "images", "--masks", folder / "masks", "--split", SPLITS]
+def evaluate(program: Path, set_name: str, folder: Path, overlays: Path, models: list[str]) -> dict:
+    """What `ultramotion eval` says of a set's held-out frames; all of `folder` for the phantom."""
+    command = [program, "eval", "--images", folder / "images", "--masks", folder / "masks"]
+    command += [] if set_name == "phantom" else ["--split", SPLITS]
     command += ["--json", "--overlays", overlays, *models]
-    command += ["--classes", "nerve=1,vessel=2"] if set_name == "usgra" else ["--classes", "vessel=1", "--one-per-class"]
+    command += ["--classes", "vessel=1", "--one-per-class"] if set_name == "carotid" else ["--classes", "nerve=1,vessel=2"]
     print(" ".join(map(str, command)))
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+
+
+def write_held_out_phantom(phantom: Path, folder: Path):
+    """One frame of each held-out seed, with nerves as 1 and vessels as 2."""
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    seeds = set()
+    for frame in load("held_out", ["phantom"], phantom=phantom):
+        seed = frame.name.split("_")[0]
+        if seed in seeds:
+            continue
+        seeds.add(seed)
+        mask = np.zeros(frame.image.shape, np.uint8)
+        for index, label in enumerate(frame.labels):
+            mask[frame.mask(index)] = CLASS_VALUES.get(label, 0)
+        Image.fromarray(frame.image).save(folder / "images" / f"{frame.name}.png")
+        Image.fromarray(mask).save(folder / "masks" / f"{frame.name}.png")
 
 
 def precision_recall(reports: dict[str, dict], path: Path):
@@ -189,13 +208,12 @@ def error_gallery(reports: dict[str, dict], overlays: dict[str, Path], counts: d
     for axis, (title, picture) in zip(axes.flat, pictures):
         axis.imshow(picture)
         axis.set_title(title, fontsize=7)
-    usgra = "green a true nerve, yellow a true vessel" if "usgra" in reports else ""
     carotid = "green a true vessel in carotid" if "carotid" in reports else ""
-    legend = "; ".join(filter(None, [usgra + " in usgra" if usgra else "", carotid, "white what the run found"]))
+    legend = "; ".join(filter(None, ["green a true nerve, yellow a true vessel", carotid, "white what the run found"]))
     title = f"The worst frames of those left out of training: {legend}"
     quality = "quality: sum of the Dice of what was found, over objects and wrong detections"
     figure.suptitle(f"{title}\n{quality}", fontsize=8)
-    figure.supxlabel(SOURCES, fontsize=6)
+    figure.supxlabel("Simulated frames. Research only." if "phantom" in reports else SOURCES, fontsize=6)
     save(figure, path)
 
 
@@ -203,6 +221,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", type=Path, default=HERE.parent / "target" / "release" / "ultramotion")
     parser.add_argument("--out", type=Path, default=HERE.parent / "docs")
+    parser.add_argument("--phantom", type=Path, help="exported phantom frames, for the gallery")
+    parser.add_argument("--real-gallery", type=Path, metavar="PATH", help="also draw the worst frames of the real sets, here")
     parser.add_argument("--detector", help="a checkpoint instead of the built-in detector")
     parser.add_argument("--segmenter", help="a checkpoint instead of the built-in segmenter")
     parser.add_argument("--score-threshold", help="the run's, instead of its default")
@@ -229,10 +249,18 @@ def main():
         models += [f"--{option.replace('_', '-')}", value] if value else []
     with tempfile.TemporaryDirectory() as folder:
         overlays = {name: Path(folder) / name for name in ("usgra", "carotid")}
-        reports = {name: evaluate(arguments.program, name, overlays[name], models) for name in overlays}
+        reports = {
+            name: evaluate(arguments.program, name, shared_data() / name, overlays[name], models) for name in overlays
+        }
         (arguments.out / "eval.json").write_text(json.dumps(concise(reports), indent=1) + "\n")
         precision_recall(reports, arguments.out / "precision-recall.png")
-        error_gallery(reports, overlays, {"usgra": 4, "carotid": 2}, arguments.out / "error-gallery.png")
+        if arguments.real_gallery:
+            error_gallery(reports, overlays, {"usgra": 4, "carotid": 2}, arguments.real_gallery)
+        if arguments.phantom:
+            frames, drawn = Path(folder) / "phantom-frames", Path(folder) / "phantom"
+            write_held_out_phantom(arguments.phantom, frames)
+            report = {"phantom": evaluate(arguments.program, "phantom", frames, drawn, models)}
+            error_gallery(report, {"phantom": drawn}, {"phantom": 6}, arguments.out / "error-gallery.png")
 
 
 def concise(value):
