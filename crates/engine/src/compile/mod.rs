@@ -38,7 +38,7 @@ pub(crate) use precision::Storage;
 use arena::{Lifetime, Order};
 
 use crate::graph::{Graph, Op, Tensor};
-use crate::tensor::DType;
+use crate::tensor::{DType, HostTensor};
 
 /// A rewrite with its name.
 type Rewrite = (&'static str, fn(&mut Graph));
@@ -173,6 +173,17 @@ impl Plan {
     /// Where a tensor is. Panics for a tensor that nothing computes: the rewrites leave none.
     pub(crate) fn site(&self, tensor: Tensor) -> Site {
         self.sites[tensor.0 as usize].expect("every tensor that is read has a place")
+    }
+
+    /// The constant that a tensor is, or is a view of.
+    pub(crate) fn constant(&self, tensor: Tensor) -> Option<&HostTensor> {
+        match self.site(tensor).home {
+            Home::Constant(node) => match &self.graph.nodes[node].op {
+                Op::Constant(value) => Some(value),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// Element type of a tensor in device memory.

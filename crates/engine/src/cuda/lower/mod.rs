@@ -71,13 +71,7 @@ impl Site<'_> {
     }
     /// The value of a constant argument: weights to pack.
     fn constant(&self, argument: usize) -> Option<&HostTensor> {
-        match self.plan.site(self.node.inputs[argument]).home {
-            Home::Constant(node) => match &self.plan.graph.nodes()[node].op {
-                Op::Constant(value) => Some(value),
-                _ => None,
-            },
-            _ => None,
-        }
+        self.plan.constant(self.node.inputs[argument])
     }
     /// Puts packed weights on the device.
     fn keep(&self, bytes: &[u8]) -> Result<u64, CudaError> {
