@@ -1,7 +1,7 @@
 //! The parts of a frame's computation, each added to whatever graph it is to run in: one graph for everything, or one
 //! for each part.
 
-use ultramotion_engine::graph::{Graph, GraphError, ImageTransform, ReduceOp, Tensor};
+use ultramotion_engine::graph::{Graph, GraphError, ReduceOp, Tensor};
 use ultramotion_engine::tensor::HostTensor;
 use ultramotion_models::dfine::{self, DetectionTensors, SelectionOptions};
 use ultramotion_models::mobile_sam::{self, MaskGeometry, MaskOutput, Prompts, SourceMasks};
@@ -40,13 +40,7 @@ pub(crate) fn detect(
 ) -> Result<Detected, GraphError> {
     g.set_stage(DETECT);
     let config = detector.config();
-    let transform = ImageTransform {
-        output_hw: config.input_hw,
-        resized_hw: config.input_hw,
-        scale: [1.0 / 255.0; 3],
-        shift: [0.0; 3],
-    };
-    let image = g.image_to_tensor(frame, transform)?;
+    let image = g.image_to_tensor(frame, config.image_transform())?;
     let mut parameters = Parameters::new(detector.weights());
     let found = g.scoped("detector", |g| dfine::build(g, image, &mut parameters, config))?;
     let selection = SelectionOptions {

@@ -1,7 +1,7 @@
 //! The detector without the rest of the pipeline and without a threshold: what average precision is computed from.
 
 use anyhow::{Context, Result};
-use ultramotion_engine::graph::{Graph, ImageTransform};
+use ultramotion_engine::graph::Graph;
 use ultramotion_engine::tensor::{DType, HostTensor};
 use ultramotion_engine::{CompileOptions, Device, Program};
 use ultramotion_media::MediaFrame;
@@ -73,14 +73,7 @@ impl DetectorAlone {
         let config = self.detector.config();
         let mut g = Graph::new("detector alone");
         let frame = g.input("frame", DType::U8, [height, width, channels])?;
-        // As the pipeline does it: the whole frame, stretched.
-        let transform = ImageTransform {
-            output_hw: config.input_hw,
-            resized_hw: config.input_hw,
-            scale: [1.0 / 255.0; 3],
-            shift: [0.0; 3],
-        };
-        let image = g.image_to_tensor(frame, transform)?;
+        let image = g.image_to_tensor(frame, config.image_transform())?;
         let out = dfine::build(&mut g, image, &mut Parameters::new(self.detector.weights()), config)?;
         let all = SelectionOptions {
             max_detections: MAX_DETECTIONS,

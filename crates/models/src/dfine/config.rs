@@ -4,6 +4,7 @@
 //! backbones are PP-HGNetV2 B0 (N, S), B2 (M), B4 (L) and B5 (X).
 
 use thiserror::Error;
+use ultramotion_engine::graph::ImageTransform;
 
 use crate::checkpoint::Checkpoint;
 
@@ -310,6 +311,16 @@ impl DfineConfig {
     /// Name of the size.
     pub fn name(&self) -> &'static str {
         self.variant.name()
+    }
+
+    /// How a raw frame becomes this network's input: the whole frame, stretched, from 0 to 1.
+    pub fn image_transform(&self) -> ImageTransform {
+        ImageTransform {
+            output_hw: self.input_hw,
+            resized_hw: self.input_hw,
+            scale: [1.0 / 255.0; 3],
+            shift: [0.0; 3],
+        }
     }
 
     /// Whether a network can be built.

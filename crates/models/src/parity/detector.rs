@@ -1,6 +1,6 @@
 //! D-FINE: features, scores and boxes.
 
-use ultramotion_engine::graph::{Graph, ImageTransform};
+use ultramotion_engine::graph::Graph;
 use ultramotion_engine::tensor::{DType, HostTensor};
 use ultramotion_engine::{CompileOptions, Device, Program};
 
@@ -97,9 +97,7 @@ fn graph(config: &DfineConfig, parameters: &mut Parameters<'_>) -> Result<Graph,
     let mut g = Graph::new(config.name());
     let [h, w] = config.input_hw;
     let frame = g.input("frame", DType::U8, [h, w, 1])?;
-    let transform =
-        ImageTransform { output_hw: [h, w], resized_hw: [h, w], scale: [1.0 / 255.0; 3], shift: [0.0; 3] };
-    let image = g.image_to_tensor(frame, transform)?;
+    let image = g.image_to_tensor(frame, config.image_transform())?;
     let tensors = dfine::build(&mut g, image, parameters, config)?;
     for (part, maps) in [("backbone", &tensors.backbone), ("encoder", &tensors.encoder)] {
         for (i, &map) in maps.iter().enumerate() {
