@@ -5,9 +5,11 @@
     .cuda/bin/python cuda/compile.py                write the PTX that is checked in
     .cuda/bin/python cuda/compile.py --check        fail if what is checked in is not what the sources give
     .cuda/bin/python cuda/compile.py --all-targets  compile for every architecture, write nothing
+    .cuda/bin/python cuda/compile.py --assemble     let the oldest driver's compiler take what is checked in, write nothing
 
 A kernel file NAME.cu in a crate's sources or tests becomes ptx/NAME.ptx in its folder, for compute_80: a driver translates that for
-any later GPU. `abi.cuh` and the other shared headers are found from every crate.
+any later GPU. It is marked as the oldest PTX that has all of its instructions, so that older drivers take it too;
+`--assemble` proves that, with the assembler of CUDA 11.8. `abi.cuh` and the other shared headers are found from every crate.
 """
 
 import argparse
@@ -16,7 +18,9 @@ import ctypes
 import os
 import pathlib
 import re
+import subprocess
 import sys
+import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -25,6 +29,8 @@ HEADERS = ROOT / "crates/engine/src/cuda/kernels"
 # Ampere to Blackwell. 90a is what Hopper's own instructions need.
 TARGETS = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"]
 SHIPPED = "compute_80"
+# PTX of CUDA 11.0: the first with everything that compute_80 has.
+PTX_VERSION = "7.0"
 OPTIONS = ["--std=c++17", "-default-device"]
 
 
@@ -88,24 +94,45 @@ def kernels():
 
 
 def ptx(nvrtc, source):
-    """The text that is checked in: the compiler's, without the comment that names its build."""
-    text = nvrtc.compile(source, SHIPPED)
-    return re.sub(r"\A(//[^\n]*\n|\n)*", "", text).rstrip() + "\n"
+    """The text that is checked in: the compiler's, without the comment that names its build, as `PTX_VERSION`."""
+    text = re.sub(r"\A(//[^\n]*\n|\n)*", "", nvrtc.compile(source, SHIPPED))
+    return re.sub(r"\A\.version [0-9.]+", f".version {PTX_VERSION}", text).rstrip() + "\n"
+
+
+def assemble(path):
+    """Exits with the assembler's words if it does not take a file."""
+    ptxas = next((p for f in map(pathlib.Path, sys.path) for p in f.glob("nvidia/cuda_nvcc/bin/ptxas")), None)
+    if ptxas is None:
+        sys.exit(f"ptxas was not found: pip install -r {ROOT / 'cuda/requirements.txt'} and run with that Python")
+    ptxas.chmod(0o755)
+    with tempfile.NamedTemporaryFile() as result:
+        command = [ptxas, "-arch=sm_80", "-O0", path, "-o", result.name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{path.relative_to(ROOT)}: {done.stdout}{done.stderr}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare with what is checked in, write nothing")
     parser.add_argument("--all-targets", action="store_true", help=f"compile for {', '.join(TARGETS)}, write nothing")
+    parser.add_argument("--assemble", action="store_true", help="run CUDA 11.8's assembler, write nothing")
     parser.add_argument("--only", metavar="NAME", help="the kernel file with this name, without .cu")
     arguments = parser.parse_args()
+    # The compilers work outside Python's lock.
+    workers = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+    if arguments.assemble:
+        checked_in = [p for f in FOLDERS for p in sorted(ROOT.glob(f"{f}/**/ptx/*.ptx"))]
+        for _ in workers.map(assemble, checked_in):
+            pass
+        print(f"{len(checked_in)} files assemble as PTX {PTX_VERSION}")
+        return
+
     nvrtc = Nvrtc()
     sources = [s for s in kernels() if arguments.only in (None, s.stem)]
     if not sources:
         sys.exit(f"no kernel file is called {arguments.only}.cu")
 
-    # The compiler works outside Python's lock.
-    workers = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
     if arguments.all_targets:
         def sizes(source):
             started = time.monotonic()

@@ -53,8 +53,8 @@ pub struct KernelTime {
     pub flops: u64,
     /// Memory that is read and written at least: arguments, weights and results once each, all rows.
     pub bytes: u64,
-    /// What the device is asked to start: kernels on a GPU, one step on a CPU.
-    pub launches: usize,
+    /// The GPU kernels that it starts, in order; none on a CPU.
+    pub kernels: Vec<&'static str>,
     /// On a GPU, for a product: its sizes, its tile and into how many parts its sums are split; else empty.
     pub tile: String,
     /// Time in the last run; zero unless profiled.

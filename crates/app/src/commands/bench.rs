@@ -1,6 +1,7 @@
 //! `ultramotion bench`: how fast.
 
 use std::cmp::Ordering::Equal;
+use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter, Write};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -347,7 +348,7 @@ fn print_plan(args: &Args, kernels: &[KernelTime]) {
 }
 
 /// Each step with its branch, launches, shape, work and bytes, and with time and speed once it has run; then the sums by
-/// op, and of everything.
+/// op, and of everything; on a GPU, how often each kernel is started.
 pub(crate) fn kernel_table(kernels: &[KernelTime]) -> String {
     let mut table = String::new();
     let mut sums: Vec<(&str, Sum)> = Vec::new();
@@ -373,6 +374,11 @@ pub(crate) fn kernel_table(kernels: &[KernelTime]) -> String {
     }
     let branches = kernels.iter().map(|k| k.branch + 1).max().unwrap_or(0);
     let _ = writeln!(table, "{all}  in all, {} steps in {branches} branches", kernels.len());
+    let mut launches: BTreeMap<&str, usize> = BTreeMap::new();
+    kernels.iter().flat_map(|k| &k.kernels).for_each(|name| *launches.entry(name).or_default() += 1);
+    for (name, times) in launches {
+        let _ = writeln!(table, "{times:4} x  {name}");
+    }
     table
 }
 
@@ -388,7 +394,7 @@ struct Sum {
 impl Sum {
     fn of(kernel: &KernelTime) -> Sum {
         let us = kernel.time.as_secs_f64() * 1e6;
-        Sum { us, flops: kernel.flops, bytes: kernel.bytes, launches: kernel.launches }
+        Sum { us, flops: kernel.flops, bytes: kernel.bytes, launches: kernel.kernels.len() }
     }
     fn add(&mut self, other: &Sum) {
         self.us += other.us;
@@ -404,6 +410,7 @@ impl Display for Sum {
         if *us > 0.0 {
             write!(f, "{us:9.1} us {:7.1} GFLOP/s ", *flops as f64 / us / 1e3)?;
         }
-        write!(f, "{:9.2} MFLOP {:8.1} kB {launches:3} x", *flops as f64 / 1e6, *bytes as f64 / 1e3)
+        write!(f, "{:9.2} MFLOP {:8.1} kB", *flops as f64 / 1e6, *bytes as f64 / 1e3)?;
+        if *launches > 0 { write!(f, " {launches:3} x") } else { Ok(()) }
     }
 }

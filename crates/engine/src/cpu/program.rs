@@ -93,7 +93,7 @@ impl CpuProgram {
                     waits: place.waits.clone(),
                     flops: lowered.flops,
                     bytes: plan.traffic_bytes(step),
-                    launches: 1,
+                    kernels: Vec::new(),
                     tile: String::new(),
                     time: Duration::ZERO,
                 };

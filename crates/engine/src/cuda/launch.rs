@@ -14,6 +14,18 @@ pub struct Module {
     pub ptx: &'static str,
 }
 
+/// What a kernel begins with in PTX.
+const ENTRY: &str = "\n.visible .entry ";
+
+impl Module {
+    /// The PTX of one kernel alone: what the module declares, and the kernel's body.
+    pub(crate) fn kernel_ptx(&self, kernel: &str) -> Option<String> {
+        let (declared, bodies) = self.ptx.split_once(ENTRY)?;
+        let body = bodies.split(ENTRY).find(|body| body.split('(').next() == Some(kernel))?;
+        Some([declared, ENTRY, body].concat())
+    }
+}
+
 /// The module of the kernels in `kernels/NAME.cu`, whose PTX lies in `kernels/ptx/NAME.ptx`.
 macro_rules! module {
     ($name:literal) => {
@@ -76,4 +88,22 @@ pub struct CudaCall<'a> {
     pub outputs: &'a [abi::Operand],
     /// Buffers asked for by [`CustomOp::cuda_scratch`](crate::graph::CustomOp::cuda_scratch).
     pub scratch: &'a [abi::Operand],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernels_ptx_is_what_its_module_declares_and_its_own_body() {
+        let ptx = ".version 7.0\n.global .u8 x;\n.visible .entry a(\n.param p\n) { 1 }\n\n.visible .entry ab()\n{ 2 }\n";
+        let module = Module { name: "m", ptx };
+        let declared = ".version 7.0\n.global .u8 x;";
+        assert_eq!(
+            module.kernel_ptx("a").unwrap(),
+            format!("{declared}\n.visible .entry a(\n.param p\n) {{ 1 }}\n")
+        );
+        assert_eq!(module.kernel_ptx("ab").unwrap(), format!("{declared}\n.visible .entry ab()\n{{ 2 }}\n"));
+        assert_eq!(module.kernel_ptx("b"), None);
+    }
 }

@@ -59,7 +59,7 @@ impl CudaProgram {
                 waits: place.waits.clone(),
                 flops: lowered.flops,
                 bytes: plan.traffic_bytes(step),
-                launches: lowered.launches.len(),
+                kernels: lowered.launches.iter().map(|launch| launch.kernel).collect(),
                 tile: lowered.tile,
                 time: Duration::ZERO,
             });

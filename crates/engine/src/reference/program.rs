@@ -82,7 +82,7 @@ impl Executable for InterpretedProgram {
                 waits: Vec::new(),
                 flops: 0,
                 bytes: 0,
-                launches: 1,
+                kernels: Vec::new(),
                 tile: String::new(),
                 time: Duration::ZERO,
             })

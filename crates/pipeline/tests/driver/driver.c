@@ -1,0 +1,244 @@
+/* A CUDA driver without a GPU, for tests: it copies memory, runs no kernel, and is strict about how it is asked.
+ *
+ * Each call is a line in the file that DRIVER_LOG names. DRIVER_VERSION (11080 for CUDA 11.8), DRIVER_CAPABILITY (75 for
+ * 7.5), DRIVER_GPUS, DRIVER_MEMORY (bytes) make it another machine; after DRIVER_LAUNCHES graph launches every call fails, as
+ * after an illegal access. Values and names are those of the CUDA driver API 11.8. */
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef int Result;
+enum {
+    SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201, INVALID_PTX = 218, NOT_FOUND = 500,
+    ILLEGAL_ADDRESS = 700, CAPTURE_UNSUPPORTED = 900, CAPTURE_UNJOINED = 904
+};
+enum { STREAMS = 64, LOG_BUFFER = 5, LOG_SIZE = 6, MAX_SHARED_ATTRIBUTE = 8, MAJOR = 75, MINOR = 76 };
+/* What every GPU from compute capability 8.0 on has. */
+enum { SHARED_LIMIT = 99 << 10, PLAIN_SHARED = 48 << 10, THREADS_LIMIT = 1024, GRID_LIMIT = 65535 };
+
+/* How many launches of each stream have happened before a point in a stream. */
+typedef struct { uint64_t launches[STREAMS]; } Clock;
+typedef struct { int number, capture; Clock before; } Stream;
+typedef struct { int capture; Clock before; } Event;
+typedef struct { char *ptx; } Module;
+typedef struct { int shared; } Function;
+typedef struct { int launches; } Graph;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static __thread void *current;
+static int streams, captures, failed, launched_graphs;
+static size_t used;
+static Stream *all[STREAMS];
+
+static long setting(const char *name, long otherwise) {
+    const char *value = getenv(name);
+    return value ? atol(value) : otherwise;
+}
+
+static void note(const char *call) {
+    static FILE *file;
+    pthread_mutex_lock(&lock);
+    if (!file && getenv("DRIVER_LOG")) file = fopen(getenv("DRIVER_LOG"), "a");
+    if (file) {
+        fprintf(file, "%s\n", call);
+        fflush(file);
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+/* What every call begins with; those after cuCtxSetCurrent need a context. */
+#define CALL() do { note(__func__); if (failed) return ILLEGAL_ADDRESS; } while (0)
+#define IN_CONTEXT() do { CALL(); if (!current) return INVALID_CONTEXT; } while (0)
+
+Result cuGetErrorName(Result error, const char **name) {
+    *name = error == ILLEGAL_ADDRESS ? "CUDA_ERROR_ILLEGAL_ADDRESS" : error == INVALID_PTX ? "CUDA_ERROR_INVALID_PTX" : "CUDA_ERROR";
+    return SUCCESS;
+}
+Result cuGetErrorString(Result error, const char **text) {
+    static __thread char number[32];
+    snprintf(number, sizeof number, "error %d", error);
+    *text = number;
+    return SUCCESS;
+}
+Result cuDriverGetVersion(int *version) { CALL(); *version = setting("DRIVER_VERSION", 11080); return SUCCESS; }
+Result cuInit(unsigned flags) { CALL(); return flags ? INVALID_VALUE : SUCCESS; }
+Result cuDeviceGetCount(int *count) { CALL(); *count = setting("DRIVER_GPUS", 1); return SUCCESS; }
+Result cuDeviceGet(int *device, int ordinal) { CALL(); *device = ordinal; return SUCCESS; }
+Result cuDeviceGetName(char *name, int length, int device) { CALL(); snprintf(name, length, "GPU %d of a test", device); return SUCCESS; }
+Result cuDeviceGetAttribute(int *value, int which, int device) {
+    (void)device;
+    CALL();
+    long capability = setting("DRIVER_CAPABILITY", 80);
+    *value = which == MAJOR ? capability / 10 : which == MINOR ? capability % 10 : 0;
+    return SUCCESS;
+}
+Result cuDevicePrimaryCtxRetain(void **context, int device) { (void)device; CALL(); *context = &streams; return SUCCESS; }
+Result cuDevicePrimaryCtxRelease_v2(int device) { (void)device; CALL(); return SUCCESS; }
+Result cuCtxSetCurrent(void *context) { CALL(); current = context; return SUCCESS; }
+
+/* Memory. */
+static Result get(void **address, size_t bytes) {
+    if (used + bytes > (size_t)setting("DRIVER_MEMORY", 1L << 32)) return OUT_OF_MEMORY;
+    size_t *block = aligned_alloc(256, 256 + (bytes + 255) / 256 * 256);
+    if (!block) return OUT_OF_MEMORY;
+    *block = bytes;
+    used += bytes;
+    *address = (char *)block + 256;
+    memset(*address, 0, bytes);
+    return SUCCESS;
+}
+static Result give(void *address) {
+    size_t *block = (size_t *)((char *)address - 256);
+    used -= *block;
+    free(block);
+    return SUCCESS;
+}
+Result cuMemAlloc_v2(void **address, size_t bytes) { IN_CONTEXT(); return bytes ? get(address, bytes) : INVALID_VALUE; }
+Result cuMemFree_v2(void *address) { IN_CONTEXT(); return give(address); }
+Result cuMemHostAlloc(void **address, size_t bytes, unsigned flags) { (void)flags; IN_CONTEXT(); return get(address, bytes); }
+Result cuMemFreeHost(void *address) { IN_CONTEXT(); return give(address); }
+Result cuMemGetInfo_v2(size_t *left, size_t *total) {
+    IN_CONTEXT();
+    *total = setting("DRIVER_MEMORY", 1L << 32);
+    *left = *total - used;
+    return SUCCESS;
+}
+Result cuMemcpyHtoD_v2(void *to, const void *from, size_t bytes) { IN_CONTEXT(); memcpy(to, from, bytes); return SUCCESS; }
+Result cuMemcpyHtoDAsync_v2(void *to, const void *from, size_t bytes, Stream *stream) {
+    IN_CONTEXT();
+    if (stream->capture) return CAPTURE_UNSUPPORTED;
+    memcpy(to, from, bytes);
+    return SUCCESS;
+}
+Result cuMemcpyDtoHAsync_v2(void *to, const void *from, size_t bytes, Stream *stream) {
+    IN_CONTEXT();
+    if (stream->capture) return CAPTURE_UNSUPPORTED;
+    memcpy(to, from, bytes);
+    return SUCCESS;
+}
+
+/* Streams and events. */
+Result cuStreamCreate(Stream **stream, unsigned flags) {
+    (void)flags;
+    IN_CONTEXT();
+    if (streams == STREAMS) return OUT_OF_MEMORY;
+    *stream = calloc(1, sizeof **stream);
+    (*stream)->number = streams;
+    all[streams++] = *stream;
+    return SUCCESS;
+}
+Result cuStreamDestroy_v2(Stream *stream) {
+    IN_CONTEXT();
+    if (stream->capture) return CAPTURE_UNSUPPORTED;
+    all[stream->number] = NULL;
+    free(stream);
+    return SUCCESS;
+}
+Result cuStreamSynchronize(Stream *stream) { IN_CONTEXT(); return stream->capture ? CAPTURE_UNSUPPORTED : SUCCESS; }
+Result cuEventCreate(Event **event, unsigned flags) { (void)flags; IN_CONTEXT(); *event = calloc(1, sizeof **event); return SUCCESS; }
+Result cuEventDestroy_v2(Event *event) { IN_CONTEXT(); free(event); return SUCCESS; }
+Result cuEventRecord(Event *event, Stream *stream) {
+    IN_CONTEXT();
+    event->capture = stream->capture;
+    event->before = stream->before;
+    return SUCCESS;
+}
+Result cuEventSynchronize(Event *event) { IN_CONTEXT(); return event->capture ? CAPTURE_UNSUPPORTED : SUCCESS; }
+Result cuEventElapsedTime(float *ms, Event *first, Event *last) {
+    (void)first, (void)last;
+    IN_CONTEXT();
+    *ms = 0.5f;
+    return SUCCESS;
+}
+Result cuStreamWaitEvent(Stream *stream, Event *event, unsigned flags) {
+    (void)flags;
+    IN_CONTEXT();
+    if (event->capture) stream->capture = event->capture;
+    for (int i = 0; i < STREAMS; i++)
+        if (event->before.launches[i] > stream->before.launches[i]) stream->before.launches[i] = event->before.launches[i];
+    return SUCCESS;
+}
+
+/* Kernels. */
+Result cuModuleLoadDataEx(Module **module, const char *ptx, unsigned count, const int *options, void **values) {
+    IN_CONTEXT();
+    const char *entry = strstr(ptx, ".entry");
+    if (strncmp(ptx, ".version 7.0\n", 13) || !entry || strstr(entry + 1, ".entry")) {
+        for (unsigned i = 0; i < count; i++)
+            if (options[i] == LOG_BUFFER) strcpy(values[i], "one kernel in PTX 7.0 is expected");
+        return INVALID_PTX;
+    }
+    *module = malloc(sizeof **module);
+    (*module)->ptx = strdup(ptx);
+    return SUCCESS;
+}
+Result cuModuleUnload(Module *module) { IN_CONTEXT(); free(module->ptx); free(module); return SUCCESS; }
+Result cuModuleGetFunction(Function **function, Module *module, const char *name) {
+    IN_CONTEXT();
+    char entry[256];
+    snprintf(entry, sizeof entry, ".entry %s(", name);
+    if (!strstr(module->ptx, entry)) return NOT_FOUND;
+    *function = calloc(1, sizeof **function); /* belongs to the module for ever */
+    return SUCCESS;
+}
+Result cuFuncSetAttribute(Function *function, int which, int value) {
+    IN_CONTEXT();
+    if (which != MAX_SHARED_ATTRIBUTE || value > SHARED_LIMIT) return INVALID_VALUE;
+    function->shared = value;
+    return SUCCESS;
+}
+Result cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                      unsigned shared, Stream *stream, void **params, void **extra) {
+    IN_CONTEXT();
+    int allowed = function->shared > PLAIN_SHARED ? function->shared : PLAIN_SHARED;
+    if (!gx || !gy || !gz || gy > GRID_LIMIT || gz > GRID_LIMIT) return INVALID_VALUE;
+    if (!bx || !by || !bz || bz > 64 || (uint64_t)bx * by * bz > THREADS_LIMIT) return INVALID_VALUE;
+    if (shared > (unsigned)allowed || !params || !params[0] || extra) return INVALID_VALUE;
+    stream->before.launches[stream->number]++;
+    return SUCCESS;
+}
+
+/* Graphs. */
+Result cuStreamBeginCapture_v2(Stream *stream, int mode) {
+    (void)mode;
+    IN_CONTEXT();
+    if (stream->capture) return CAPTURE_UNSUPPORTED;
+    stream->capture = ++captures;
+    return SUCCESS;
+}
+Result cuStreamEndCapture(Stream *stream, Graph **graph) {
+    IN_CONTEXT();
+    Result result = SUCCESS;
+    int capture = stream->capture;
+    *graph = calloc(1, sizeof **graph);
+    for (int i = 0; i < streams; i++) {
+        if (!all[i] || all[i]->capture != capture) continue;
+        /* A branch that the first stream does not wait for would be lost. */
+        if (all[i]->before.launches[i] > stream->before.launches[i]) result = CAPTURE_UNJOINED;
+        (*graph)->launches += all[i]->before.launches[i];
+        all[i]->capture = 0;
+    }
+    return result;
+}
+Result cuGraphInstantiateWithFlags(Graph **executable, Graph *graph, unsigned long long flags) {
+    (void)flags;
+    IN_CONTEXT();
+    if (!graph->launches) return INVALID_VALUE;
+    *executable = malloc(sizeof **executable);
+    **executable = *graph;
+    return SUCCESS;
+}
+Result cuGraphDestroy(Graph *graph) { IN_CONTEXT(); free(graph); return SUCCESS; }
+Result cuGraphUpload(Graph *graph, Stream *stream) { (void)graph; IN_CONTEXT(); return stream->capture ? INVALID_VALUE : SUCCESS; }
+Result cuGraphLaunch(Graph *graph, Stream *stream) {
+    (void)graph;
+    IN_CONTEXT();
+    if (stream->capture) return CAPTURE_UNSUPPORTED;
+    /* The launch is accepted; what comes after it learns of the failure. */
+    if (++launched_graphs > setting("DRIVER_LAUNCHES", 1L << 30)) failed = 1;
+    return SUCCESS;
+}
+Result cuGraphExecDestroy(Graph *graph) { IN_CONTEXT(); free(graph); return SUCCESS; }

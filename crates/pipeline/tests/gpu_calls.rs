@@ -1,0 +1,131 @@
+//! What a CUDA driver is asked for, counted by a driver: nothing of this program has a say in it. The driver runs no kernels, so
+//! these tests are about calls, not results; `emulated_gpu` is about results.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
+
+mod driver;
+mod small;
+
+use std::io::Write;
+
+use driver::{calls_of, log};
+use small::{grey, options, picture, pipeline_on};
+use ultramotion_engine::{Device, Precision};
+
+const MARK: &str = "---";
+
+fn mark() {
+    let mut file = std::fs::OpenOptions::new().append(true).open(log().unwrap()).unwrap();
+    writeln!(file, "{MARK}").unwrap();
+}
+
+#[test]
+fn a_frame_is_one_copy_in_one_graph_one_copy_out_and_one_wait() {
+    const FRAMES: usize = 5;
+    if log().is_some() {
+        let mut pipeline = pipeline_on(Device::cuda(0, Precision::F16).unwrap(), options());
+        for id in 0..1 + FRAMES as u64 {
+            if id == 1 {
+                mark();
+            }
+            let packet = pipeline.process(&grey(id, &picture(id))).unwrap();
+            assert_eq!((packet.device, &packet.fallback), ("cuda", &None));
+        }
+        mark();
+        return;
+    }
+    let name = "a_frame_is_one_copy_in_one_graph_one_copy_out_and_one_wait";
+    let Some(calls) = calls_of(name, &[]) else { return };
+    let parts: Vec<&[String]> = calls.split(|call| call == MARK).collect();
+    let frames: Vec<&str> =
+        parts[1].iter().map(String::as_str).filter(|&call| call != "cuCtxSetCurrent").collect();
+    let frame = [
+        // The staging memory is free: the last frame was waited for, so this returns at once.
+        "cuEventSynchronize",
+        "cuMemcpyHtoDAsync_v2",
+        "cuEventRecord",
+        "cuGraphLaunch",
+        "cuMemcpyDtoHAsync_v2",
+        "cuEventRecord",
+        "cuEventSynchronize",
+    ];
+    assert_eq!(frames, frame.repeat(FRAMES));
+
+    let count = |name: &str| calls.iter().filter(|call| *call == name).count();
+    for (made, gone) in [
+        ("cuMemAlloc_v2", "cuMemFree_v2"),
+        ("cuMemHostAlloc", "cuMemFreeHost"),
+        ("cuStreamCreate", "cuStreamDestroy_v2"),
+        ("cuEventCreate", "cuEventDestroy_v2"),
+        ("cuModuleLoadDataEx", "cuModuleUnload"),
+        ("cuStreamBeginCapture_v2", "cuGraphDestroy"),
+        ("cuGraphInstantiateWithFlags", "cuGraphExecDestroy"),
+        ("cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRelease_v2"),
+    ] {
+        assert!(count(made) > 0 && count(made) == count(gone), "{made} {} {gone} {}", count(made), count(gone));
+    }
+}
+
+#[test]
+fn a_gpu_that_fails_on_the_way_gives_way_to_the_cpu_on_the_same_frame() {
+    if log().is_some() {
+        let mut pipeline = pipeline_on(Device::cuda(0, Precision::F16).unwrap(), options());
+        for id in 0..4 {
+            let packet = pipeline.process(&grey(id, &picture(id))).unwrap();
+            if id < 2 {
+                assert_eq!((packet.device, &packet.fallback), ("cuda", &None));
+            } else {
+                assert_eq!(packet.device, "cpu");
+                let reason = packet.fallback.as_deref().unwrap();
+                assert!(reason.contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{reason}");
+                assert!(!packet.objects.is_empty(), "the CPU finds what the driver's empty packets lack");
+            }
+        }
+        return;
+    }
+    let name = "a_gpu_that_fails_on_the_way_gives_way_to_the_cpu_on_the_same_frame";
+    let Some(calls) = calls_of(name, &[("DRIVER_LAUNCHES", "2")]) else { return };
+    assert_eq!(calls.iter().filter(|call| *call == "cuGraphLaunch").count(), 3, "it is not tried again");
+}
+
+/// What opening the GPU, or building a program on it, says.
+fn refusal(name: &str, settings: &[(&str, &str)], expected: &[&str]) {
+    if log().is_some() {
+        let error = match Device::cuda(0, Precision::F16) {
+            Err(error) => error.to_string(),
+            Ok(device) => {
+                let packet = pipeline_on(device, options()).process(&grey(0, &picture(0))).cloned();
+                packet.map(|p| p.fallback.unwrap()).unwrap_or_else(|error| format!("{error:#}"))
+            }
+        };
+        for part in expected {
+            assert!(error.contains(part), "{error}");
+        }
+        return;
+    }
+    calls_of(name, settings);
+}
+
+#[test]
+fn a_driver_that_is_too_old_is_named() {
+    let expected = ["supports CUDA 11.2", "needs 11.8", "driver 520", "--device cpu"];
+    refusal("a_driver_that_is_too_old_is_named", &[("DRIVER_VERSION", "11020")], &expected);
+}
+
+#[test]
+fn a_gpu_that_is_too_old_is_named() {
+    let expected = ["GPU 0 of a test", "7.5", "8.0 or later"];
+    refusal("a_gpu_that_is_too_old_is_named", &[("DRIVER_CAPABILITY", "75")], &expected);
+}
+
+#[test]
+fn a_machine_without_a_gpu_is_told() {
+    refusal("a_machine_without_a_gpu_is_told", &[("DRIVER_GPUS", "0")], &["the driver sees 0"]);
+}
+
+#[test]
+fn memory_that_does_not_suffice_is_counted() {
+    let expected = ["65536 bytes free", "more are needed", "--max-objects"];
+    refusal("memory_that_does_not_suffice_is_counted", &[("DRIVER_MEMORY", "65536")], &["of 65536 bytes free", expected[1], expected[2]]);
+}
