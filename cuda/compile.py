@@ -5,16 +5,17 @@
     .cuda/bin/python cuda/compile.py                write the PTX that is checked in
     .cuda/bin/python cuda/compile.py --check        fail if what is checked in is not what the sources give
     .cuda/bin/python cuda/compile.py --all-targets  compile for every architecture, write nothing
-    .cuda/bin/python cuda/compile.py --assemble     let the oldest driver's compiler take what is checked in, write nothing
+    .cuda/bin/python cuda/compile.py --assemble     let the assemblers of CUDA 11.8 and 13.0 take what is checked in
 
 A kernel file NAME.cu in a crate's sources or tests becomes ptx/NAME.ptx in its folder, for compute_80: a driver translates that for
 any later GPU. It is marked as the oldest PTX that has all of its instructions, so that older drivers take it too;
-`--assemble` proves that, with the assembler of CUDA 11.8. `abi.cuh` and the other shared headers are found from every crate.
+`--assemble` proves that, with the assemblers of CUDA 11.8 and 13.0. `abi.cuh` and the other shared headers are found from every crate.
 """
 
 import argparse
 import concurrent.futures
 import ctypes
+import functools
 import os
 import pathlib
 import re
@@ -31,6 +32,8 @@ TARGETS = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"]
 SHIPPED = "compute_80"
 # PTX of CUDA 11.0: the first with everything that compute_80 has.
 PTX_VERSION = "7.0"
+# Folders of the wheels whose assemblers stand for the oldest and the newest driver.
+ASSEMBLERS = ["cuda_nvcc", "cu13"]
 OPTIONS = ["--std=c++17", "-default-device"]
 
 
@@ -94,38 +97,46 @@ def kernels():
 
 
 def ptx(nvrtc, source):
-    """The text that is checked in: the compiler's, without the comment that names its build, as `PTX_VERSION`."""
+    """The text that is checked in: the compiler's, without the comment that names its build, as `PTX_VERSION`: of the
+    instructions all are older, and a hint that is not is left out."""
     text = re.sub(r"\A(//[^\n]*\n|\n)*", "", nvrtc.compile(source, SHIPPED))
+    text = re.sub(r"\n[ \t]*\.pragma \"used_bytes_mask[^\n]*", "", text)
     return re.sub(r"\A\.version [0-9.]+", f".version {PTX_VERSION}", text).rstrip() + "\n"
 
 
-def assemble(path):
+def assemblers():
+    """ptxas of the oldest and of the newest CUDA, as NVIDIA's wheels have them."""
+    found = [p for f in map(pathlib.Path, sys.path) for w in ASSEMBLERS for p in f.glob(f"nvidia/{w}/bin/ptxas")]
+    if len(found) != len(ASSEMBLERS):
+        sys.exit(f"found {found}, two of ptxas are needed: pip install -r {ROOT / 'cuda/requirements.txt'} and use its Python")
+    for ptxas in found:
+        ptxas.chmod(0o755)
+    return found
+
+
+def assemble(ptxas, path):
     """Exits with the assembler's words if it does not take a file."""
-    ptxas = next((p for f in map(pathlib.Path, sys.path) for p in f.glob("nvidia/cuda_nvcc/bin/ptxas")), None)
-    if ptxas is None:
-        sys.exit(f"ptxas was not found: pip install -r {ROOT / 'cuda/requirements.txt'} and run with that Python")
-    ptxas.chmod(0o755)
     with tempfile.NamedTemporaryFile() as result:
         command = [ptxas, "-arch=sm_80", "-O0", path, "-o", result.name]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        sys.exit(f"{path.relative_to(ROOT)}: {done.stdout}{done.stderr}")
+        sys.exit(f"{ptxas}: {path.relative_to(ROOT)}: {done.stdout}{done.stderr}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare with what is checked in, write nothing")
     parser.add_argument("--all-targets", action="store_true", help=f"compile for {', '.join(TARGETS)}, write nothing")
-    parser.add_argument("--assemble", action="store_true", help="run CUDA 11.8's assembler, write nothing")
+    parser.add_argument("--assemble", action="store_true", help="run the assemblers of CUDA 11.8 and 13.0, write nothing")
     parser.add_argument("--only", metavar="NAME", help="the kernel file with this name, without .cu")
     arguments = parser.parse_args()
     # The compilers work outside Python's lock.
     workers = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
     if arguments.assemble:
         checked_in = [p for f in FOLDERS for p in sorted(ROOT.glob(f"{f}/**/ptx/*.ptx"))]
-        for _ in workers.map(assemble, checked_in):
-            pass
-        print(f"{len(checked_in)} files assemble as PTX {PTX_VERSION}")
+        for ptxas in assemblers():
+            list(workers.map(functools.partial(assemble, ptxas), checked_in))
+        print(f"CUDA 11.8 and 13.0 assemble {len(checked_in)} files as PTX {PTX_VERSION}")
         return
 
     nvrtc = Nvrtc()
