@@ -48,7 +48,9 @@ for precision in f16 f32; do
         --precision "$precision" --runs 1000 --json
 done
 part frame_kernels_f16 60 "$ultramotion" bench --detector dfine_s --segmenter mobile_sam --device cuda --runs 20 --plan
-part audit 60 "$ultramotion" audit --detector dfine_s --segmenter mobile_sam --device cuda
+# CUPTI comes with CUDA, or with PyTorch's wheels.
+cupti=$(python3 -c 'import glob, sys; print(next((f for p in sys.path for f in glob.glob(p + "/nvidia/*/lib/libcupti.so*")), ""))')
+part audit 60 "$ultramotion" audit --detector dfine_s --segmenter mobile_sam --device cuda ${cupti:+--cupti "$cupti"}
 part peers 300 python3 "$here/bench/gpu/peers.py"
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck synccheck; do

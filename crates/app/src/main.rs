@@ -41,23 +41,15 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Find, track and outline structures in a recording, images or simulated ultrasound
     Run(commands::run::Args),
-    /// The live gateway: frames from a scanner in, tracked outlines to 3D Slicer and others out
     Serve(commands::serve::Args),
-    /// Measure the models on images with masks: AP, Dice, outline distances, identities
     Eval(commands::eval::Args),
-    /// Compare the networks with outputs of the official implementations
     Parity(commands::parity::Args),
-    /// Time a whole frame, or one network alone
     Bench(commands::bench::Args),
-    /// Device mode against host mode: latency, memory, transfers; fails over budget
     Audit(commands::audit::Args),
-    /// List, inspect, convert and verify models
     Models(commands::models::Args),
     Simulate(commands::simulate::Args),
     Igtl(commands::igtl::Args),
-    /// What this machine can run, and why not
     Doctor(commands::doctor::Args),
 }
 

@@ -8,9 +8,12 @@ mod driver;
 mod small;
 
 use std::io::Write;
+use std::path::Path;
 
 use driver::{calls_of, log};
 use small::{grey, options, picture, pipeline_on};
+use ultramotion_engine::cuda::{ActivityError, Recording};
+use ultramotion_engine::ledger::Counts;
 use ultramotion_engine::{Device, Precision};
 
 const MARK: &str = "---";
@@ -41,8 +44,6 @@ fn a_frame_is_one_copy_in_one_graph_one_copy_out_and_one_wait() {
     let frames: Vec<&str> =
         parts[1].iter().map(String::as_str).filter(|&call| call != "cuCtxSetCurrent").collect();
     let frame = [
-        // The staging memory is free: the last frame was waited for, so this returns at once.
-        "cuEventSynchronize",
         "cuMemcpyHtoDAsync_v2",
         "cuEventRecord",
         "cuGraphLaunch",
@@ -63,8 +64,41 @@ fn a_frame_is_one_copy_in_one_graph_one_copy_out_and_one_wait() {
         ("cuGraphInstantiateWithFlags", "cuGraphExecDestroy"),
         ("cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRelease_v2"),
     ] {
-        assert!(count(made) > 0 && count(made) == count(gone), "{made} {} {gone} {}", count(made), count(gone));
+        assert!(
+            count(made) > 0 && count(made) == count(gone),
+            "{made} {} {gone} {}",
+            count(made),
+            count(gone)
+        );
     }
+}
+
+#[test]
+fn cupti_counts_what_the_ledger_counts() {
+    const FRAMES: u64 = 3;
+    if let Some(log) = log() {
+        let mut pipeline = pipeline_on(Device::cuda(0, Precision::F16).unwrap(), options());
+        let nowhere = Recording::start(Some(Path::new("/nowhere/libcupti.so"))).unwrap_err().to_string();
+        assert!(nowhere.contains("/nowhere/libcupti.so"), "{nowhere}");
+        let cupti = log.with_file_name("libcuda.so");
+        let recording = Recording::start(Some(&cupti)).unwrap();
+        assert!(matches!(Recording::start(Some(&cupti)), Err(ActivityError::Busy)));
+        // The first frame builds the program.
+        pipeline.process(&grey(0, &picture(0))).unwrap();
+        assert!(recording.take().unwrap().counts.allocations > 0);
+        let mut said = Counts::default();
+        for id in 1..=FRAMES {
+            said = pipeline.process(&grey(id, &picture(id))).unwrap().transfers;
+        }
+        let seen = recording.take().unwrap();
+        let each = seen.counts;
+        assert_eq!([each.h2d, each.d2h, each.host_syncs, each.allocations], [FRAMES, FRAMES, FRAMES, 0]);
+        assert_eq!([each.h2d_bytes, each.d2h_bytes], [said.h2d_bytes * FRAMES, said.d2h_bytes * FRAMES]);
+        let kernels: usize = pipeline.kernel_times().iter().map(|k| k.kernels.len()).sum();
+        assert_eq!(seen.kernels, kernels as u64 * FRAMES);
+        return;
+    }
+    calls_of("cupti_counts_what_the_ledger_counts", &[]);
 }
 
 #[test]
@@ -127,5 +161,9 @@ fn a_machine_without_a_gpu_is_told() {
 #[test]
 fn memory_that_does_not_suffice_is_counted() {
     let expected = ["65536 bytes free", "more are needed", "--max-objects"];
-    refusal("memory_that_does_not_suffice_is_counted", &[("DRIVER_MEMORY", "65536")], &["of 65536 bytes free", expected[1], expected[2]]);
+    refusal(
+        "memory_that_does_not_suffice_is_counted",
+        &[("DRIVER_MEMORY", "65536")],
+        &["of 65536 bytes free", expected[1], expected[2]],
+    );
 }

@@ -26,8 +26,9 @@ use crate::settings::{PipelineArgs, by_fault};
 use crate::source;
 use crate::usage::usage;
 
-/// Times a whole frame on the phantom, stage by stage, or one network alone with made-up weights.
+/// Time a whole frame, or one network alone
 ///
+/// A whole frame is the phantom's, timed stage by stage; a network alone has made-up weights.
 /// Warm-up is excluded. Medians and tails are of one run after another; for a comparison, run both sides in turn on
 /// an otherwise idle machine.
 #[derive(Debug, clap::Args)]

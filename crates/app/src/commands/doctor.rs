@@ -7,7 +7,7 @@ use ultramotion_engine::cpu::Level;
 use ultramotion_engine::{Device, Precision};
 use ultramotion_models::zoo::BUILTIN;
 
-/// Says what this machine can run, and why not.
+/// What this machine can run, and why not
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 

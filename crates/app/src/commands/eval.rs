@@ -49,7 +49,7 @@ Examples:
   ultramotion eval --images carotid/images --masks carotid/masks --sequence
   ultramotion eval --images usgra/images --masks usgra/masks --overlays worst-first --json";
 
-/// Arguments of `ultramotion eval`.
+/// Measure the models on images with masks: AP, Dice, outline distances, identities
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Args {

@@ -13,7 +13,7 @@ use ultramotion_models::zoo::{BUILTIN, Detector, Segmenter};
 use crate::settings::by_fault;
 use crate::usage::{report, usage};
 
-/// Lists, inspects, converts and verifies models.
+/// List, inspect, convert and verify models
 ///
 /// Checkpoints are official .pth/.pt files of D-FINE and MobileSAM, Hugging Face .safetensors of D-FINE, and this
 /// program's own .safetensors. Reading one runs no code.

@@ -8,8 +8,9 @@ use ultramotion_models::parity::{self, ParityOptions};
 
 use crate::device::DeviceArgs;
 
-/// Runs each fixture's network and compares features, scores, boxes and masks with the official implementation's.
+/// Compare the networks with outputs of the official implementations
 ///
+/// Runs each fixture's network and compares features, scores, boxes and masks.
 /// Exit code 1 if anything differs by more than its tolerance.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

@@ -23,7 +23,7 @@ use crate::interrupt::Interrupt;
 use crate::settings::PipelineArgs;
 use crate::source;
 
-/// Finds, follows and outlines structures, frame by frame.
+/// Find, track and outline structures in a recording, images or simulated ultrasound
 ///
 /// Writes DIR/results.jsonl, one JSON object a frame, and with --overlay a picture of each frame. A frame that cannot
 /// be read is reported, counted and skipped.

@@ -18,8 +18,7 @@ use crate::interrupt::Interrupt;
 use crate::settings::{PipelineArgs, Settings};
 use crate::usage::usage;
 
-/// Takes a scanner's frames over OpenIGTLink, finds, follows and outlines structures, and serves the results to 3D
-/// Slicer and others.
+/// The live gateway: frames from a scanner in, tracked outlines to 3D Slicer and others out
 ///
 /// The newest frame wins: one that comes while the pipeline is busy waits, and goes when a newer one comes. Every
 /// frame is answered or counted as dropped, for a reason. A lost connection is made again, a stage that dies is
@@ -32,9 +31,6 @@ use crate::usage::usage;
   ultramotion serve --config serve.toml
   ultramotion serve --record session             keeps session/frames.igs.mha and results.jsonl
   ultramotion run session/frames.igs.mha         computes the same from them again
-
-Every frame is answered or counted as dropped, for a reason. Each second a line of figures goes to
-standard output; --json makes it an object. Messages for people go to standard error.
 
 3D Slicer: in OpenIGTLinkIF add a connector, as client, to localhost and port 18945. UM_Contours are
 the outlines as a model, UM_Mask is an image with the identity of the structure at each pixel; poses

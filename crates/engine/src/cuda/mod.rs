@@ -6,10 +6,13 @@
 //!   a CUDA thread, so that a machine without a GPU can check what they compute.
 //! - `lower/`, `memory.rs`, `program.rs`: a plan's steps bound to kernels and addresses. Only these know of graphs.
 //!
+//! - `activity`: what the GPU did, as NVIDIA's profiling library saw it.
+//!
 //! In: a plan whose branches may run at once, features in f16 or f32. Out: a program that needs one copy in, one launch,
 //! one copy out and one wait for a frame, and allocates nothing.
 
 pub mod abi;
+mod activity;
 mod driver;
 mod launch;
 mod lower;
@@ -18,6 +21,7 @@ mod program;
 mod testing;
 mod tune;
 
+pub use activity::{Activity, ActivityError, Recording};
 pub use driver::{CudaError, build_for_host};
 pub use launch::{CudaCall, Launch, Module};
 pub use testing::{device_for_tests, kernels_for_tests};

@@ -2,7 +2,8 @@
  *
  * Each call is a line in the file that DRIVER_LOG names. DRIVER_VERSION (11080 for CUDA 11.8), DRIVER_CAPABILITY (75 for
  * 7.5), DRIVER_GPUS, DRIVER_MEMORY (bytes) make it another machine; after DRIVER_LAUNCHES graph launches every call fails, as
- * after an illegal access. Values and names are those of the CUDA driver API 11.8. */
+ * after an illegal access. It is CUPTI as well, and records what it was asked for. Values and names are those of the CUDA
+ * driver API and of CUPTI 11.8. */
 #include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -79,6 +80,48 @@ Result cuDevicePrimaryCtxRetain(void **context, int device) { (void)device; CALL
 Result cuDevicePrimaryCtxRelease_v2(int device) { (void)device; CALL(); return SUCCESS; }
 Result cuCtxSetCurrent(void *context) { CALL(); current = context; return SUCCESS; }
 
+/* CUPTI: records go into one buffer at a time. */
+typedef struct { uint32_t kind; uint8_t copy, unused[3]; uint64_t bytes; } Copy;
+typedef struct { uint32_t kind, type; uint64_t unused; } Other;
+enum { COPY = 1, KERNEL = 10, WAIT = 38, MEMORY = 49, NO_MORE = 12, HTOD = 1, DTOH = 2 };
+static void (*request)(uint8_t **, size_t *, size_t *);
+static void (*complete)(void *, uint32_t, uint8_t *, size_t, size_t);
+static uint64_t enabled;
+static uint8_t *buffer;
+static size_t capacity, filled;
+
+Result cuptiActivityFlushAll(uint32_t flag) {
+    (void)flag;
+    uint8_t *full = buffer;
+    buffer = NULL;
+    if (full) complete(NULL, 0, full, capacity, filled);
+    return SUCCESS;
+}
+static void record(uint32_t kind, uint32_t detail, uint64_t bytes) {
+    if (!(enabled >> kind & 1)) return;
+    if (buffer && filled + sizeof(Copy) > capacity) cuptiActivityFlushAll(0);
+    if (!buffer) {
+        size_t most;
+        request(&buffer, &capacity, &most);
+        filled = 0;
+    }
+    Copy copy = {kind, detail, {0}, bytes};
+    Other other = {kind, detail, 0};
+    memcpy(buffer + filled, kind == COPY ? (void *)&copy : (void *)&other, sizeof copy);
+    filled += sizeof copy;
+}
+Result cuptiActivityRegisterCallbacks(void (*asks)(uint8_t **, size_t *, size_t *), void (*gives)(void *, uint32_t, uint8_t *, size_t, size_t)) {
+    request = asks;
+    complete = gives;
+    return SUCCESS;
+}
+Result cuptiActivityEnable(uint32_t kind) { enabled |= 1ull << kind; return SUCCESS; }
+Result cuptiActivityDisable(uint32_t kind) { enabled &= ~(1ull << kind); return SUCCESS; }
+Result cuptiActivityGetNextRecord(uint8_t *from, size_t valid, uint8_t **next) {
+    *next = *next ? *next + sizeof(Copy) : from;
+    return *next + sizeof(Copy) > from + valid ? NO_MORE : SUCCESS;
+}
+
 /* Memory. */
 static Result get(void **address, size_t bytes) {
     if (used + bytes > (size_t)setting("DRIVER_MEMORY", 1L << 32)) return OUT_OF_MEMORY;
@@ -96,7 +139,7 @@ static Result give(void *address) {
     free(block);
     return SUCCESS;
 }
-Result cuMemAlloc_v2(void **address, size_t bytes) { IN_CONTEXT(); return bytes ? get(address, bytes) : INVALID_VALUE; }
+Result cuMemAlloc_v2(void **address, size_t bytes) { IN_CONTEXT(); record(MEMORY, 1, 0); return bytes ? get(address, bytes) : INVALID_VALUE; }
 Result cuMemFree_v2(void *address) { IN_CONTEXT(); return give(address); }
 Result cuMemHostAlloc(void **address, size_t bytes, unsigned flags) { (void)flags; IN_CONTEXT(); return get(address, bytes); }
 Result cuMemFreeHost(void *address) { IN_CONTEXT(); return give(address); }
@@ -110,12 +153,14 @@ Result cuMemcpyHtoD_v2(void *to, const void *from, size_t bytes) { IN_CONTEXT();
 Result cuMemcpyHtoDAsync_v2(void *to, const void *from, size_t bytes, Stream *stream) {
     IN_CONTEXT();
     if (stream->capture) return CAPTURE_UNSUPPORTED;
+    record(COPY, HTOD, bytes);
     memcpy(to, from, bytes);
     return SUCCESS;
 }
 Result cuMemcpyDtoHAsync_v2(void *to, const void *from, size_t bytes, Stream *stream) {
     IN_CONTEXT();
     if (stream->capture) return CAPTURE_UNSUPPORTED;
+    record(COPY, DTOH, bytes);
     memcpy(to, from, bytes);
     return SUCCESS;
 }
@@ -146,7 +191,7 @@ Result cuEventRecord(Event *event, Stream *stream) {
     event->before = stream->before;
     return SUCCESS;
 }
-Result cuEventSynchronize(Event *event) { IN_CONTEXT(); return event->capture ? CAPTURE_UNSUPPORTED : SUCCESS; }
+Result cuEventSynchronize(Event *event) { IN_CONTEXT(); record(WAIT, 1, 0); return event->capture ? CAPTURE_UNSUPPORTED : SUCCESS; }
 Result cuEventElapsedTime(float *ms, Event *first, Event *last) {
     (void)first, (void)last;
     IN_CONTEXT();
@@ -234,11 +279,11 @@ Result cuGraphInstantiateWithFlags(Graph **executable, Graph *graph, unsigned lo
 Result cuGraphDestroy(Graph *graph) { IN_CONTEXT(); free(graph); return SUCCESS; }
 Result cuGraphUpload(Graph *graph, Stream *stream) { (void)graph; IN_CONTEXT(); return stream->capture ? INVALID_VALUE : SUCCESS; }
 Result cuGraphLaunch(Graph *graph, Stream *stream) {
-    (void)graph;
     IN_CONTEXT();
     if (stream->capture) return CAPTURE_UNSUPPORTED;
     /* The launch is accepted; what comes after it learns of the failure. */
     if (++launched_graphs > setting("DRIVER_LAUNCHES", 1L << 30)) failed = 1;
+    for (int i = 0; i < graph->launches; i++) record(KERNEL, 0, 0);
     return SUCCESS;
 }
 Result cuGraphExecDestroy(Graph *graph) { IN_CONTEXT(); free(graph); return SUCCESS; }

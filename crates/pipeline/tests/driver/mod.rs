@@ -7,6 +7,7 @@ const LOG: &str = "DRIVER_LOG";
 
 /// In the process with that driver: nothing. Before it: builds the driver, starts the test `name` with it and `settings`, and
 /// gives the calls that it got. `None` where there is no C compiler.
+#[allow(clippy::print_stderr)]
 pub fn calls_of(name: &str, settings: &[(&str, &str)]) -> Option<Vec<String>> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("driver-{name}"));
     let _ = std::fs::remove_dir_all(&folder);

@@ -183,7 +183,16 @@ impl Driver for Gpu {
         } else {
             Work::Captured(Captured::new(&self.0, &schedule, &kernels)?)
         };
-        Ok(Box::new(GpuReplay { gpu: self.0.clone(), schedule, input, output, work, done, times }))
+        Ok(Box::new(GpuReplay {
+            gpu: self.0.clone(),
+            schedule,
+            input,
+            output,
+            work,
+            done,
+            in_flight: false,
+            times,
+        }))
     }
 }
 
@@ -203,19 +212,31 @@ struct GpuReplay {
     output: Pinned,
     work: Work,
     done: Event,
+    /// Something was started that `done` was not waited for.
+    in_flight: bool,
     times: Vec<Duration>,
 }
 
 // SAFETY: driver handles, used with the context current; the memory behind `Kernel` is its own.
 unsafe impl Send for GpuReplay {}
 
+impl GpuReplay {
+    /// Returns when nothing is in flight.
+    fn settle(&mut self) -> Result<(), CudaError> {
+        if self.in_flight {
+            // SAFETY: the event is valid, and recorded after what was started last.
+            check("cuEventSynchronize", unsafe { result::event::synchronize(self.done.event) })?;
+            self.in_flight = false;
+        }
+        Ok(())
+    }
+}
+
 impl Replay for GpuReplay {
     fn upload(&mut self, offset: usize, bytes: &[u8]) -> Result<(), CudaError> {
         self.gpu.enter()?;
-        // The last copy from the staging memory must be over; for a caller that waits for each run it is, and this is a
-        // look at an event.
-        // SAFETY: the event is valid.
-        check("cuEventSynchronize", unsafe { result::event::synchronize(self.done.event) })?;
+        // The last copy from the staging memory must be over; for a caller that waits for each run it is.
+        self.settle()?;
         self.input.bytes_mut()[offset..][..bytes.len()].copy_from_slice(bytes);
         let staged = &self.input.bytes()[offset..][..bytes.len()];
         // SAFETY: source and target are as long as `bytes`, checked by the slices above and by the sizes that both blocks
@@ -223,12 +244,14 @@ impl Replay for GpuReplay {
         check("cuMemcpyHtoDAsync", unsafe {
             result::memcpy_htod_async(self.schedule.input.0 + offset as u64, staged, self.gpu.stream)
         })?;
+        self.in_flight = true;
         self.done.record(self.gpu.stream)
     }
 
     fn launch(&mut self) -> Result<(), CudaError> {
         self.gpu.enter()?;
         let stream = self.gpu.stream;
+        self.in_flight = true;
         match &self.work {
             Work::Captured(captured) => {
                 // SAFETY: both handles are valid.
@@ -254,8 +277,7 @@ impl Replay for GpuReplay {
 
     fn wait(&mut self) -> Result<(), CudaError> {
         self.gpu.enter()?;
-        // SAFETY: the event is valid.
-        check("cuEventSynchronize", unsafe { result::event::synchronize(self.done.event) })?;
+        self.settle()?;
         if let Work::Profiled { events, .. } = &self.work {
             for (time, pair) in self.times.iter_mut().zip(events.windows(2)) {
                 // SAFETY: both events are recorded and over.
