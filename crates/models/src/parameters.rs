@@ -5,13 +5,11 @@
 //! [`Parameters::describe`], lists what a model needs.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
-use thiserror::Error;
 use ultramotion_engine::graph::{Graph, Tensor};
 use ultramotion_engine::tensor::HostTensor;
 
-use crate::checkpoint::Weights;
+use crate::checkpoint::{Mismatch, Misshaped, Weights};
 
 /// Named float tensors, e.g. a checkpoint.
 pub trait ParameterSource {
@@ -19,6 +17,8 @@ pub trait ParameterSource {
     fn parameter(&self, name: &str) -> Option<(Vec<usize>, Vec<f32>)>;
     /// Every name it holds.
     fn names(&self) -> Vec<String>;
+    /// The file, or what else the parameters come from; for messages.
+    fn origin(&self) -> &str;
 }
 
 impl ParameterSource for Weights {
@@ -27,6 +27,9 @@ impl ParameterSource for Weights {
     }
     fn names(&self) -> Vec<String> {
         self.iter().map(|(name, _)| name.to_owned()).collect()
+    }
+    fn origin(&self) -> &str {
+        Weights::origin(self)
     }
 }
 
@@ -44,7 +47,7 @@ pub struct Parameters<'s> {
     source: Option<&'s dyn ParameterSource>,
     prefix: Vec<String>,
     asked: Vec<ParameterSpec>,
-    mismatch: ParameterMismatch,
+    mismatch: Mismatch,
 }
 
 impl<'s> Parameters<'s> {
@@ -55,12 +58,7 @@ impl<'s> Parameters<'s> {
 
     /// No source: every parameter is zero, and [`Parameters::specs`] tells afterwards what was asked for.
     pub fn describe() -> Self {
-        Parameters {
-            source: None,
-            prefix: Vec::new(),
-            asked: Vec::new(),
-            mismatch: ParameterMismatch::default(),
-        }
+        Parameters { source: None, prefix: Vec::new(), asked: Vec::new(), mismatch: Mismatch::default() }
     }
 
     /// Runs `body` with `name` appended to the dotted prefix of every parameter.
@@ -78,7 +76,8 @@ impl<'s> Parameters<'s> {
         let values = match found {
             Some((actual, values)) if actual == shape => Some(values),
             Some((actual, _)) => {
-                self.mismatch.misshaped.push((name.clone(), shape.to_vec(), actual));
+                let (name, expected) = (name.clone(), shape.to_vec());
+                self.mismatch.misshaped.push(Misshaped { name, expected, found: actual });
                 None
             }
             None => {
@@ -115,51 +114,14 @@ impl<'s> Parameters<'s> {
 
     /// One error for everything that did not fit. `unused` says which names of the source may go unread
     /// (`num_batches_tracked`, training-only heads).
-    pub fn finish(mut self, unused: impl Fn(&str) -> bool) -> Result<Vec<ParameterSpec>, ParameterMismatch> {
+    pub fn finish(mut self, unused: impl Fn(&str) -> bool) -> Result<Vec<ParameterSpec>, Box<Mismatch>> {
         if let Some(source) = self.source {
+            self.mismatch.origin = source.origin().to_owned();
+            self.mismatch.expected_count = self.asked.len();
             let asked: BTreeSet<&str> = self.asked.iter().map(|s| s.name.as_str()).collect();
             self.mismatch.unexpected =
                 source.names().into_iter().filter(|n| !asked.contains(n.as_str()) && !unused(n)).collect();
         }
-        if self.mismatch.is_empty() { Ok(self.asked) } else { Err(self.mismatch) }
-    }
-}
-
-/// How a set of parameters differs from what a model needs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Error)]
-pub struct ParameterMismatch {
-    /// Names that the model needs and the source lacks.
-    pub missing: Vec<String>,
-    /// Names that the source has and the model does not know.
-    pub unexpected: Vec<String>,
-    /// Name, shape that the model needs, shape that the source has.
-    pub misshaped: Vec<(String, Vec<usize>, Vec<usize>)>,
-}
-
-impl ParameterMismatch {
-    fn is_empty(&self) -> bool {
-        self.missing.is_empty() && self.unexpected.is_empty() && self.misshaped.is_empty()
-    }
-}
-
-impl fmt::Display for ParameterMismatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 6;
-        let mut list = |what: &str, names: Vec<String>| -> fmt::Result {
-            if names.is_empty() {
-                return Ok(());
-            }
-            let more = names.len().saturating_sub(SHOWN);
-            write!(f, " {} {what}: {}", names.len(), names[..names.len().min(SHOWN)].join(", "))?;
-            if more > 0 {
-                write!(f, " and {more} more")?;
-            }
-            f.write_str(";")
-        };
-        list("missing", self.missing.clone())?;
-        list("unexpected", self.unexpected.clone())?;
-        let shapes = self.misshaped.iter().map(|(n, want, have)| format!("{n} is {have:?}, not {want:?}"));
-        list("mis-shaped", shapes.collect())?;
-        f.write_str(" is this the checkpoint of another model or class count?")
+        if self.mismatch.is_empty() { Ok(self.asked) } else { Err(Box::new(self.mismatch)) }
     }
 }

@@ -383,7 +383,7 @@ fn what_cannot_be_is_refused_in_one_sentence() {
     let mut broken = weights("x");
     broken.remove("mask_decoder.iou_token.weight");
     let result = SamPredictor::new(&Device::cpu(1), &broken, config, options);
-    assert!(matches!(result, Err(PredictorError::Weights { mismatch, .. })
+    assert!(matches!(result, Err(PredictorError::Weights(mismatch))
         if mismatch.missing == ["mask_decoder.iou_token.weight"]));
     assert_eq!(PointKind::Padding as i32, 0, "rows of zeros are padding");
 }

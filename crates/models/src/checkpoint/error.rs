@@ -173,6 +173,13 @@ pub struct Mismatch {
     pub expected_count: usize,
 }
 
+impl Mismatch {
+    /// Whether the model's list is met.
+    pub fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.unexpected.is_empty() && self.misshaped.is_empty()
+    }
+}
+
 impl std::error::Error for Mismatch {}
 
 impl fmt::Display for Mismatch {

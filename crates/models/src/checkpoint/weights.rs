@@ -324,9 +324,7 @@ impl Weights {
         let known: std::collections::HashSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
         mismatch.unexpected =
             self.tensors.keys().filter(|n| !known.contains(n.as_str()) && !ignore(n)).cloned().collect();
-        let fits =
-            mismatch.missing.is_empty() && mismatch.unexpected.is_empty() && mismatch.misshaped.is_empty();
-        if fits { Ok(()) } else { Err(CheckpointError::Mismatch(Box::new(mismatch))) }
+        if mismatch.is_empty() { Ok(()) } else { Err(CheckpointError::Mismatch(Box::new(mismatch))) }
     }
 
     /// Checks that no floating-point weight is NaN, infinite, or too large for f32.

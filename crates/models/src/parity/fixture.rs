@@ -8,7 +8,7 @@ use safetensors::tensor::{Dtype, SafeTensors};
 use ultramotion_engine::tensor::HostTensor;
 
 use super::ParityError;
-use crate::checkpoint::{self, Weights};
+use crate::checkpoint::{self, Mismatch, Weights};
 use crate::parameters::ParameterSpec;
 
 /// Fixtures are a few megabytes.
@@ -58,7 +58,7 @@ impl Fixture {
         ParityError::Fixture { path: self.path.clone(), reason: reason.into() }
     }
 
-    pub fn weights_error(&self, mismatch: crate::parameters::ParameterMismatch) -> ParityError {
+    pub fn weights_error(&self, mismatch: Box<Mismatch>) -> ParityError {
         ParityError::Weights { path: self.path.clone(), mismatch }
     }
 

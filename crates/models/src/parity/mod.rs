@@ -26,9 +26,8 @@ use thiserror::Error;
 use ultramotion_engine::graph::GraphError;
 use ultramotion_engine::{Device, DeviceError};
 
-use crate::checkpoint::CheckpointError;
+use crate::checkpoint::{CheckpointError, Mismatch};
 use crate::dfine::ConfigError;
-use crate::parameters::ParameterMismatch;
 use fixture::Fixture;
 
 /// How to compare.
@@ -131,12 +130,12 @@ pub enum ParityError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The weights are not those of the network.
-    #[error("the weights of the fixture `{path}` do not fit:{mismatch}")]
+    #[error("the fixture `{path}`: {mismatch}")]
     Weights {
         /// The fixture.
         path: PathBuf,
         /// How they differ.
-        mismatch: ParameterMismatch,
+        mismatch: Box<Mismatch>,
     },
     /// The network cannot be built as the fixture asks.
     #[error(transparent)]

@@ -36,8 +36,7 @@ use ultramotion_engine::{Device, DeviceError};
 use super::config::MobileSamConfig;
 use super::mask_decoder::MaskOutput;
 use super::postprocess::{MAX_SOURCE_SIDE, MaskGeometry};
-use crate::checkpoint::Weights;
-use crate::parameters::ParameterMismatch;
+use crate::checkpoint::{Mismatch, Weights};
 use programs::{Finish, Programs, PromptForm};
 
 pub use masks::{Mask, Masks};
@@ -140,13 +139,8 @@ pub enum PredictorError {
         limit: usize,
     },
     /// Weights of something else.
-    #[error("the weights of {origin} do not fit:{mismatch}")]
-    Weights {
-        /// Where they came from.
-        origin: String,
-        /// How they differ.
-        mismatch: ParameterMismatch,
-    },
+    #[error(transparent)]
+    Weights(#[from] Box<Mismatch>),
     /// The network cannot be built.
     #[error(transparent)]
     Graph(#[from] GraphError),

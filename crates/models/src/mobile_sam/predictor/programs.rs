@@ -83,9 +83,7 @@ impl Programs {
         g.set_state(embedding, encoded)?;
         // Built once here too, so that weights that do not fit are reported before the first prompt.
         decoder_graph(&config, 1, BOX, MaskOutput::One, &mut parameters)?;
-        parameters
-            .finish(unused_parameter)
-            .map_err(|mismatch| PredictorError::Weights { origin: weights.origin().to_owned(), mismatch })?;
+        parameters.finish(unused_parameter)?;
         let encoder = compile(device, &states, g)?;
         Ok(Programs {
             device: device.clone(),
