@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import losses
 import views
-from model import make_anchors
+from decoder import make_anchors
 
 WEIGHT = {"mask": 1.0, "anchor_class": 1.0, "anchor_bbox": 2.0, "anchor_giou": 1.0}
 FINER = 4  # a head's cells per map cell and axis

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-import model as architecture
+import backbone
+import encoder
 
 NONE, RELU, SILU = range(3)
 
@@ -75,14 +76,14 @@ def as_before(y, conv: torch.nn.Conv2d, x):
 
 def conv_bn_act(self, x):
     if not self.training:
-        return architecture.ConvBnAct.forward(self, x)
+        return backbone.ConvBnAct.forward(self, x)
     y = norm_act(convolved(self.conv, x), self.bn, RELU if self.act else NONE, self.lab)
     return as_before(y, self.conv, x)
 
 
 def conv_norm(self, x):
     if not self.training:
-        return architecture.ConvNorm.forward(self, x)
+        return encoder.ConvNorm.forward(self, x)
     y = norm_act(convolved(self.conv, x), self.norm, SILU if self.act else NONE)
     return as_before(y, self.conv, x)
 
@@ -95,9 +96,9 @@ def accelerate(net: torch.nn.Module) -> bool:
         print(f"no fused kernels, training is slower: {error}", file=sys.stderr)
         return False
     for module in net.modules():
-        if type(module) is architecture.ConvBnAct:
+        if type(module) is backbone.ConvBnAct:
             module.forward = conv_bn_act.__get__(module)
-        elif type(module) is architecture.ConvNorm:
+        elif type(module) is encoder.ConvNorm:
             module.forward = conv_norm.__get__(module)
     return True
 
@@ -112,7 +113,7 @@ def check():
             torch.nn.init.uniform_(bn.bias, -1, 1)
             other = torch.nn.BatchNorm2d(channels)
             other.load_state_dict(bn.state_dict())
-            ours, theirs = architecture.Affine(), architecture.Affine()
+            ours, theirs = backbone.Affine(), backbone.Affine()
             for affine in (ours, theirs):
                 torch.nn.init.constant_(affine.scale, 1.3)
                 torch.nn.init.constant_(affine.bias, -0.2)

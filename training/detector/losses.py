@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from model import REG_MAX, edge_weights, inverse_sigmoid
+from decoder import REG_MAX, edge_weights, inverse_sigmoid
 
 COST = {"class": 2.0, "bbox": 5.0, "giou": 2.0}
 WEIGHT = {"vfl": 1.0, "bbox": 5.0, "giou": 2.0, "fgl": 0.15, "ddf": 1.5}
