@@ -549,7 +549,21 @@ void copy_wait(uint32_t groups_left) {
     fiber.copies.erase(kept, fiber.copies.end());
 }
 
+// What the compiler's check of alignment tells, as far as it is read here: the place in the source.
+struct Misaligned {
+    const char* file;
+    uint32_t line, column;
+};
+
 }  // namespace emulate
+
+// A device does not read or write across the boundaries of what it reads or writes; the host does, so the compiler checks
+// each access and calls this.
+extern "C" __attribute__((visibility("hidden"))) void __ubsan_handle_type_mismatch_v1(void* what, void*) {
+    const auto& at = *static_cast<const emulate::Misaligned*>(what);
+    const char* const name = std::strrchr(at.file, '/');
+    emulate::fail("an access that is not aligned to its type (%s, line %u)", name ? name + 1 : at.file, at.line);
+}
 
 using emulate::kGuardBytes;
 using emulate::kPoison;
