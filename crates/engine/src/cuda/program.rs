@@ -13,8 +13,9 @@ use crate::state_store::StateStore;
 
 /// A program on a CUDA device.
 pub(crate) struct CudaProgram {
-    memory: Memory,
+    // Dropped before the memory: it waits for the run that may still use it.
     replay: Box<dyn Replay>,
+    memory: Memory,
     states: StateStore,
     reports: Vec<KernelTime>,
     stages: Vec<StageTime>,

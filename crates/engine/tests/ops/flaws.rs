@@ -15,7 +15,7 @@ const SLICES: usize = 3;
 const RUNS: usize = 40;
 
 /// Mistakes in `flawed.cu`, by their number there.
-const FLAWS: [&str; 11] = [
+const FLAWS: [&str; 12] = [
     "sound",
     "no wait for copies",
     "no barrier after copies",
@@ -27,6 +27,7 @@ const FLAWS: [&str; 11] = [
     "a write past an operand",
     "a read of undefined shared memory",
     "a write past an allocation",
+    "an access that is not aligned",
 ];
 
 /// Sums of opposite elements, reversed in each warp.
@@ -102,7 +103,7 @@ fn the_emulation_finds_every_mistake() {
         let (wrong, fault) = wrong_runs(&device, flaw);
         match flaw {
             0 => assert_eq!((wrong, fault), (0, None), "the sound kernel"),
-            5..=8 | 10 => {
+            5..=8 | 10..=11 => {
                 assert_eq!(wrong, RUNS, "{name}");
                 let fault = fault.unwrap_or_else(|| panic!("{name}: no fault"));
                 assert!(fault.contains("flawed"), "{name}: '{fault}' does not say where");

@@ -7,6 +7,10 @@ use std::process::Command;
 
 use super::CudaError;
 
+/// How the sources are compiled. Kernels are asked to check alignment: `emulate.cpp` has what is called where it is wrong.
+const FLAGS: [&str; 4] = ["-std=c++20", "-O1", "-fPIC", "-w"];
+const KERNEL_FLAGS: [&str; 1] = ["-fsanitize=alignment"];
+
 /// Compiles every `.cu` of the engine and of the folders in `more` with the C++ compiler (`CXX`, or `c++`) into a library
 /// that an emulated device opens, in `out`. What is there already is not built again.
 pub fn build_for_host(more: &[PathBuf], out: &Path) -> Result<PathBuf, CudaError> {
@@ -23,6 +27,7 @@ pub fn build_for_host(more: &[PathBuf], out: &Path) -> Result<PathBuf, CudaError
     let is = |path: &Path, suffix: &str| path.extension().is_some_and(|s| s == suffix);
 
     let mut headers = DefaultHasher::new();
+    (FLAGS, KERNEL_FLAGS).hash(&mut headers);
     for file in files.iter().filter(|f| is(f, "cuh") || is(f, "h")) {
         std::fs::read(file).map_err(|e| failed("read", file, &e))?.hash(&mut headers);
     }
@@ -39,7 +44,10 @@ pub fn build_for_host(more: &[PathBuf], out: &Path) -> Result<PathBuf, CudaError
         if !object.exists() {
             make(&object, |target| {
                 let mut command = Command::new(&compiler);
-                command.args(["-std=c++20", "-O1", "-fPIC", "-w", "-x", "c++", "-c"]);
+                command
+                    .args(FLAGS)
+                    .args(KERNEL_FLAGS.iter().filter(|_| is(file, "cu")))
+                    .args(["-x", "c++", "-c"]);
                 command.arg("-I").arg(&shim).arg("-I").arg(&kernels).arg(file).arg("-o").arg(target);
                 command
             })?;

@@ -6,7 +6,8 @@
 // Every CUDA thread is a fiber and runs until it waits for others. Which warp goes on then, which lane first, which
 // block and when an asynchronous copy lands is drawn from `seed`: what is left to chance on the device is left to chance
 // here, but repeats. Shared and global memory start as NaN and lie between guards. A fault ends the launch and is
-// reported by `emulate_fault`: an access outside, a barrier that not all threads reach, a launch that no device takes.
+// reported by `emulate_fault`: an access outside or not aligned, a barrier that not all threads reach, a launch that some
+// device does not take.
 //
 // One launch at a time; launches from several host threads wait for one another.
 #pragma once

@@ -16,6 +16,7 @@ enum Flaw : uint32_t {
     PAST_OPERAND = 8,
     UNDEFINED_SHARED_MEMORY = 9,
     PAST_ALLOCATION = 10,
+    NOT_ALIGNED = 11,
 };
 
 struct FlawedParams {
@@ -49,6 +50,7 @@ KERNEL_BOUNDED(flawed, FlawedParams, 128) {
     if (p.flaw == PAST_OPERAND && t == 127) store(p.out, 0, t + 1, 0.0f);
     // The operand is the first of its allocation.
     if (p.flaw == PAST_ALLOCATION && t == 127) static_cast<float*>(p.x.data)[-1] = 0.0f;
+    if (p.flaw == NOT_ALIGNED && t == 127) *reinterpret_cast<float2*>(sums + 1) = make_float2(0.0f, 0.0f);
     SHARED(float, undefined, [128]);
     store(p.out, 0, t, p.flaw == UNDEFINED_SHARED_MEMORY ? undefined[t] : reversed);
 }
