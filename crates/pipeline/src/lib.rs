@@ -30,6 +30,7 @@
 pub mod kpi;
 pub mod stream;
 
+mod by_format;
 mod error;
 mod frame;
 mod options;
@@ -40,6 +41,7 @@ mod resident;
 mod staged;
 mod stages;
 
+pub use by_format::ByFormat;
 pub use error::PipelineError;
 pub use frame::{Frame, FrameError, MAX_SIDE_PX, PixelFormat};
 pub use options::{MOST_OBJECTS, Modes, PipelineOptions, Residency};

@@ -7,6 +7,7 @@ use ultramotion_engine::{Device, DeviceError, KernelTime, StateStore};
 use ultramotion_models::zoo::{Detector, Segmenter};
 use ultramotion_tracking::track::{Detections, FrameClock, Tracker, Visibility};
 
+use crate::by_format::ByFormat;
 use crate::error::PipelineError;
 use crate::frame::Frame;
 use crate::options::{MOST_OBJECTS, Modes, PipelineOptions, Residency};
@@ -15,9 +16,6 @@ use crate::packet::{DetectedObject, LatencyMs, ResultPacket};
 use crate::resident::{ResidentProgram, ms};
 use crate::staged::StagedPrograms;
 use crate::stages::track_capacity;
-
-/// Programs for this many frame formats are kept: a folder of stills may mix a few sizes.
-const KEPT_FORMATS: usize = 4;
 
 enum Programs {
     Resident(Box<ResidentProgram>),
@@ -33,8 +31,7 @@ pub struct Orchestrator {
     segmenter: Segmenter,
     options: PipelineOptions,
     states: StateStore,
-    /// Most recently used last.
-    programs: Vec<(FrameFormat, Programs)>,
+    programs: ByFormat<FrameFormat, Programs>,
     host_tracker: Option<Tracker>,
     clock: FrameClock,
     outcome: Outcome,
@@ -81,7 +78,7 @@ impl Orchestrator {
             segmenter,
             options,
             states: StateStore::new(),
-            programs: Vec::new(),
+            programs: ByFormat::default(),
             host_tracker,
             clock: FrameClock::default(),
             outcome: Outcome::default(),
@@ -114,8 +111,8 @@ impl Orchestrator {
 
     /// Kernels of the program that ran last, in order, with their times when profiled. Empty with `residency = host`.
     pub fn kernel_times(&self) -> Vec<KernelTime> {
-        match self.programs.last() {
-            Some((_, Programs::Resident(program))) => program.program().kernel_times(),
+        match self.programs.current() {
+            Some(Programs::Resident(program)) => program.program().kernel_times(),
             _ => Vec::new(),
         }
     }
@@ -126,7 +123,7 @@ impl Orchestrator {
             Programs::Resident(program) => program.program().memory_bytes(),
             Programs::Staged(programs) => programs.memory_bytes(),
         };
-        self.programs.iter().map(|(_, programs)| of(programs)).sum()
+        self.programs.iter().map(of).sum()
     }
 
     /// Compiles for a format, so that the first frame of it does not wait.
@@ -167,7 +164,7 @@ impl Orchestrator {
     ) -> Result<LatencyMs, PipelineError> {
         self.select_programs(format)?;
         let before = self.device.ledger().counts();
-        let (_, programs) = self.programs.last_mut().expect("select_programs() leaves one");
+        let programs = self.programs.current_mut().expect("select_programs() leaves one");
         let mut latency = match programs {
             Programs::Resident(program) => program.run(frame, dt_s, &mut self.outcome)?,
             Programs::Staged(programs) => programs.run(frame, dt_s, &mut self.outcome)?,
@@ -192,42 +189,22 @@ impl Orchestrator {
     }
 
     fn select_programs(&mut self, format: FrameFormat) -> Result<(), PipelineError> {
-        if let Some(position) = self.programs.iter().position(|(f, _)| *f == format) {
-            // Most recently used last, without moving anything in the usual case of one format.
-            if position + 1 != self.programs.len() {
-                let programs = self.programs.remove(position);
-                self.programs.push(programs);
-            }
-            return Ok(());
-        }
-        let start = Instant::now();
-        let Orchestrator { device, states, detector, segmenter, options, .. } = self;
-        let programs = match options.residency {
-            Residency::Device => Programs::Resident(Box::new(ResidentProgram::new(
-                device,
-                states,
-                detector,
-                segmenter,
-                options,
-                format,
-                self.profile,
-            )?)),
-            Residency::Host => Programs::Staged(Box::new(StagedPrograms::new(
-                device, states, detector, segmenter, options, format,
-            )?)),
-        };
-        let FrameFormat { height, width, channels } = format;
-        tracing::info!(
-            width,
-            height,
-            channels,
-            build_ms = ms(start.elapsed()),
-            "compiled for a frame format"
-        );
-        if self.programs.len() == KEPT_FORMATS {
-            self.programs.remove(0);
-        }
-        self.programs.push((format, programs));
+        let Orchestrator { device, states, detector, segmenter, options, profile, programs, .. } = self;
+        programs.select(format, || {
+            let start = Instant::now();
+            let programs = match options.residency {
+                Residency::Device => Programs::Resident(Box::new(ResidentProgram::new(
+                    device, states, detector, segmenter, options, format, *profile,
+                )?)),
+                Residency::Host => Programs::Staged(Box::new(StagedPrograms::new(
+                    device, states, detector, segmenter, options, format,
+                )?)),
+            };
+            let FrameFormat { height, width, channels } = format;
+            let build_ms = ms(start.elapsed());
+            tracing::info!(width, height, channels, build_ms, "compiled for a frame format");
+            Ok::<_, PipelineError>(programs)
+        })?;
         Ok(())
     }
 

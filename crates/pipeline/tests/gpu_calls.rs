@@ -15,6 +15,7 @@ use small::{grey, options, picture, pipeline_on};
 use ultramotion_engine::cuda::{ActivityError, Recording};
 use ultramotion_engine::ledger::Counts;
 use ultramotion_engine::{Device, Precision};
+use ultramotion_pipeline::{MOST_OBJECTS, PipelineOptions};
 
 const MARK: &str = "---";
 
@@ -71,6 +72,23 @@ fn a_frame_is_one_copy_in_one_graph_one_copy_out_and_one_wait() {
             count(gone)
         );
     }
+}
+
+#[test]
+fn every_number_of_objects_fits_into_shared_memory() {
+    if log().is_some() {
+        for max_objects in [1, 16, 32, MOST_OBJECTS] {
+            let options = PipelineOptions { max_objects, ..options() };
+            let mut pipeline = pipeline_on(Device::cuda(0, Precision::F16).unwrap(), options);
+            assert_eq!(
+                pipeline.process(&grey(0, &picture(0))).unwrap().fallback,
+                None,
+                "{max_objects} objects"
+            );
+        }
+        return;
+    }
+    calls_of("every_number_of_objects_fits_into_shared_memory", &[]);
 }
 
 #[test]

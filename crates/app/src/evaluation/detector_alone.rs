@@ -1,6 +1,6 @@
 //! The detector without the rest of the pipeline and without a threshold: what average precision is computed from.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use ultramotion_engine::graph::Graph;
 use ultramotion_engine::tensor::{DType, HostTensor};
 use ultramotion_engine::{CompileOptions, Device, Program};
@@ -8,12 +8,10 @@ use ultramotion_media::MediaFrame;
 use ultramotion_models::dfine::{self, DetectionTensors, SelectionOptions};
 use ultramotion_models::parameters::Parameters;
 use ultramotion_models::zoo::Detector;
+use ultramotion_pipeline::ByFormat;
 
 use super::average_precision::MAX_DETECTIONS;
 use super::boxes::BoxXyxy;
-
-/// Programs for this many frame formats are kept.
-const KEPT_FORMATS: usize = 4;
 
 /// A scored box of a class, in pixels of the frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,67 +31,60 @@ pub(crate) struct Answers {
     pub by_pipeline_rules: Vec<Found>,
 }
 
-/// Detector programs by frame format (height, width, channels), the latest used last.
+/// The detector, compiled for each format of frame (height, width, channels).
 pub(crate) struct DetectorAlone {
     device: Device,
     detector: Detector,
     max_overlap_iou: f32,
-    programs: Vec<([usize; 3], Program)>,
+    programs: ByFormat<[usize; 3], Program>,
 }
 
 impl DetectorAlone {
     /// `max_overlap_iou` is the pipeline's.
     pub(crate) fn new(device: Device, detector: Detector, max_overlap_iou: f32) -> Self {
-        DetectorAlone { device, detector, max_overlap_iou, programs: Vec::new() }
+        DetectorAlone { device, detector, max_overlap_iou, programs: ByFormat::default() }
     }
 
     /// Looks at a frame.
     pub(crate) fn detect(&mut self, frame: &MediaFrame) -> Result<Answers> {
         let format = [frame.height, frame.width, frame.pixel_format.channels()];
-        match self.programs.iter().position(|(f, _)| *f == format) {
-            Some(at) => {
-                let program = self.programs.remove(at);
-                self.programs.push(program);
-            }
-            None => {
-                let program = self.compile(format)?;
-                if self.programs.len() == KEPT_FORMATS {
-                    self.programs.remove(0);
-                }
-                self.programs.push((format, program));
-            }
-        }
-        let (_, program) = self.programs.last_mut().context("a program was just put there")?;
+        let DetectorAlone { device, detector, max_overlap_iou, programs } = self;
+        let program = programs.select(format, || compile(device, detector, *max_overlap_iou, format))?;
         let outputs = program.run(&[&HostTensor::u8(format, &frame.pixels[..])])?;
         let [all, by_pipeline_rules] = [&outputs[..4], &outputs[4..]].map(|tensors| found(tensors, frame));
         Ok(Answers { all, by_pipeline_rules })
     }
+}
 
-    fn compile(&self, [height, width, channels]: [usize; 3]) -> Result<Program> {
-        let config = self.detector.config();
-        let mut g = Graph::new("detector alone");
-        let frame = g.input("frame", DType::U8, [height, width, channels])?;
-        let image = g.image_to_tensor(frame, config.image_transform())?;
-        let out = dfine::build(&mut g, image, &mut Parameters::new(self.detector.weights()), config)?;
-        let all = SelectionOptions {
-            max_detections: MAX_DETECTIONS,
-            score_threshold: 0.0,
-            one_label_per_query: false,
-            max_overlap_iou: 1.0,
-        };
-        let by_pipeline_rules =
-            SelectionOptions { one_label_per_query: true, max_overlap_iou: self.max_overlap_iou, ..all };
-        for (prefix, options) in [("all", all), ("rules", by_pipeline_rules)] {
-            let DetectionTensors { boxes_cxcywh, scores, labels, count } =
-                dfine::select_detections(&mut g, out.pred_logits, out.pred_boxes, options)?;
-            for (name, tensor) in
-                [("boxes", boxes_cxcywh), ("scores", scores), ("labels", labels), ("count", count)]
-            {
-                g.output(format!("{prefix}.{name}"), tensor)?;
-            }
+/// The detector for frames of a format, with both kinds of answers.
+fn compile(
+    device: &Device,
+    detector: &Detector,
+    max_overlap_iou: f32,
+    [height, width, channels]: [usize; 3],
+) -> Result<Program> {
+    let config = detector.config();
+    let mut g = Graph::new("detector alone");
+    let frame = g.input("frame", DType::U8, [height, width, channels])?;
+    let image = g.image_to_tensor(frame, config.image_transform())?;
+    let out = dfine::build(&mut g, image, &mut Parameters::new(detector.weights()), config)?;
+    let all = SelectionOptions {
+        max_detections: MAX_DETECTIONS,
+        score_threshold: 0.0,
+        one_label_per_query: false,
+        max_overlap_iou: 1.0,
+    };
+    let by_pipeline_rules = SelectionOptions { one_label_per_query: true, max_overlap_iou, ..all };
+    for (prefix, options) in [("all", all), ("rules", by_pipeline_rules)] {
+        let DetectionTensors { boxes_cxcywh, scores, labels, count } =
+            dfine::select_detections(&mut g, out.pred_logits, out.pred_boxes, options)?;
+        for (name, tensor) in
+            [("boxes", boxes_cxcywh), ("scores", scores), ("labels", labels), ("count", count)]
+        {
+            g.output(format!("{prefix}.{name}"), tensor)?;
         }
-        Ok(Program::compile(g, &self.device, &CompileOptions::default())?)
     }
+    Ok(Program::compile(g, device, &CompileOptions::default())?)
 }
 
 /// Boxes (shares of the frame), scores, labels and count as detections.

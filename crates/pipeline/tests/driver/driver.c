@@ -18,7 +18,7 @@ enum {
 };
 enum { STREAMS = 64, LOG_BUFFER = 5, LOG_SIZE = 6, MAX_SHARED_ATTRIBUTE = 8, MAJOR = 75, MINOR = 76 };
 /* What every GPU from compute capability 8.0 on has. */
-enum { SHARED_LIMIT = 99 << 10, PLAIN_SHARED = 48 << 10, THREADS_LIMIT = 1024, GRID_LIMIT = 65535 };
+enum { SHARED_LIMIT = 99 << 10, THREADS_LIMIT = 1024, GRID_LIMIT = 65535 };
 
 /* How many launches of each stream have happened before a point in a stream. */
 typedef struct { uint64_t launches[STREAMS]; } Clock;
@@ -149,7 +149,6 @@ Result cuMemGetInfo_v2(size_t *left, size_t *total) {
     *left = *total - used;
     return SUCCESS;
 }
-Result cuMemcpyHtoD_v2(void *to, const void *from, size_t bytes) { IN_CONTEXT(); memcpy(to, from, bytes); return SUCCESS; }
 Result cuMemcpyHtoDAsync_v2(void *to, const void *from, size_t bytes, Stream *stream) {
     IN_CONTEXT();
     if (stream->capture) return CAPTURE_UNSUPPORTED;
@@ -238,7 +237,8 @@ Result cuFuncSetAttribute(Function *function, int which, int value) {
 Result cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                       unsigned shared, Stream *stream, void **params, void **extra) {
     IN_CONTEXT();
-    int allowed = function->shared > PLAIN_SHARED ? function->shared : PLAIN_SHARED;
+    /* A kernel's own shared memory counts as well, so that nothing is certain to be there that was not asked for. */
+    int allowed = function->shared;
     if (!gx || !gy || !gz || gy > GRID_LIMIT || gz > GRID_LIMIT) return INVALID_VALUE;
     if (!bx || !by || !bz || bz > 64 || (uint64_t)bx * by * bz > THREADS_LIMIT) return INVALID_VALUE;
     if (shared > (unsigned)allowed || !params || !params[0] || extra) return INVALID_VALUE;

@@ -12,8 +12,6 @@ use super::{Shared, check};
 use crate::cuda::driver::CudaError;
 use crate::cuda::launch::{Launch, Module};
 
-/// Dynamic shared memory above which a kernel has to ask for more.
-const PLAIN_SHARED_BYTES: u32 = 48 << 10;
 /// What is kept of the compiler's complaints.
 const LOG_BYTES: usize = 4096;
 
@@ -64,7 +62,8 @@ impl Kernels {
         }
         for (name, (_, needed)) in wanted {
             let kernel = loaded.get_mut(&name).expect("compiled above");
-            if needed > kernel.shared_bytes.max(PLAIN_SHARED_BYTES) {
+            // Always: how much a kernel may have without asking depends on how much it declares itself.
+            if needed > kernel.shared_bytes {
                 let which = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
                 // SAFETY: the function belongs to a loaded module.
                 check("cuFuncSetAttribute", unsafe {

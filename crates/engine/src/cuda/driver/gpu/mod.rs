@@ -154,11 +154,11 @@ impl Driver for Gpu {
 
     fn write(&self, address: u64, bytes: &[u8]) -> Result<(), CudaError> {
         self.0.enter()?;
-        // SAFETY: inside an allocation, as `Allocation` and the bump allocator of weights see to. What was started before is
-        // done first, so that nothing reads the memory meanwhile.
+        // In the stream, after what was started before: a copy outside of it may still be under way when it returns.
+        // SAFETY: inside an allocation, as `Allocation` and the bump allocator of weights see to; the bytes are waited for.
         unsafe {
-            check("cuStreamSynchronize", result::stream::synchronize(self.0.stream))?;
-            check("cuMemcpyHtoD", result::memcpy_htod_sync(address, bytes))
+            check("cuMemcpyHtoDAsync", result::memcpy_htod_async(address, bytes, self.0.stream))?;
+            check("cuStreamSynchronize", result::stream::synchronize(self.0.stream))
         }
     }
 
