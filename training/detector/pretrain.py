@@ -34,7 +34,7 @@ import fused  # noqa: E402
 import views  # noqa: E402
 from evaluate import CLASSES  # noqa: E402
 from model import DFine  # noqa: E402
-from train import Average, Sampler, optimiser  # noqa: E402
+from train import BLENDED_SHARE, Average, Sampler, optimiser  # noqa: E402
 
 SHARES = {"usgra": 12, "carotid": 2, "phantom": 2}
 
@@ -106,6 +106,7 @@ def main():
             views.view(sources[n][i], sources[n] if n != "carotid" else [], args.side, args.input, rng)
             for n, i in sampler.batch(step, shares)
         ]
+        samples = views.mixed(samples, rng, BLENDED_SHARE)
         images, targets = views.batch_of(samples)
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
             maps = model.encoder(model.backbone(images))

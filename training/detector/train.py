@@ -43,7 +43,7 @@ import views  # noqa: E402
 from evaluate import CLASSES, evaluate  # noqa: E402
 from model import DFine  # noqa: E402
 
-WEIGHT_DECAY, CLIP_NORM = 1e-4, 0.1
+WEIGHT_DECAY, CLIP_NORM = 0.03, 0.1
 FINAL_LR_SHARE = 0.02
 # Shares of the run: the simulator's frames end, and from when on there are few pastes and splices.
 PHANTOM_UNTIL, CALM_FROM = 0.25, 0.9

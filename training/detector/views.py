@@ -139,8 +139,8 @@ def sampling_grid(side: int, input_side: int, rng: np.random.Generator) -> torch
 
     A view shows the source at its run-time scale, more or less; what lies outside is black.
     """
-    zoom = np.exp(rng.uniform(-0.35, 0.3))
-    stretch = np.exp(rng.uniform(-0.15, 0.15) * np.array([1, -1]))
+    zoom = np.exp(rng.uniform(-0.45, 0.35))
+    stretch = np.exp(rng.uniform(-0.2, 0.2) * np.array([1, -1]))
     share = side / input_side * zoom * stretch  # of the source, in x and y
     angle = np.deg2rad(rng.uniform(-10, 10)) if rng.random() < 0.6 else 0.0
     slack = np.abs(1 - share)
@@ -165,6 +165,18 @@ def shadowed(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     band = np.exp(-(((x - rng.uniform(0, side)) / rng.uniform(0.02, 0.12) / side) ** 2))
     depth = 1 / (1 + np.exp(-(x - rng.uniform(-0.2, 0.7) * side) / (0.03 * side)))
     return image * (1 - np.float32(rng.uniform(0.3, 0.85)) * depth[:, None] * band[None]).astype(np.float32)
+
+
+def erased(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A few rectangles as grey and grainy as their mean: an object must be known by any of its parts and by what lies
+    around it (random erasing, arXiv:1708.04896)."""
+    side, image = image.shape[0], image.copy()
+    for _ in range(int(rng.integers(1, 4))):
+        h, w = (side * np.exp(rng.uniform(np.log(0.04), np.log(0.2), 2))).astype(int)
+        top, left = int(rng.integers(0, side - h)), int(rng.integers(0, side - w))
+        patch = image[top : top + h, left : left + w]
+        patch[:] = patch.mean() * np.exp(0.2 * rng.standard_normal((h, w), np.float32))
+    return image
 
 
 def objects_of(instances: np.ndarray, classes: np.ndarray, full_areas: np.ndarray):
@@ -212,6 +224,8 @@ def view(
     instances, labels, boxes = objects_of(np.ascontiguousarray(instances), source.classes, full_areas)
     if rng.random() < 0.2:
         image = shadowed(image, rng)
+    if rng.random() < 0.35 * strength:
+        image = erased(image, rng)
     return View(augment.scanner(image, rng).astype(np.float32), instances, labels, boxes)
 
 

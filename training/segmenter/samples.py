@@ -28,9 +28,7 @@ RUN_TIME_SIDE = 320
 # TinyViT's windows of 7 and 14 cells need no padding here: an image costs less than half.
 CROP_SIDE = 224
 # Training views: scale against the run-time one, change of aspect, rotation (radians) and elastic warp (share of the side).
-SCALES, ASPECT, ROTATION, WARP = (0.65, 1.35), 0.15, 0.12, 0.012
-# A share of the whole views are shrunk this far: small objects are rare, and the hardest for the decoder.
-SHRUNK_SHARE, SHRUNK_SCALES = 0.5, (0.35, 0.85)
+SCALES, ASPECT, ROTATION, WARP = (0.5, 1.35), 0.15, 0.12, 0.012
 # Distances to an outline are measured this far, in pixels.
 DISTANCE_REACH = 20
 # What a crop must leave of an object for it to be prompted.
@@ -81,7 +79,7 @@ def preprocess(image, side):
     return square(grey, side), (height, width)
 
 
-def jittered(boxes_xyxy, rng, deviation=0.05, limit=0.12):
+def jittered(boxes_xyxy, rng, deviation=0.06, limit=0.2):
     """Boxes as a detector finds them: each edge off by a normal share of the box's side, at most `limit`; one in five
     is exact."""
     boxes = np.asarray(boxes_xyxy, np.float32)
@@ -109,8 +107,7 @@ def random_window(frame, share, rng):
 def augmented(frame, side, rng):
     """A random view of a frame: grey levels [side, side], its size (h, w) within, the instance map [side, side], and
     the view's pixels for one of the frame's."""
-    shrunk = side == RUN_TIME_SIDE and rng.random() < SHRUNK_SHARE
-    share = side / RUN_TIME_SIDE / rng.uniform(*(SHRUNK_SCALES if shrunk else SCALES))
+    share = side / RUN_TIME_SIDE / rng.uniform(*SCALES)
     x1, y1, x2, y2 = random_window(frame, share, rng)
     height, width = resized_size(y2 - y1, x2 - x1, side)
     # The change of aspect that the window made is kept, as a stretch.

@@ -10,7 +10,7 @@ stopped does not count. SIGTERM ends it with a checkpoint, the same command agai
 What makes so little data and time suffice:
 1. The decoder starts from `geometry.py`: it draws the ellipse of its box, and images can only improve on that.
 2. It trains on crops of 224 x 224, where TinyViT's windows need no padding: an image costs less than half. Their
-   positions are encoded as parts of the run-time square, so the decoder sees one geometry. `refine.py` comes after it.
+   positions are encoded as parts of the run-time square, so the decoder sees one geometry.
 3. An auxiliary head on the embedding learns classes densely, so that the encoder gets gradients from every pixel.
 4. Logits learn the distance to the outline (`losses.py`), not a yes or no: smooth, and with its zero in the right place.
 """
@@ -163,20 +163,10 @@ def second_prompt_loss(model, embedding, batch, first_logits, rng):
     return 0.5 * (one + three)
 
 
-def drawn(self, rng):
-        """Embeddings [2B, 256, h, w] of two kept batches, and some of their prompts as one batch."""
-        pair = [self.kept[i] for i in rng.integers(len(self.kept), size=2)]
-        embedding = torch.cat([e for e, _ in pair])
-        index = torch.cat([b.image_index + i * len(e) for i, (e, b) in enumerate(pair)])
-        chosen = torch.from_numpy(rng.permutation(len(index))[:REPLAY_PROMPTS])
-        fields = {n: torch.cat([getattr(b, n) for _, b in pair])[chosen] for n in ("boxes_xyxy", "points_xy", "masks")}
-        return embedding, Batch(images=None, classes=None, image_index=index[chosen], **fields)
-
-
-def drawn(frames_by_set, rng, counts=BATCH):
-    """The frames of one batch, by `counts` of data sets."""
-    wanted = dict(counts)
-    for name in counts:
+def drawn(frames_by_set, rng):
+    """The frames of one batch."""
+    wanted = dict(BATCH)
+    for name in BATCH:
         if name not in frames_by_set:
             wanted["usgra"] += wanted.pop(name)
     return [frames_by_set[n][rng.integers(len(frames_by_set[n]))] for n, count in wanted.items() for _ in range(count)]
