@@ -113,7 +113,11 @@ fn the_plan_for_a_gpu_can_be_printed_without_one() {
     let mut rest = planned.stdout.lines().skip_while(|line| !line.contains("in all, "));
     let sum = rest.next().expect("a line with the sum");
     assert!(sum.contains("branches") && sum.contains("MFLOP"), "{sum}");
-    assert!(rest.any(|line| line.trim_start().starts_with("3 x  deformable_attention")), "{}", planned.stdout);
+    assert!(
+        rest.any(|line| line.trim_start().starts_with("3 x  deformable_attention")),
+        "{}",
+        planned.stdout
+    );
 }
 
 #[test]
