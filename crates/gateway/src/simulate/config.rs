@@ -7,6 +7,11 @@ use std::time::Duration;
 use ultramotion_igtlink::{DEFAULT_PORT, DeviceName, EncodeError, HeaderVersion};
 use ultramotion_media::MediaError;
 
+/// Where figures and comings and goings are logged: beside the gateway's own, which are shown unasked.
+pub(super) const LOG: &str = "ultramotion_simulator";
+/// More clients are turned away.
+pub(super) const MOST_CLIENTS: usize = 16;
+
 /// How a [`Simulator`](super::Simulator) works.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SimulatorConfig {

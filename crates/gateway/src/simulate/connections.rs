@@ -11,12 +11,9 @@ use std::time::Duration;
 use ultramotion_igtlink::{Framer, FramerConfig};
 
 use super::compose::{Bundle, Fault, Outgoing, keep_alive};
-use super::config::SimulateError;
-use super::play::LOG;
+use super::config::{LOG, MOST_CLIENTS, SimulateError};
 use super::summary::Books;
 
-/// More clients are turned away.
-pub(crate) const MOST_CLIENTS: usize = 16;
 /// A client that was sent nothing for so long gets a STATUS (half of PlusServer's socket time-out).
 const KEEP_ALIVE: Duration = Duration::from_millis(250);
 /// A client that takes nothing for so long is disconnected.

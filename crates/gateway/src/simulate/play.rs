@@ -9,13 +9,11 @@ use ultramotion_media::source::FrameSource;
 use ultramotion_media::{MediaError, MediaFrame};
 
 use super::compose::Composer;
-use super::config::{Cuts, Pace, SimulateError, SimulatorConfig, Timestamps};
+use super::config::{Cuts, LOG, Pace, SimulateError, SimulatorConfig, Timestamps};
 use super::connections::Connections;
 use super::dice::{Dice, Roll};
 use super::summary::{FrameCounts, MessageCounts, Summary};
 
-/// Where figures and comings and goings are logged: beside the gateway's own, which are shown unasked.
-pub(super) const LOG: &str = "ultramotion_simulator";
 /// Longest sleep, so that a stop is heard.
 const NAP: Duration = Duration::from_millis(20);
 /// How often key figures go to the log.
