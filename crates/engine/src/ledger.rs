@@ -139,6 +139,16 @@ impl Budget {
     /// A frame that stays on the device: one copy in, one copy out, one wait, no allocation.
     pub const RESIDENT_FRAME: Budget = Budget { h2d: 1, d2h: 1, host_syncs: 1, allocations: 0 };
 
+    /// What so many runs may do together.
+    pub const fn times(self, runs: u64) -> Budget {
+        Budget {
+            h2d: self.h2d * runs,
+            d2h: self.d2h * runs,
+            host_syncs: self.host_syncs * runs,
+            allocations: self.allocations * runs,
+        }
+    }
+
     /// An error when `spent` exceeds this budget.
     pub fn check(&self, spent: Counts) -> Result<(), OverBudget> {
         let over = spent.h2d > self.h2d
@@ -194,6 +204,7 @@ mod tests {
             let error = budget.check(over).unwrap_err();
             assert_eq!(error.spent, over);
             assert!(error.to_string().contains("its budget is 1, 1, 1 and 0"));
+            assert!(budget.times(2).check(over).is_ok() == (over.allocations == 0));
         }
     }
 }

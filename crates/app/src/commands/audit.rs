@@ -75,6 +75,8 @@ enum Cupti {
         /// Of all these frames.
         transfers: Transfers,
         kernels: u64,
+        /// Whether that is within the budget of as many frames.
+        kept: bool,
     },
     Missing {
         missing: String,
@@ -132,15 +134,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     }
     let budget = Budget::RESIDENT_FRAME;
     let (device, threads) = described.unwrap_or(("cpu", 0));
-    let confirmed = match &cupti {
-        Some(Cupti::Counted { frames, transfers, .. }) => {
-            transfers.h2d <= budget.h2d * frames
-                && transfers.d2h <= budget.d2h * frames
-                && transfers.host_syncs <= budget.host_syncs * frames
-                && transfers.allocations <= budget.allocations * frames
-        }
-        Some(Cupti::Missing { .. }) | None => true,
-    };
+    let confirmed = !matches!(cupti, Some(Cupti::Counted { kept: false, .. }));
     let report = Report {
         device,
         threads,
@@ -165,7 +159,8 @@ fn count_with_cupti(
         pipeline.process(&source::borrow(frame))?;
     }
     let activity = recording.take()?;
-    Ok(Cupti::Counted { frames: FRAMES, transfers: activity.counts.into(), kernels: activity.kernels })
+    let kept = Budget::RESIDENT_FRAME.times(FRAMES).check(activity.counts).is_ok();
+    Ok(Cupti::Counted { frames: FRAMES, transfers: activity.counts.into(), kernels: activity.kernels, kept })
 }
 
 fn largest(a: Counts, b: Counts) -> Counts {
@@ -215,7 +210,7 @@ fn print(report: &Report, json: bool) -> Result<()> {
         println!("{name:<24} {:>12.digits$} {:>12.digits$}", value(device), value(host));
     }
     match &report.cupti {
-        Some(Cupti::Counted { frames, transfers: t, kernels }) => println!(
+        Some(Cupti::Counted { frames, transfers: t, kernels, .. }) => println!(
             "CUPTI, {frames} more frames in device mode: {} copies in, {} out, {} waits, {} allocations, {kernels} kernels",
             t.h2d, t.d2h, t.host_syncs, t.allocations
         ),

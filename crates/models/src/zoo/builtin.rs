@@ -13,8 +13,8 @@ pub struct Builtin {
     pub card: &'static str,
 }
 
-/// All of them; empty without the feature.
-pub const BUILTIN: &[Builtin] = &[
+/// All of them; empty without the feature. A static: a constant would stand in the program once for each crate that reads it.
+pub static BUILTIN: &[Builtin] = &[
     #[cfg(feature = "builtin-weights")]
     Builtin {
         name: "ultrasound-n",

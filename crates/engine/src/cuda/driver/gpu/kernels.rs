@@ -140,6 +140,7 @@ fn compile_one(gpu: &Shared, module: &'static Module, kernel: &'static str) -> R
         .kernel_ptx(kernel)
         .and_then(|ptx| CString::new(ptx).ok())
         .ok_or_else(|| failed(format!("the PTX of {} has no kernel '{kernel}'", module.name)))?;
+    let name = CString::new(kernel).map_err(|_| failed(format!("'{kernel}' is no name")))?;
     let mut log = vec![0u8; LOG_BYTES];
     let mut options =
         [sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER, sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
@@ -163,10 +164,15 @@ fn compile_one(gpu: &Shared, module: &'static Module, kernel: &'static str) -> R
         }
         other => other,
     })?;
-    let name = CString::new(kernel).map_err(|_| failed(format!("'{kernel}' is no name")))?;
     // SAFETY: the module was just loaded.
-    let function = check("cuModuleGetFunction", unsafe { result::module::get_function(loaded, name) })?;
-    Ok(Loaded { module: loaded, function, shared_bytes: 0 })
+    match check("cuModuleGetFunction", unsafe { result::module::get_function(loaded, name) }) {
+        Ok(function) => Ok(Loaded { module: loaded, function, shared_bytes: 0 }),
+        Err(error) => {
+            // SAFETY: as above; nothing of it is in use.
+            let _ = unsafe { result::module::unload(loaded) };
+            Err(error)
+        }
+    }
 }
 
 /// A kernel with its arguments in memory that stays where it is.

@@ -74,10 +74,12 @@ impl Gpu {
                 needed_driver: NEEDED_DRIVER,
             });
         }
-        if let Err(DriverError(sys::CUresult::CUDA_ERROR_NO_DEVICE)) = result::init() {
-            return Err(CudaError::NoDevice { ordinal, count: 0 });
+        match result::init() {
+            Err(DriverError(sys::CUresult::CUDA_ERROR_NO_DEVICE)) => {
+                return Err(CudaError::NoDevice { ordinal, count: 0 });
+            }
+            started => check("cuInit", started)?,
         }
-        check("cuInit", result::init())?;
         let count = check("cuDeviceGetCount", result::device::get_count())?.max(0) as usize;
         if ordinal >= count {
             return Err(CudaError::NoDevice { ordinal, count });
