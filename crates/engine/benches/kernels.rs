@@ -253,8 +253,8 @@ impl Bench {
         let (queries, heads, d, points) = (300, 8, 32, 12);
         let levels = [80, 40, 20].map(|h| SampledLevel { h, w: h, points: 4 });
         let value = noise(8400 * heads * d);
-        let at: Vec<f32> = noise(queries * heads * points * 2).iter().map(|x| x * 0.5 + 0.5).collect();
-        let weight = noise(queries * heads * points);
+        let [offsets, logits] = [2, 1].map(|n| noise(queries * heads * points * n));
+        let boxes: Vec<f32> = noise(queries * 4).iter().map(|x| x * 0.2 + 0.5).collect();
         let mut y = AlignedVec::zeros(queries * heads * d);
         let flops = 8.0 * (queries * heads * points * d) as f64;
         self.run("deformable 300x8x32 80,40,20x4", flops, 0.0, || {
@@ -265,8 +265,11 @@ impl Bench {
                 heads,
                 &levels,
                 View::new(&value, 8400, heads * d, heads * d),
-                View::new(&at, queries, heads * points * 2, heads * points * 2),
-                View::new(&weight, queries, heads * points, heads * points),
+                SamplingPoints {
+                    offsets: View::new(&offsets, queries, heads * points * 2, heads * points * 2),
+                    logits: View::new(&logits, queries, heads * points, heads * points),
+                    boxes: View::new(&boxes, queries, 4, 4),
+                },
                 ViewMut::new(&mut y, queries, heads * d, heads * d),
             );
         });

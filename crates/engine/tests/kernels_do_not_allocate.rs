@@ -71,8 +71,9 @@ fn kernels_do_not_allocate() {
             let heads = Heads::adjacent(view(), 16);
             attention(level, &pool, attended, heads, heads, heads, None, to(rows, c));
             matmul(level, &pool, 1, view(), View::new(&x, c, c, c), true, to(rows, c));
-            let (at, w) = (View::new(&x, 9, 16, 16), View::new(&x, 9, 8, 8));
-            deformable(level, &pool, 1, 2, &levels, view(), at, w, to(9, c));
+            let [offsets, logits, boxes] = [16, 8, 4].map(|n| View::new(&x, 9, n, n));
+            let points = SamplingPoints { offsets, logits, boxes };
+            deformable(level, &pool, 1, 2, &levels, view(), points, to(9, c));
             image(level, &pool, &image_plan, &frame, to(rows, 3));
             top_k(&pool, View::new(&x, 1, 3000, 3000), 100, to(1, 100), &mut indices[..100]);
         };

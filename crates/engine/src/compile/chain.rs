@@ -1,13 +1,14 @@
 //! Layers whose results only the next layer reads run as one step: the wide tensor between them never leaves the
 //! cache.
 
+use super::precision::Storage;
 use super::rewrite::{Links, constant};
-use crate::graph::{Graph, Node, Op, Padding, Tensor};
+use crate::graph::{BinaryOp, Graph, Node, Op, Padding, Tensor};
 
 /// What a chain computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Chain {
-    /// Linear, linear: the perceptron of a transformer.
+    /// Linear layers: on the CPU two, as in a transformer; on a GPU a few small ones.
     Perceptron,
     /// 1x1, depthwise, 1x1 convolution: the inverted bottleneck of Sandler et al. 2018.
     Bottleneck,
@@ -55,6 +56,93 @@ pub(crate) fn find(graph: &Graph) -> Vec<Option<(Chain, Vec<usize>)>> {
         };
     }
     chains
+}
+
+/// Most linear layers of a chain for a GPU, their most rows, channels, and weights in all: beyond, a launch for each costs less
+/// than that every block reads all weights.
+pub(crate) const MOST_LAYERS: usize = 3;
+const MOST_ROWS: usize = 1024;
+const MOST_WIDTH: usize = 512;
+const MOST_WEIGHTS: usize = 180_000;
+
+/// Small linear layers in turn that read f16, for a GPU, with a sum before the first and a layer norm after the last: the same as
+/// [`find`]. Nodes that are `taken` are left alone.
+pub(crate) fn find_small_perceptrons(
+    graph: &Graph,
+    storage: &[Storage],
+    mut taken: Vec<bool>,
+) -> Vec<Option<(Chain, Vec<usize>)>> {
+    let links = Links::of(graph);
+    let nodes = graph.nodes();
+    let mut chains = vec![None; nodes.len()];
+    for last in (0..nodes.len()).rev().filter(|&n| !nodes[n].outputs.is_empty()) {
+        let found = small_perceptron(graph, &links, storage, &taken, last);
+        if found.len() > 1 {
+            found.iter().for_each(|&n| taken[n] = true);
+            chains[last] = Some((Chain::Perceptron, found));
+        }
+    }
+    chains
+}
+
+/// The chain that ends with the node `last`, in order.
+fn small_perceptron(
+    graph: &Graph,
+    links: &Links,
+    storage: &[Storage],
+    taken: &[bool],
+    last: usize,
+) -> Vec<usize> {
+    let nodes = graph.nodes();
+    let is_f16 = |tensor: Tensor| storage[tensor.0 as usize] == Storage::F16;
+    // The node before, if nobody else reads its result.
+    let before = |node: usize| {
+        let input = *nodes[node].inputs.first()?;
+        links.producer(input).filter(|&n| links.uses(input) == 1 && !taken[n])
+    };
+    // Sizes of a layer's weights.
+    let size = |node: usize| match nodes[node].op {
+        Op::Linear { .. } => {
+            let weights = graph.shape(nodes[node].inputs[1]);
+            weights.dims().iter().all(|&n| n <= MOST_WIDTH).then(|| weights.numel())
+        }
+        _ => None,
+    };
+    let mut found = Vec::new();
+    let mut layer = last;
+    if matches!(nodes[last].op, Op::LayerNorm { activation: None, .. }) {
+        found.push(last);
+        let Some(linear) = before(last) else { return Vec::new() };
+        layer = linear;
+    }
+    let few = graph.shape(nodes[last].outputs[0]).rows() <= MOST_ROWS;
+    let fits = few && !taken[last] && size(layer).is_some() && ends_well(graph, links, &nodes[layer]);
+    if !fits {
+        return Vec::new();
+    }
+    found.push(layer);
+    let (mut layers, mut weights) = (1, size(layer).unwrap_or(0));
+    while let Some((next, more)) = before(layer).and_then(|n| Some((n, size(n)?))) {
+        if layers == MOST_LAYERS || weights + more > MOST_WEIGHTS || !plain(graph, links, &nodes[next]) {
+            break;
+        }
+        // What the first layer reads decides on the type that all compute in.
+        if !is_f16(nodes[next].inputs[0]) {
+            break;
+        }
+        found.push(next);
+        (layer, layers, weights) = (next, layers + 1, weights + more);
+    }
+    if !is_f16(nodes[layer].inputs[0]) {
+        return Vec::new();
+    }
+    found.extend(before(layer).filter(|&sum| {
+        let node = &nodes[sum];
+        matches!(node.op, Op::Binary(BinaryOp::Add))
+            && node.inputs.iter().all(|&t| is_f16(t) && graph.shape(t) == graph.shape(node.outputs[0]))
+    }));
+    found.reverse();
+    found
 }
 
 /// Constant weights, and no residual: a layer inside a chain.

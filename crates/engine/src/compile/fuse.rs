@@ -15,7 +15,8 @@ fn epilogue_mut(op: &mut Op) -> Option<&mut Epilogue> {
 
 /// Whether layers can apply this function to their sums.
 fn is_activation(op: UnaryOp) -> bool {
-    matches!(op, UnaryOp::Relu | UnaryOp::Silu | UnaryOp::Gelu | UnaryOp::Sigmoid | UnaryOp::Tanh)
+    use UnaryOp::{Clamp, Gelu, Relu, Sigmoid, Silu, Tanh};
+    matches!(op, Relu | Silu | Gelu | Sigmoid | Tanh | Clamp(..))
 }
 
 /// Whether a tensor can be added by a layer's epilogue: it has the result's shape, or is one entry of it that every
@@ -23,6 +24,41 @@ fn is_activation(op: UnaryOp) -> bool {
 fn is_residual(shape: &Shape, output: &Shape) -> bool {
     shape == output
         || (shape.rank() == output.rank() && shape[0] == 1 && shape.dims()[1..] == output.dims()[1..])
+}
+
+/// Lets a layer apply `op` to its result, if it can; `other` is the second operand of a sum.
+fn absorb(layer: &mut Node, op: &Op, other: Option<Tensor>) -> bool {
+    if let (Op::Unary(act), Op::LayerNorm { activation: own @ None, .. }) = (op, &mut layer.op) {
+        *own = is_activation(*act).then_some(*act);
+        return own.is_some();
+    }
+    let Some(epilogue) = epilogue_mut(&mut layer.op) else { return false };
+    match (op, other) {
+        (Op::Unary(UnaryOp::Affine(scale, shift)), None)
+            if !epilogue.residual && epilogue.affine.is_none() =>
+        {
+            epilogue.affine = Some((*scale, *shift));
+        }
+        (Op::Unary(act), None) if is_activation(*act) && epilogue.is_identity() => {
+            epilogue.activation = Some(*act);
+        }
+        (Op::Unary(act), None)
+            if is_activation(*act)
+                && (epilogue.residual || epilogue.affine.is_some())
+                && epilogue.activation_after_residual.is_none()
+                && !(matches!(act, UnaryOp::Clamp(..)) && epilogue.clamp().is_some()) =>
+        {
+            epilogue.activation_after_residual = Some(*act);
+        }
+        (Op::Binary(_), Some(other))
+            if !epilogue.residual && epilogue.activation_after_residual.is_none() =>
+        {
+            epilogue.residual = true;
+            layer.inputs.push(other);
+        }
+        _ => return false,
+    }
+    true
 }
 
 /// Fuses until nothing changes, in one walk: each fused node takes the place of what it swallowed, so the next
@@ -56,37 +92,7 @@ pub(super) fn fuse_epilogues(graph: &mut Graph) {
                 continue;
             }
             let mut fused = graph.nodes[layer].clone();
-            let Some(epilogue) = epilogue_mut(&mut fused.op) else { continue };
-            let done = match (&op, other) {
-                (Op::Unary(UnaryOp::Affine(scale, shift)), None)
-                    if !epilogue.residual && epilogue.affine.is_none() =>
-                {
-                    epilogue.affine = Some((*scale, *shift));
-                    true
-                }
-                (Op::Unary(act), None) if is_activation(*act) && epilogue.is_identity() => {
-                    epilogue.activation = Some(*act);
-                    true
-                }
-                (Op::Unary(act), None)
-                    if is_activation(*act)
-                        && (epilogue.residual || epilogue.affine.is_some())
-                        && epilogue.activation_after_residual.is_none() =>
-                {
-                    epilogue.activation_after_residual = Some(*act);
-                    true
-                }
-                (Op::Binary(_), Some(other))
-                    if !epilogue.residual
-                        && epilogue.activation_after_residual.is_none()
-                        && other != sums =>
-                {
-                    epilogue.residual = true;
-                    fused.inputs.push(other);
-                    true
-                }
-                _ => false,
-            };
+            let done = absorb(&mut fused, &op, other.filter(|&other| other != sums));
             if done {
                 // The fused layer stands where the swallowed node stood: everything it reads has been computed there.
                 fused.outputs = vec![output];

@@ -30,7 +30,7 @@ mod precision;
 mod rewrite;
 
 pub(crate) use arena::ALIGNMENT;
-pub(crate) use chain::Chain;
+pub(crate) use chain::{Chain, MOST_LAYERS};
 pub(crate) use expression::{Expression, Function, MOST_LEAVES, MOST_STEPS, Value};
 pub(crate) use place::{Placement, Places};
 pub(crate) use precision::Storage;
@@ -78,7 +78,8 @@ pub(crate) struct PlanOptions {
     pub f16: bool,
     /// Scratch buffers that the backend's form of a node needs, beyond those of custom ops.
     pub scratch: Option<ScratchOf>,
-    /// Custom ops run in their CUDA form, elementwise functions that only feed each other as one step.
+    /// Custom ops run in their CUDA form; elementwise functions that only feed each other as one step, and so do small linear
+    /// layers.
     pub cuda: bool,
 }
 
@@ -247,7 +248,11 @@ impl Plan {
         let chains = if options.chains {
             chain::find(&graph)
         } else if options.cuda {
-            expression::find(&graph, &places.free)
+            let expressions = expression::find(&graph, &places.free);
+            let mut taken = vec![false; graph.nodes.len()];
+            expressions.iter().flatten().for_each(|(_, nodes)| nodes.iter().for_each(|&n| taken[n] = true));
+            let perceptrons = chain::find_small_perceptrons(&graph, &storage, taken);
+            expressions.into_iter().zip(perceptrons).map(|(a, b)| a.or(b)).collect()
         } else {
             vec![None; graph.nodes.len()]
         };

@@ -99,7 +99,7 @@ fn is_delicate(op: &Op) -> bool {
 }
 
 fn reads_f32(op: &Op, argument: usize) -> bool {
-    // Of deformable attention: sampling locations and weights.
+    // Of deformable attention: where to sample, and weights.
     is_delicate(op) || matches!(op, Op::DeformableAttention { .. }) && argument > 0
 }
 

@@ -155,6 +155,11 @@ impl Operand {
         unsafe { View::from_raw(self.ptr.cast(), self.valid_rows(entries), self.cols, self.pitch) }
     }
 
+    /// The first `rows` rows, for reading: of an argument that is not counted beside one that is.
+    pub(super) fn leading(&self, rows: usize) -> View<'_> {
+        self.view(None).row_range(0, rows)
+    }
+
     /// The valid rows, for writing.
     pub(super) fn view_mut(&self, entries: Option<usize>) -> ViewMut<'_> {
         assert_eq!(self.dtype, DType::F32, "views hold floats");

@@ -30,7 +30,10 @@ mod op;
 
 pub use custom::{CpuCall, CustomOp, ParallelFor, Slice, SliceMut};
 pub use error::GraphError;
-pub use op::{BinaryOp, Epilogue, ImageTransform, Op, Padding, ReduceOp, UnaryOp, WindowAttentionParameters};
+pub use op::{
+    BinaryOp, Epilogue, ImageTransform, MOST_SAMPLING_POINTS, Op, Padding, ReduceOp, UnaryOp,
+    WindowAttentionParameters,
+};
 
 use crate::tensor::{DType, HostTensor, Shape};
 

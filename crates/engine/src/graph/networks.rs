@@ -1,7 +1,8 @@
 //! Builder methods of neural networks: convolutions, linear layers, norms, attention, image input.
 
 use super::{
-    Epilogue, Graph, GraphError, ImageTransform, Op, Padding, Tensor, TensorType, WindowAttentionParameters,
+    Epilogue, Graph, GraphError, ImageTransform, MOST_SAMPLING_POINTS, Op, Padding, Tensor, TensorType,
+    WindowAttentionParameters,
 };
 use crate::tensor::{DType, Shape};
 
@@ -182,7 +183,7 @@ impl Graph {
                 format!("input {}, weight {}, bias {}", ty.shape, self.shape(weight), self.shape(bias));
             return Err(self.error("layer_norm", reason));
         }
-        Ok(self.push(Op::LayerNorm { epsilon }, &[x, weight, bias], ty))
+        Ok(self.push(Op::LayerNorm { epsilon, activation: None }, &[x, weight, bias], ty))
     }
 
     /// `softmax(scale · q kᵀ + bias) v` for each of `heads` heads: q `[B, Lq, heads·D]`, k `[B or 1, Lk, heads·D]`,
@@ -267,45 +268,51 @@ impl Graph {
         Ok(self.push(Op::WindowAttention { window, heads, epsilon }, &inputs, ty))
     }
 
-    /// Multi-scale deformable attention (Zhu et al. 2021, eq. 3) with the sampling of PyTorch's
-    /// `grid_sample(bilinear, zeros, align_corners=False)`. value `[L, heads·D]` with the levels' pixels one after
-    /// another; locations `[Q, heads·P·2]`, (x, y) in 0..1 of the whole map, P = sum of `points_per_level`, level by
-    /// level; weights `[Q, heads·P]` → `[Q, heads·D]`.
+    /// Multi-scale deformable attention (Zhu et al. 2021, eq. 3, with sampling points relative to boxes as in its
+    /// appendix A.4) with the sampling of PyTorch's `grid_sample(bilinear, zeros, align_corners=False)`: a point lies at
+    /// the centre of its query's box plus an offset in shares of that box, and counts by the softmax of its head's logits.
+    ///
+    /// value `[L, heads·D]` with the levels' pixels one after another; offsets `[Q, heads·P·2]` (x, y), P = sum of
+    /// `points_per_level`, level by level; logits `[Q, heads·P]`; boxes (cx, cy, w, h) `[Q, 4]` in 0..1 of the whole
+    /// map → `[Q, heads·D]`.
     pub fn deformable_attention(
         &mut self,
-        [value, locations, weights]: [Tensor; 3],
+        [value, offsets, logits, boxes]: [Tensor; 4],
         heads: usize,
         levels_hw: &[[usize; 2]],
         points_per_level: &[usize],
     ) -> Result<Tensor, GraphError> {
         let op = "deformable_attention";
-        self.expect_f32(op, &[value, locations, weights])?;
-        let shapes = [value, locations, weights].map(|t| self.shape(t).clone());
+        let inputs = [value, offsets, logits, boxes];
+        self.expect_f32(op, &inputs)?;
+        let shapes = inputs.map(|t| self.shape(t).clone());
+        let [v, o, l, b] = &shapes;
         let points: usize = points_per_level.iter().sum();
         let pixels: usize = levels_hw.iter().map(|[h, w]| h * w).sum();
         let fits = heads > 0
+            && (1..=MOST_SAMPLING_POINTS).contains(&points)
             && levels_hw.len() == points_per_level.len()
-            && shapes.iter().all(|s| s.rank() == 2)
-            && shapes[0][0] == pixels
-            && shapes[0][1].is_multiple_of(heads)
-            && shapes[1][0] == shapes[2][0]
-            && shapes[1][1] == heads * points * 2
-            && shapes[2][1] == heads * points;
+            && v.rank() == 2
+            && v[0] == pixels
+            && v[1].is_multiple_of(heads)
+            && o.rank() == 2
+            && o[1] == heads * points * 2
+            && l.dims() == [o[0], heads * points]
+            && b.dims() == [o[0], 4];
         if !fits {
-            let [v, l, w] = &shapes;
             let reason = format!(
-                "value {v}, locations {l}, weights {w} with {heads} heads, levels {levels_hw:?}, points {points_per_level:?} do not fit"
+                "value {v}, offsets {o}, logits {l}, boxes {b} with {heads} heads, levels {levels_hw:?}, points {points_per_level:?} do not fit"
             );
             return Err(self.error(op, reason));
         }
-        let rows = self.merged_rows(op, &[locations, weights])?;
-        let ty = TensorType { dtype: DType::F32, shape: [shapes[1][0], shapes[0][1]].into(), rows };
+        let rows = self.merged_rows(op, &[offsets, logits, boxes])?;
+        let ty = TensorType { dtype: DType::F32, shape: [o[0], v[1]].into(), rows };
         let op = Op::DeformableAttention {
             heads,
             levels_hw: levels_hw.to_vec(),
             points_per_level: points_per_level.to_vec(),
         };
-        Ok(self.push(op, &[value, locations, weights], ty))
+        Ok(self.push(op, &inputs, ty))
     }
 
     /// A raw frame `[H, W, 1 or 3]` u8 to a network's input `[1, H', W', 3]` f32: resized with an antialiased

@@ -1,5 +1,6 @@
 //! The closed list of operations. An op enters when a model here needs it.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::Tensor;
@@ -35,6 +36,27 @@ pub enum UnaryOp {
     Clamp(f32, f32),
     /// `scale * x + shift`
     Affine(f32, f32),
+}
+
+impl UnaryOp {
+    /// Short name.
+    pub fn name(self) -> &'static str {
+        match self {
+            UnaryOp::Relu => "relu",
+            UnaryOp::Silu => "silu",
+            UnaryOp::Gelu => "gelu",
+            UnaryOp::Sigmoid => "sigmoid",
+            UnaryOp::Tanh => "tanh",
+            UnaryOp::Exp => "exp",
+            UnaryOp::Log => "log",
+            UnaryOp::Sqrt => "sqrt",
+            UnaryOp::Sin => "sin",
+            UnaryOp::Cos => "cos",
+            UnaryOp::Abs => "abs",
+            UnaryOp::Clamp(..) => "clamp",
+            UnaryOp::Affine(..) => "affine",
+        }
+    }
 }
 
 /// Elementwise function of two arguments, with NumPy broadcasting.
@@ -86,7 +108,7 @@ impl Padding {
 }
 
 /// What a convolution or linear layer does to its sums before storing them, in this order:
-/// bias, `activation`, `affine`, residual, `activation_after_residual`.
+/// bias, `activation`, `affine`, residual, `activation_after_residual`. At most one of the activations is a clamp.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Epilogue {
     /// Applied to `sum + bias`.
@@ -101,9 +123,27 @@ pub struct Epilogue {
 }
 
 impl Epilogue {
+    /// Bounds of the clamp that one of the activations is, if one is.
+    pub fn clamp(&self) -> Option<(f32, f32)> {
+        [self.activation, self.activation_after_residual].into_iter().flatten().find_map(|op| match op {
+            UnaryOp::Clamp(low, high) => Some((low, high)),
+            _ => None,
+        })
+    }
+
     /// True when sums are stored as they are (bias aside).
     pub fn is_identity(&self) -> bool {
         *self == Epilogue::default()
+    }
+}
+
+/// What it does, as it stands in names of steps: `+relu+residual`.
+impl fmt::Display for Epilogue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let first = self.activation.map(UnaryOp::name);
+        let last = self.activation_after_residual.map(UnaryOp::name);
+        let parts = [first, self.affine.map(|_| "affine"), self.residual.then_some("residual"), last];
+        parts.into_iter().flatten().try_for_each(|part| write!(f, "+{part}"))
     }
 }
 
@@ -119,6 +159,9 @@ pub struct WindowAttentionParameters {
     /// Weight `[C, C]` and bias `[C]` of the projection.
     pub project: [Tensor; 2],
 }
+
+/// Most points that a head of [`Graph::deformable_attention`](super::Graph::deformable_attention) samples.
+pub const MOST_SAMPLING_POINTS: usize = 64;
 
 /// How a raw frame becomes a network's input; see [`Graph::image_to_tensor`](super::Graph::image_to_tensor).
 #[derive(Debug, Clone, PartialEq)]
@@ -153,7 +196,7 @@ pub enum Op {
     MaxPool2d { kernel: usize, stride: usize, padding: Padding },
     UpsampleNearest2x,
     Softmax,
-    LayerNorm { epsilon: f32 },
+    LayerNorm { epsilon: f32, activation: Option<UnaryOp> },
     TopK { k: usize },
     Gather,
     Attention { heads: usize, scale: f32, bias: bool },
@@ -175,21 +218,7 @@ impl Op {
             Op::BatchNorm { .. } => "batch_norm",
             Op::Linear { .. } => "linear",
             Op::MatMul { .. } => "matmul",
-            Op::Unary(op) => match op {
-                UnaryOp::Relu => "relu",
-                UnaryOp::Silu => "silu",
-                UnaryOp::Gelu => "gelu",
-                UnaryOp::Sigmoid => "sigmoid",
-                UnaryOp::Tanh => "tanh",
-                UnaryOp::Exp => "exp",
-                UnaryOp::Log => "log",
-                UnaryOp::Sqrt => "sqrt",
-                UnaryOp::Sin => "sin",
-                UnaryOp::Cos => "cos",
-                UnaryOp::Abs => "abs",
-                UnaryOp::Clamp(..) => "clamp",
-                UnaryOp::Affine(..) => "affine",
-            },
+            Op::Unary(op) => op.name(),
             Op::Binary(op) => match op {
                 BinaryOp::Add => "add",
                 BinaryOp::Sub => "sub",

@@ -83,27 +83,30 @@ pub(super) fn deformable(
     points_per_level: &[usize],
     out: Shape,
 ) -> Values {
-    let (value, locations, weights) = (arguments[0].as_f64(), arguments[1].as_f64(), arguments[2].as_f64());
+    let [value, offsets, logits, boxes] = [0, 1, 2, 3].map(|i| arguments[i].as_f64());
     let channels = out[1];
     let d = channels / heads;
     let points: usize = points_per_level.iter().sum();
     let mut result = vec![0.0; out.numel()];
     for query in 0..out[0] {
+        let (centre, extent) = boxes[query * 4..][..4].split_at(2);
         for head in 0..heads {
+            let weights = softmax_row(&logits[(query * heads + head) * points..][..points]);
             let row = &mut result[query * channels + head * d..][..d];
             let (mut point, mut level_start) = (0, 0);
             for (&[h, w], &count) in levels_hw.iter().zip(points_per_level) {
                 for _ in 0..count {
                     let at = (query * heads + head) * points + point;
-                    let x = locations[at * 2] * w as f64 - 0.5;
-                    let y = locations[at * 2 + 1] * h as f64 - 0.5;
+                    let location = |axis: usize| centre[axis] + offsets[at * 2 + axis] * extent[axis];
+                    let x = location(0) * w as f64 - 0.5;
+                    let y = location(1) * h as f64 - 0.5;
                     let (x0, y0) = (x.floor(), y.floor());
                     for (yy, wy) in [(y0, 1.0 - (y - y0)), (y0 + 1.0, y - y0)] {
                         for (xx, wx) in [(x0, 1.0 - (x - x0)), (x0 + 1.0, x - x0)] {
                             if yy >= 0.0 && xx >= 0.0 && yy < h as f64 && xx < w as f64 {
                                 let pixel = level_start + yy as usize * w + xx as usize;
                                 let source = &value[pixel * channels + head * d..][..d];
-                                let factor = wx * wy * weights[at];
+                                let factor = wx * wy * weights[point];
                                 row.iter_mut().zip(source).for_each(|(y, v)| *y += factor * v);
                             }
                         }

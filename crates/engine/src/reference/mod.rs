@@ -131,8 +131,10 @@ pub(crate) fn evaluate(graph: &Graph, node: &Node, arguments: &[&Values]) -> Vec
         }
         Op::UpsampleNearest2x => networks::upsample_nearest_2x(x(), out_shape),
         Op::Softmax => networks::softmax(x()),
-        Op::LayerNorm { epsilon } => {
-            networks::layer_norm(x(), arguments[1], arguments[2], f64::from(*epsilon))
+        Op::LayerNorm { epsilon, activation } => {
+            let normed = networks::layer_norm(x(), arguments[1], arguments[2], f64::from(*epsilon));
+            let values = normed.as_f64().iter().map(|&v| activation.map_or(v, |op| unary(op, v)));
+            Values::f64(normed.shape.clone(), values.collect())
         }
         Op::Attention { heads, scale, .. } => {
             attention::attention(arguments, *heads, f64::from(*scale), out_shape)

@@ -17,12 +17,18 @@ fn padding(r: &mut Random) -> Padding {
     Padding { top: r.size(0, 2), left: r.size(0, 2), bottom: r.size(0, 2), right: r.size(0, 2) }
 }
 
+/// What layers apply to their sums.
+fn activations() -> [UnaryOp; 6] {
+    use UnaryOp::{Clamp, Gelu, Relu, Sigmoid, Silu, Tanh};
+    [Relu, Silu, Gelu, Sigmoid, Tanh, Clamp(-0.5, 0.25)]
+}
+
 /// Adds some of what rewrites fuse: activation, affine, residual, activation.
 fn decorate(c: &mut Case, r: &mut Random, x: Tensor) -> Tensor {
     let g = &mut c.graph;
     let mut y = x;
     if r.flag() {
-        let act = r.pick(&[UnaryOp::Relu, UnaryOp::Silu, UnaryOp::Gelu, UnaryOp::Sigmoid, UnaryOp::Tanh]);
+        let act = r.pick(&activations());
         y = g.unary(act, y).expect("same shape");
     }
     if r.flag() {
@@ -36,7 +42,8 @@ fn decorate(c: &mut Case, r: &mut Random, x: Tensor) -> Tensor {
         let residual = c.input(r.values(shape));
         y = if r.flag() { c.graph.add(y, residual) } else { c.graph.add(residual, y) }.expect("same shape");
         if r.flag() {
-            y = c.graph.unary(UnaryOp::Gelu, y).expect("same shape");
+            let act = r.pick(&activations());
+            y = c.graph.unary(act, y).expect("same shape");
         }
     }
     y
@@ -262,7 +269,10 @@ pub fn layer_norm(r: &mut Random) -> Case {
     let x = c.input(r.values([rows, cols]));
     let weight = c.graph.constant(r.values([cols]));
     let bias = c.graph.constant(r.values([cols]));
-    let y = c.graph.layer_norm(x, weight, bias, 1e-6).expect("fits");
+    let mut y = c.graph.layer_norm(x, weight, bias, 1e-6).expect("fits");
+    if r.flag() {
+        y = c.graph.unary(r.pick(&activations()), y).expect("same shape");
+    }
     c.output(y);
     c.tolerance = 1e-5;
     c
@@ -359,10 +369,13 @@ pub fn deformable_attention(r: &mut Random) -> Case {
     let pixels: usize = levels.iter().map(|[h, w]| h * w).sum();
     let total: usize = points.iter().sum();
     let value = c.input(r.values([pixels, heads * d]));
-    let at: Vec<f32> = (0..queries * heads * total * 2).map(|_| 0.5 + 0.7 * r.real()).collect();
-    let locations = c.input(HostTensor::f32([queries, heads * total * 2], at));
-    let weights = c.input(r.values([queries, heads * total]));
-    let y = c.graph.deformable_attention([value, locations, weights], heads, &levels, &points).expect("fits");
+    let offsets = c.input(r.values([queries, heads * total * 2]));
+    let logits = c.input(r.values([queries, heads * total]));
+    // Most points inside.
+    let boxes: Vec<f32> = (0..queries * 4).map(|_| 0.5 + 0.4 * r.real()).collect();
+    let boxes = c.input(HostTensor::f32([queries, 4], boxes));
+    let inputs = [value, offsets, logits, boxes];
+    let y = c.graph.deformable_attention(inputs, heads, &levels, &points).expect("fits");
     c.output(y);
     // A sample position is a float32 product; close to a pixel's border its rounding shows.
     c.tolerance = 1e-5;

@@ -65,21 +65,52 @@ pub fn reparameterised_pair(r: &mut Random) -> Case {
     c
 }
 
-/// Two linear layers in a row, wide enough to run as one step, with and without a residual.
+/// Linear layers in a row, which may run as one step, with and without a sum before them, a residual, a norm.
 pub fn perceptron(r: &mut Random) -> Case {
     let mut c = Case::new();
-    let (rows, width, hidden) = (r.size(100, 300), r.size(1, 40), r.size(1, 150));
-    let x = c.input(r.values([rows, width]));
-    let mut layer = |c: &mut Case, x: Tensor, inputs: usize, outputs: usize| {
+    let rows = if r.flag() { r.size(1, 60) } else { r.size(100, 300) };
+    let (width, middle, layers) = (r.size(1, 40), r.size(1, 150), r.size(1, 4));
+    let counted = r.flag().then(|| r.size(0, rows));
+    let mut x = c.input(r.values([rows, width]));
+    if let Some(count) = counted {
+        let counter = c.input(HostTensor::i32([1], vec![count as i32]));
+        x = c.graph.limit_rows(x, counter).expect("rows");
+    }
+    let mut y = x;
+    if r.flag() {
+        let added = c.input(r.values([rows, width]));
+        y = c.graph.add(y, added).expect("same shape");
+    }
+    for layer in 1..=layers {
+        let inputs = c.graph.shape(y).cols();
+        let outputs = if layer == layers { width } else { middle + layer };
         let weight = c.graph.constant(r.values([outputs, inputs]));
         let bias = r.flag().then(|| c.graph.constant(r.values([outputs])));
-        c.graph.linear(x, weight, bias).expect("fits")
-    };
-    let y = layer(&mut c, x, width, hidden);
-    let y = c.graph.unary(UnaryOp::Gelu, y).expect("same shape");
-    let y = layer(&mut c, y, hidden, width);
-    let y = if r.flag() { c.graph.add(y, x).expect("same shape") } else { y };
-    c.output(y);
+        y = c.graph.linear(y, weight, bias).expect("fits");
+        if layer < layers {
+            let act = r.pick(&[UnaryOp::Relu, UnaryOp::Gelu, UnaryOp::Sigmoid, UnaryOp::Clamp(-0.5, 0.5)]);
+            y = c.graph.unary(act, y).expect("same shape");
+        }
+    }
+    if r.flag() {
+        let residual = if r.flag() { x } else { c.input(r.values([rows, width])) };
+        y = c.graph.add(y, residual).expect("same shape");
+    }
+    if r.flag() {
+        let [gamma, beta] = [r.values([width]), r.values([width])].map(|p| c.graph.constant(p));
+        y = c.graph.layer_norm(y, gamma, beta, 0.1).expect("fits");
+    }
+    match counted {
+        // Rows past the count are not defined: only valid ones are gathered.
+        Some(0) => c.output(x),
+        Some(count) => {
+            let valid: Vec<i32> = (0..rows).map(|row| (row % count) as i32).collect();
+            let indices = c.input(HostTensor::i32([rows], valid));
+            let y = c.graph.gather(y, indices).expect("a table");
+            c.output(y);
+        }
+        None => c.output(y),
+    }
     c.tolerance = 5e-6;
     c
 }

@@ -1,6 +1,6 @@
 //! D-FINE's decoder: the best tokens of the encoder become queries, and each layer refines their boxes.
 
-use ultramotion_engine::graph::{Graph, GraphError, ReduceOp, Tensor, UnaryOp};
+use ultramotion_engine::graph::{GraphError, ReduceOp, Tensor, UnaryOp};
 
 use super::anchors::Anchors;
 use super::config::{DecoderConfig, DfineConfig, HEADS};
@@ -218,7 +218,6 @@ fn deformable_attention(
     config: &DfineConfig,
 ) -> Result<Tensor, GraphError> {
     let DecoderConfig { dim, points: points_per_level, .. } = config.decoder;
-    let num_queries = config.queries();
     let points: usize = points_per_level.iter().sum();
     let total = HEADS * points;
 
@@ -232,24 +231,11 @@ fn deformable_attention(
         let mut bias = b.p.values("bias", &[2 * total]);
         bias.iter_mut().enumerate().for_each(|(i, v)| *v *= factor(i));
         let (weight, bias) = (b.constant(&[2 * total, dim], weight), b.constant(&[2 * total], bias));
-        let offsets = b.g.linear(query, weight, Some(bias))?;
-        b.g.reshape(offsets, [num_queries, total, 2])
+        b.g.linear(query, weight, Some(bias))
     })?;
-    let weights = b.scoped("attention_weights", |b| {
-        let logits = b.linear(query, dim, total)?;
-        let logits = b.g.reshape(logits, [num_queries, HEADS, points])?;
-        let weights = b.g.softmax(logits)?;
-        b.g.reshape(weights, [num_queries, total])
-    })?;
-    let part = |g: &mut Graph, start: usize| -> Result<Tensor, GraphError> {
-        let part = g.slice(boxes, 1, start, 2)?;
-        g.reshape(part, [num_queries, 1, 2])
-    };
-    let (centre, extent) = (part(b.g, 0)?, part(b.g, 2)?);
-    let locations = b.g.mul(offsets, extent)?;
-    let locations = b.g.add(locations, centre)?;
-    let locations = b.g.reshape(locations, [num_queries, 2 * total])?;
-    b.g.deformable_attention([memory, locations, weights], HEADS, &config.levels_hw(), points_per_level)
+    let logits = b.scoped("attention_weights", |b| b.linear(query, dim, total))?;
+    let inputs = [memory, offsets, logits, boxes];
+    b.g.deformable_attention(inputs, HEADS, &config.levels_hw(), points_per_level)
 }
 
 /// Target gating layer (D-FINE, section 4.3): how much to keep of a query, and how much of what it sampled.

@@ -28,13 +28,6 @@ pub enum Unary {
         /// Summand
         shift: f32,
     },
-    /// Between `lo` and `hi`
-    Clamp {
-        /// Lowest
-        lo: f32,
-        /// Highest
-        hi: f32,
-    },
     /// `ln(max(x, eps) / max(1 - x, eps))` of `x` clamped to `[0, 1]`: D-FINE's inverse sigmoid.
     InverseSigmoid {
         /// Least numerator and denominator
@@ -183,11 +176,11 @@ impl Kernel for UnaryRow {
             Unary::Act(Act::Gelu) => each!(v => math::gelu::<S>(v)),
             Unary::Act(Act::Sigmoid) => each!(v => math::sigmoid::<S>(v)),
             Unary::Act(Act::Tanh) => each!(v => math::tanh::<S>(v)),
+            Unary::Act(act @ Act::Clamp { .. }) => each!(v => act.apply::<S>(v)),
             Unary::Exp => each!(v => math::exp::<S>(v)),
             Unary::Sqrt => each!(v => S::sqrt(v)),
             Unary::Abs => each!(v => S::abs(v)),
             Unary::Affine { scale, shift } => each!(v => S::fma(v, S::splat(scale), S::splat(shift))),
-            Unary::Clamp { lo, hi } => each!(v => S::min(S::splat(hi), S::max(S::splat(lo), v))),
             Unary::Log => scalar(f32::ln),
             Unary::Sin => scalar(f32::sin),
             Unary::Cos => scalar(f32::cos),
@@ -367,7 +360,7 @@ mod tests {
                     Unary::Sin,
                     Unary::Cos,
                     Unary::Affine { scale: 2.5, shift: -1.0 },
-                    Unary::Clamp { lo: -0.25, hi: 0.5 },
+                    Unary::Act(Act::Clamp { low: -0.25, high: 0.5 }),
                     Unary::InverseSigmoid { eps: 1e-5 },
                 ]);
                 let mut x = rng.matrix(r, c);
@@ -388,7 +381,6 @@ mod tests {
                         Unary::Sin => x.sin(),
                         Unary::Cos => x.cos(),
                         Unary::Affine { scale, shift } => x * scale as f64 + shift as f64,
-                        Unary::Clamp { lo, hi } => x.clamp(lo as f64, hi as f64),
                         Unary::InverseSigmoid { eps } => {
                             let x = x.clamp(0.0, 1.0);
                             (x.max(eps as f64) / (1.0 - x).max(eps as f64)).ln()

@@ -2,7 +2,7 @@
 use crate::cpu::simd::{Simd, math};
 
 /// An activation function.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Act {
     /// `x`
     #[default]
@@ -17,6 +17,13 @@ pub enum Act {
     Sigmoid,
     /// Hyperbolic tangent
     Tanh,
+    /// `min(max(x, low), high)`
+    Clamp {
+        /// Lower bound.
+        low: f32,
+        /// Upper bound.
+        high: f32,
+    },
 }
 
 impl Act {
@@ -33,6 +40,8 @@ impl Act {
                 Act::Gelu => math::gelu::<S>(x),
                 Act::Sigmoid => math::sigmoid::<S>(x),
                 Act::Tanh => math::tanh::<S>(x),
+                // In this order what is not a number stays that.
+                Act::Clamp { low, high } => S::min(S::splat(high), S::max(S::splat(low), x)),
             }
         }
     }

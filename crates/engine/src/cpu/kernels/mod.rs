@@ -38,7 +38,7 @@ pub use aligned::AlignedVec;
 pub use attention::{AttentionShape, Heads, attention};
 pub use conv_transpose::{PackedConvTranspose, conv_transpose2x2};
 pub use conv2d::{ConvShape, PackedConv, conv2d};
-pub use deformable::{SampledLevel, deformable};
+pub use deformable::{SampledLevel, SamplingPoints, deformable};
 pub use depthwise::{PackedDepthwise, depthwise};
 pub use elementwise::{Binary, Operand, Unary, binary, copy, unary};
 pub use epilogue::{Act, Epilogue};

@@ -88,10 +88,11 @@ pub fn softmax(level: Level, pool: &Pool, x: View, out: ViewMut) {
     });
 }
 
-struct SoftmaxRow {
-    x: *const f32,
-    y: *mut f32,
-    n: usize,
+/// The softmax of one row.
+pub(super) struct SoftmaxRow {
+    pub x: *const f32,
+    pub y: *mut f32,
+    pub n: usize,
 }
 
 impl Kernel for SoftmaxRow {

@@ -47,7 +47,8 @@ impl Rng {
         Matrix { data: self.vec(rows * pitch), rows, cols, pitch }
     }
     pub fn epilogue(&mut self, n: usize) -> Epilogue {
-        let acts = [Act::None, Act::Relu, Act::Silu, Act::Gelu, Act::Sigmoid, Act::Tanh];
+        let clamp = Act::Clamp { low: -0.5, high: 0.25 };
+        let acts = [Act::None, Act::Relu, Act::Silu, Act::Gelu, Act::Sigmoid, Act::Tanh, clamp];
         Epilogue {
             bias: self.coin().then(|| self.vec(n)),
             act1: self.of(&acts),
@@ -112,6 +113,7 @@ pub(crate) fn act64(act: Act, x: f64) -> f64 {
         }
         Act::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         Act::Tanh => x.tanh(),
+        Act::Clamp { low, high } => x.clamp(low as f64, high as f64),
     }
 }
 

@@ -3,7 +3,8 @@
 use super::networks::values;
 use super::{Lowered, Site};
 use crate::cpu::kernels::{
-    self, Act, AttentionShape, Epilogue, Heads, LayerNorm, Map, PackedLinear, SampledLevel, WindowAttention,
+    self, Act, AttentionShape, Epilogue, Heads, LayerNorm, Map, PackedLinear, SampledLevel, SamplingPoints,
+    WindowAttention,
 };
 use crate::graph::Op;
 
@@ -92,11 +93,12 @@ pub(super) fn deformable(site: &mut Site<'_>) -> Lowered {
     let levels: Vec<SampledLevel> = (levels_hw.iter().zip(&points_per_level))
         .map(|(&[h, w], &points)| SampledLevel { h, w, points })
         .collect();
-    let (value, locations, weights, out) = (site.input(0), site.input(1), site.input(2), site.output());
-    let level = site.level;
+    let [value, offsets, logits, boxes] = [0, 1, 2, 3].map(|i| site.input(i));
+    let (level, out) = (site.level, site.output());
     Lowered::new("deformable_attention", move |call| {
-        let (locations, weights) = (locations.view(call.entries), weights.view(call.entries));
         let out = out.view_mut(call.entries);
-        kernels::deformable(level, call.pool, 1, heads, &levels, value.view(None), locations, weights, out);
+        let [offsets, logits, boxes] = [&offsets, &logits, &boxes].map(|o| o.leading(out.rows()));
+        let points = SamplingPoints { offsets, logits, boxes };
+        kernels::deformable(level, call.pool, 1, heads, &levels, value.view(None), points, out);
     })
 }

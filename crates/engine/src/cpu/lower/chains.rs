@@ -1,6 +1,6 @@
 //! Layers that run as one step: what lies between them stays in the cache.
 
-use super::networks::{epilogue, pack_linear, suffix, values};
+use super::networks::{epilogue, pack_linear, values};
 use super::{Lowered, Site};
 use crate::cpu::kernels::{self, ConvShape, Map, PackedDepthwise, PackedLinear};
 use crate::graph::{Epilogue, Node, Op};
@@ -28,14 +28,14 @@ pub(super) fn perceptron(site: &mut Site<'_>, first: &Node) -> Lowered {
     let second = pack_linear(site);
     let out = site.output();
     let residual = own.residual.then(|| site.input(2 + usize::from(bias)));
-    let name = format!("linear{}, linear{}", suffix(&first_epilogue), suffix(&own));
+    let name = format!("linear{first_epilogue}, linear{own}");
     Lowered {
         name,
         flops: flops(out.rows, &first) + flops(out.rows, &second),
         packed_bytes: first.bytes() + second.bytes(),
         kernel: Box::new(move |call| {
-            let residual = residual.as_ref().map(|r| r.view(call.entries));
             let (x, out) = (x.view(call.entries), out.view_mut(call.entries));
+            let residual = residual.as_ref().map(|r| r.leading(out.rows()));
             kernels::mlp(call.pool, x, &first, &second, residual, out);
         }),
     }
@@ -66,14 +66,14 @@ pub(super) fn bottleneck(site: &mut Site<'_>, expand: &Node, middle: &Node) -> L
     let residual = own.residual.then(|| site.input(2 + usize::from(bias)));
     let (h, w) = (input_shape[1], input_shape[2]);
     Lowered {
-        name: format!("bottleneck{}", suffix(&own)),
+        name: format!("bottleneck{own}"),
         flops: flops(x.rows, &expand) + 2 * (middle_rows * taps) as u64 + flops(out.rows, &project),
         packed_bytes: expand.bytes() + middle.bytes() + project.bytes(),
         kernel: Box::new(move |call| {
             let x = x.view(call.entries);
             let map = Map::new(x.rows() / (h * w), h, w);
-            let residual = residual.as_ref().map(|r| r.view(call.entries));
             let out = out.view_mut(call.entries);
+            let residual = residual.as_ref().map(|r| r.leading(out.rows()));
             kernels::inverted_bottleneck(call.pool, x, map, &expand, &middle, &project, residual, out);
         }),
     }

@@ -9,7 +9,8 @@ use crate::cpu::kernels::{
 use crate::cpu::memory::Operand;
 use crate::graph::{Epilogue, Op, UnaryOp};
 
-fn act(op: Option<UnaryOp>) -> Act {
+/// The function that a rewrite fused into a layer or a norm.
+pub(super) fn act(op: Option<UnaryOp>) -> Act {
     match op {
         None => Act::None,
         Some(UnaryOp::Relu) => Act::Relu,
@@ -17,6 +18,7 @@ fn act(op: Option<UnaryOp>) -> Act {
         Some(UnaryOp::Gelu) => Act::Gelu,
         Some(UnaryOp::Sigmoid) => Act::Sigmoid,
         Some(UnaryOp::Tanh) => Act::Tanh,
+        Some(UnaryOp::Clamp(low, high)) => Act::Clamp { low, high },
         Some(other) => unreachable!("{other:?} is not an activation that rewrites fuse"),
     }
 }
@@ -35,23 +37,6 @@ pub(super) fn values<'s>(site: &'s Site<'_>, argument: usize) -> &'s [f32] {
     site.constant(argument).and_then(|c| c.as_f32()).expect("weights are float constants")
 }
 
-pub(super) fn suffix(epilogue: &Epilogue) -> String {
-    let mut name = String::new();
-    if let Some(op) = epilogue.activation {
-        name += &format!("+{}", Op::Unary(op).name());
-    }
-    if epilogue.affine.is_some() {
-        name += "+affine";
-    }
-    if epilogue.residual {
-        name += "+residual";
-    }
-    if let Some(op) = epilogue.activation_after_residual {
-        name += &format!("+{}", Op::Unary(op).name());
-    }
-    name
-}
-
 /// Runs `body` for all rows at once, or, when the residual covers only one entry of the leading dimension, for as many
 /// rows at a time.
 fn each_residual(
@@ -61,8 +46,8 @@ fn each_residual(
     body: impl Fn(Range<usize>, Option<View<'_>>, ViewMut<'_>),
 ) {
     let rows = out.rows();
-    let residual = residual.map(|r| r.view(call.entries));
-    let at_once = residual.map_or(rows, |r| r.rows()).max(1);
+    let at_once = residual.map_or(rows, |r| r.valid_rows(call.entries)).min(rows).max(1);
+    let residual = residual.filter(|_| rows > 0).map(|r| r.leading(at_once));
     for start in (0..rows).step_by(at_once) {
         body(start..start + at_once, residual, out.reborrow().row_range(start, at_once));
     }
@@ -101,7 +86,7 @@ pub(super) fn conv2d(site: &mut Site<'_>) -> Lowered {
         Filters::Dense(packed) => packed.bytes(),
         Filters::Depthwise(packed) => packed.bytes(),
     };
-    let name = format!("{}_{kh}x{kw}{}", site.node.op.name(), suffix(&fused));
+    let name = format!("{}_{kh}x{kw}{fused}", site.node.op.name());
     let kernel = Box::new(move |call: &super::Call<'_>| {
         let (x, out) = (x.view(call.entries), out.view_mut(call.entries));
         each_residual(residual.as_ref(), call, out, |rows, residual, out| {
@@ -139,7 +124,7 @@ pub(super) fn linear(site: &mut Site<'_>) -> Lowered {
     let residual = fused.residual.then(|| site.input(2 + usize::from(bias)));
     let flops = 2 * (out.rows * n * k) as u64;
     let packed_bytes = packed.bytes();
-    let name = format!("linear{}", suffix(&fused));
+    let name = format!("linear{fused}");
     let kernel = Box::new(move |call: &super::Call<'_>| {
         let (x, out) = (x.view(call.entries), out.view_mut(call.entries));
         each_residual(residual.as_ref(), call, out, |rows, residual, out| {
@@ -170,7 +155,7 @@ pub(super) fn conv_transpose2d(site: &mut Site<'_>) -> Lowered {
             kernels::conv_transpose2x2(call.pool, x, Map::new(images, h, w), &packed, residual, out);
         });
     });
-    Lowered { kernel, name: format!("conv_transpose2d{}", suffix(&fused)), flops, packed_bytes }
+    Lowered { kernel, name: format!("conv_transpose2d{fused}"), flops, packed_bytes }
 }
 
 pub(super) fn matmul(site: &mut Site<'_>, transpose_b: bool) -> Lowered {

@@ -1,9 +1,10 @@
 //! Ops on rows: norms, softmax, reductions, elementwise functions with broadcasting.
 
+use super::networks::act;
 use super::{Lowered, Site};
 use crate::cpu::kernels::{self, Act, Binary, LayerNorm, Reduce, Unary};
 use crate::cpu::memory::Operand;
-use crate::graph::{BinaryOp, Op, ReduceOp, UnaryOp};
+use crate::graph::{BinaryOp, Epilogue, Op, ReduceOp, UnaryOp};
 use crate::tensor::Shape;
 
 pub(super) fn unary(site: &mut Site<'_>, op: UnaryOp) -> Lowered {
@@ -19,7 +20,7 @@ pub(super) fn unary(site: &mut Site<'_>, op: UnaryOp) -> Lowered {
         UnaryOp::Sin => Unary::Sin,
         UnaryOp::Cos => Unary::Cos,
         UnaryOp::Abs => Unary::Abs,
-        UnaryOp::Clamp(lo, hi) => Unary::Clamp { lo, hi },
+        UnaryOp::Clamp(low, high) => Unary::Act(Act::Clamp { low, high }),
         UnaryOp::Affine(scale, shift) => Unary::Affine { scale, shift },
     };
     let (x, out, level) = (site.input(0), site.output(), site.level);
@@ -48,12 +49,13 @@ pub(super) fn reduce(site: &mut Site<'_>, op: ReduceOp) -> Lowered {
 }
 
 pub(super) fn layer_norm(site: &mut Site<'_>) -> Lowered {
-    let Op::LayerNorm { epsilon } = site.node.op else { unreachable!("dispatched on the op") };
+    let Op::LayerNorm { epsilon: eps, activation } = site.node.op else {
+        unreachable!("dispatched on the op")
+    };
     let (x, gamma, beta, out) = (site.input(0), site.input(1), site.input(2), site.output());
-    let level = site.level;
-    Lowered::new("layer_norm", move |call| {
-        let norm =
-            LayerNorm { gamma: gamma.slice().f32(), beta: beta.slice().f32(), eps: epsilon, act: Act::None };
+    let (level, act) = (site.level, act(activation));
+    Lowered::new(format!("layer_norm{}", Epilogue { activation, ..Epilogue::default() }), move |call| {
+        let norm = LayerNorm { gamma: gamma.slice().f32(), beta: beta.slice().f32(), eps, act };
         let (x, out) = (x.view(call.entries), out.view_mut(call.entries));
         kernels::layer_norm(level, call.pool, x, None, norm, None, out);
     })
@@ -142,9 +144,9 @@ pub(super) fn binary(site: &mut Site<'_>, op: BinaryOp) -> Lowered {
     let shapes = [site.input_shape(0).clone(), site.input_shape(1).clone()];
     if shapes.iter().all(|s| *s == output) {
         return Lowered::new(name, move |call| {
-            let (a, b) = (a.view(call.entries), b.view(call.entries));
-            let (a, b) = (kernels::Operand::Full(a), kernels::Operand::Full(b));
-            kernels::binary(level, call.pool, f, a, b, Act::None, out.view_mut(call.entries));
+            let out = out.view_mut(call.entries);
+            let [a, b] = [&a, &b].map(|o| kernels::Operand::Full(o.leading(out.rows())));
+            kernels::binary(level, call.pool, f, a, b, Act::None, out);
         });
     }
     // As few blocks as possible such that both arguments meet each of them in a simple form.

@@ -2,11 +2,10 @@
 #pragma once
 #include "vector.cuh"
 
-// 0 is none; the others are the engine's `UnaryOp`s in their order, from 1.
-enum Activation : uint32_t { NONE = 0, RELU = 1, SILU = 2, GELU = 3, SIGMOID = 4, TANH = 5 };
+enum Activation : uint32_t { NONE = 0, RELU = 1, SILU = 2, GELU = 3, SIGMOID = 4, TANH = 5, CLAMP = 6 };
 
-// One choice for all eight.
-DEVICE void activate(uint32_t activation, float (&v)[8]) {
+// One choice for all eight. `low` and `high` are the bounds of a clamp; what is not a number stays that.
+DEVICE void activate(uint32_t activation, float low, float high, float (&v)[8]) {
     switch (activation) {
         case RELU:
 #pragma unroll
@@ -29,6 +28,10 @@ DEVICE void activate(uint32_t activation, float (&v)[8]) {
 #pragma unroll
             for (int i = 0; i < 8; i++) v[i] = tanhf(v[i]);
             break;
+        case CLAMP:
+#pragma unroll
+            for (int i = 0; i < 8; i++) v[i] = v[i] < low ? low : v[i] > high ? high : v[i];
+            break;
         default: break;
     }
 }
@@ -41,8 +44,10 @@ struct Epilogue {
     uint32_t activation, activation_after_residual;
     // 1 and 0 when there is no affine step.
     float scale, shift;
+    // Bounds of a clamp, which at most one of the activations is.
+    float low, high;
 };
-static_assert(sizeof(Epilogue) == 48, "as in Rust");
+static_assert(sizeof(Epilogue) == 56, "as in Rust");
 
 template <class T>
 DEVICE void add(float (&v)[8], const T* from, uint32_t count, bool wide) {
@@ -71,30 +76,35 @@ DEVICE void put(T* to, const float (&v)[8], uint32_t count, bool wide) {
     }
 }
 
-// Finishes `count` (1 to 8) neighbours of a row and stores them. With `wide` there are 8, and `out`, the residual and the
-// bias are aligned to 8 elements at `col`. The residual may be the result's own memory.
-DEVICE void finish(const Epilogue& e, const Operand& out, uint32_t row, uint32_t col, float (&v)[8], uint32_t count,
-                   bool wide) {
+// What the layer makes of `count` (1 to 8) neighbours of a row's sums; `residual_row` is the residual's, where there is one. With
+// `wide` there are 8, and the residual and the bias are aligned to 8 elements at `col`.
+DEVICE void transform(const Epilogue& e, uint32_t residual_row, uint32_t col, float (&v)[8], uint32_t count, bool wide) {
     uint32_t activation = e.activation;
     if (e.bias) add(v, e.bias + col, count, wide);
     // Twice through the same code: the functions are long.
 #pragma unroll 1
     for (int pass = 0;; pass++) {
-        activate(activation, v);
+        activate(activation, e.low, e.high, v);
         if (pass == 1) break;
 #pragma unroll
         for (int i = 0; i < 8; i++) v[i] = e.scale * v[i] + e.shift;
         if (e.residual.data) {
-            const uint32_t from = e.residual.rows == out.rows ? row : row % e.residual.rows;
             if (e.residual.type == F16) {
-                add(v, element<const __half>(e.residual, from, col), count, wide);
+                add(v, element<const __half>(e.residual, residual_row, col), count, wide);
             } else {
-                add(v, element<const float>(e.residual, from, col), count, wide);
+                add(v, element<const float>(e.residual, residual_row, col), count, wide);
             }
         }
         activation = e.activation_after_residual;
         if (activation == NONE) break;
     }
+}
+
+// Finishes neighbours of a row and stores them; with `wide`, `out` is aligned as well. The residual may be the result's own
+// memory.
+DEVICE void finish(const Epilogue& e, const Operand& out, uint32_t row, uint32_t col, float (&v)[8], uint32_t count,
+                   bool wide) {
+    transform(e, !e.residual.data || e.residual.rows == out.rows ? row : row % e.residual.rows, col, v, count, wide);
     if (out.type == F16) {
         put(element<__half>(out, row, col), v, count, wide);
     } else {

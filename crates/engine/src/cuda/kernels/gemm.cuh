@@ -40,7 +40,7 @@ struct GemmParams {
     uint32_t tap_cols;
     Window window;
 };
-static_assert(sizeof(GemmParams) == 232, "as in Rust");
+static_assert(sizeof(GemmParams) == 240, "as in Rust");
 
 // Elements from one row of partial sums to the next.
 DEVICE uint32_t partial_pitch(const GemmParams& p) { return (p.n + 7) / 8 * 8; }

@@ -1,5 +1,6 @@
 // Functions of whole rows: a warp takes a row and keeps its first elements in registers. Statistics are f32.
 #include "access.cuh"
+#include "functions.cuh"
 #include "warp.cuh"
 
 constexpr int CHUNKS = 4;
@@ -121,8 +122,10 @@ struct LayerNormParams {
     float epsilon;
     uint32_t width;     // as in ReduceParams, for all operands
     uint32_t zero_row;  // 1: the row after the bound is written as the norm of zeros, which is `beta`
-    uint32_t reserved;
+    uint32_t function;  // `UnaryOp` of the norm, or NO_FUNCTION
+    float low, high;    // its parameters
 };
+constexpr uint32_t NO_FUNCTION = 0xffffffff;
 
 template <int V>
 DEVICE void layer_norm_row(const LayerNormParams& p, uint32_t row) {
@@ -135,7 +138,10 @@ DEVICE void layer_norm_row(const LayerNormParams& p, uint32_t row) {
         load_at(gamma, p.gamma, column);
         load_at(y, p.beta, column);
 #pragma unroll
-        for (int i = 0; i < V; i++) y[i] += (pack[i] - mean) * scale * gamma[i];
+        for (int i = 0; i < V; i++) {
+            y[i] += (pack[i] - mean) * scale * gamma[i];
+            if (p.function != NO_FUNCTION) y[i] = unary(p.function, y[i], p.low, p.high);
+        }
         store_at(p.out, size_t(row) * p.out.pitch + column, y);
     });
 }

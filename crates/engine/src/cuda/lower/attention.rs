@@ -207,7 +207,7 @@ pub(super) fn window_attention(site: &Site<'_>) -> Result<Lowered, CudaError> {
         Ok::<_, CudaError>((packed, Finish::new(site, &Epilogue::default(), Some(bias), residual)?))
     };
 
-    let mut launches = vec![norm(x, [site.input(1)?, site.input(2)?], normed, rows, epsilon, true)];
+    let mut launches = vec![norm(x, [site.input(1)?, site.input(2)?], normed, rows, epsilon, None, true)];
     let (weights, finish) = layer(3, 3 * c, None)?;
     let with_outside = Rows { entries: 0, rows_per_entry: 1, bound: pixels + 1 };
     launches.extend(Product::linear(normed, weights, qkv, finish, with_outside).launches(partial));
@@ -249,8 +249,9 @@ const MOST_LEVELS: usize = 8;
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct DeformableParams {
     value: Operand,
-    locations: Operand,
-    weights: Operand,
+    offsets: Operand,
+    logits: Operand,
+    boxes: Operand,
     out: Operand,
     rows: Rows,
     heads: u32,
@@ -289,8 +290,9 @@ pub(super) fn deformable(site: &Site<'_>) -> Result<Lowered, CudaError> {
     }
     let params = DeformableParams {
         value,
-        locations: site.input(1)?,
-        weights: site.input(2)?,
+        offsets: site.input(1)?,
+        logits: site.input(2)?,
+        boxes: site.input(3)?,
         out,
         rows,
         heads: *heads as u32,

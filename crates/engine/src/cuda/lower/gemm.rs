@@ -25,10 +25,13 @@ pub(super) struct Finish {
     activation_after_residual: u32,
     scale: f32,
     shift: f32,
+    /// Bounds of a clamp, which at most one of the activations is.
+    low: f32,
+    high: f32,
 }
 
 /// Code of an activation in `epilogue.cuh`.
-fn activation(op: Option<UnaryOp>) -> u32 {
+pub(super) fn activation(op: Option<UnaryOp>) -> u32 {
     match op {
         None => 0,
         Some(UnaryOp::Relu) => 1,
@@ -36,6 +39,7 @@ fn activation(op: Option<UnaryOp>) -> u32 {
         Some(UnaryOp::Gelu) => 3,
         Some(UnaryOp::Sigmoid) => 4,
         Some(UnaryOp::Tanh) => 5,
+        Some(UnaryOp::Clamp(..)) => 6,
         Some(other) => unreachable!("{other:?} is not an activation that rewrites fuse"),
     }
 }
@@ -49,6 +53,8 @@ impl Finish {
         activation_after_residual: 0,
         scale: 1.0,
         shift: 0.0,
+        low: 0.0,
+        high: 0.0,
     };
 
     /// The epilogue of a layer. `bias` and the residual are given where the layer has them.
@@ -59,6 +65,7 @@ impl Finish {
         residual: Option<Operand>,
     ) -> Result<Finish, CudaError> {
         let (scale, shift) = epilogue.affine.unwrap_or((1.0, 0.0));
+        let (low, high) = epilogue.clamp().unwrap_or((0.0, 0.0));
         Ok(Finish {
             residual: residual.unwrap_or(Operand::NONE),
             bias: bias.map_or(Ok(0), |bias| site.keep(bytemuck::cast_slice(bias)))?,
@@ -66,6 +73,8 @@ impl Finish {
             activation_after_residual: activation(epilogue.activation_after_residual),
             scale,
             shift,
+            low,
+            high,
         })
     }
 

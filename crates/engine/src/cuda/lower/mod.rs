@@ -9,6 +9,7 @@ mod image;
 mod maps;
 mod modules;
 mod networks;
+mod perceptron;
 mod rows;
 mod tiles;
 mod walk;
@@ -98,12 +99,15 @@ pub(crate) fn scratch(graph: &Graph, storage: &[Storage], node: usize) -> Vec<(D
 pub(super) fn lower(plan: &Plan, memory: &Memory, step: &Step) -> Result<Lowered, CudaError> {
     match step {
         Step::Copy { from, to } => arrange::deliver(plan, memory, *from, *to),
-        Step::Chain { chain: Chain::Elementwise, nodes } => {
+        Step::Chain { chain, nodes } => {
             let index = *nodes.last().expect("a chain has nodes");
-            let node = &plan.graph.nodes()[index];
-            expression::expression(&Site { plan, memory, index, node }, nodes)
+            let site = Site { plan, memory, index, node: &plan.graph.nodes()[index] };
+            match chain {
+                Chain::Elementwise => expression::expression(&site, nodes),
+                Chain::Perceptron => perceptron::perceptron(&site, nodes),
+                Chain::Bottleneck => unreachable!("plans for CUDA have no such chains"),
+            }
         }
-        Step::Chain { .. } => unreachable!("plans for CUDA have chains of elementwise functions only"),
         Step::Node { index, copy_parts } => {
             let node = &plan.graph.nodes()[*index];
             lower_node(&Site { plan, memory, index: *index, node }, copy_parts)

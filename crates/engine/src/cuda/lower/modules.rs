@@ -16,5 +16,6 @@ pub(super) static GEMM_F32: Module = module!("gemm_f32");
 pub(super) static GEMM_REDUCE: Module = module!("gemm_reduce");
 pub(super) static IMAGE: Module = module!("image");
 pub(super) static MAPS: Module = module!("maps");
+pub(super) static PERCEPTRON: Module = module!("perceptron");
 pub(super) static ROWS: Module = module!("rows");
 pub(super) static TOP_K: Module = module!("top_k");

@@ -20,19 +20,8 @@ pub(super) fn values<'s>(site: &'s Site<'_>, argument: usize) -> &'s [f32] {
     site.constant(argument).and_then(|c| c.as_f32()).expect("weights are float constants")
 }
 
-/// Name of a layer with what its epilogue does.
-fn name(op: &str, epilogue: &Epilogue) -> String {
-    let activation = |op: crate::graph::UnaryOp| format!("+{}", Op::Unary(op).name());
-    let mut name = op.to_owned();
-    name.extend(epilogue.activation.map(activation));
-    name.extend(epilogue.affine.map(|_| "+affine".to_owned()));
-    name.extend(epilogue.residual.then(|| "+residual".to_owned()));
-    name.extend(epilogue.activation_after_residual.map(activation));
-    name
-}
-
 /// What a layer with weights does to its sums. The arguments are input, weight, bias if any, residual if any.
-fn finish(site: &Site<'_>, epilogue: &Epilogue, bias: bool) -> Result<Finish, CudaError> {
+pub(super) fn finish(site: &Site<'_>, epilogue: &Epilogue, bias: bool) -> Result<Finish, CudaError> {
     let residual = if epilogue.residual { Some(site.input(2 + usize::from(bias))?) } else { None };
     Finish::new(site, epilogue, bias.then(|| values(site, 2)), residual)
 }
@@ -134,7 +123,7 @@ pub(super) fn conv2d(site: &Site<'_>) -> Result<Lowered, CudaError> {
         (vec![grouped(site, x, out, finish, rows, window, groups)?], String::new())
     };
     let flops = 2 * (site.output_shape().numel() * c_group * taps) as u64;
-    let name = name(&format!("{}_{kh}x{kw}", site.node.op.name()), &epilogue);
+    let name = format!("{}_{kh}x{kw}{epilogue}", site.node.op.name());
     Ok(Lowered { launches, name, flops, tile })
 }
 
@@ -199,7 +188,7 @@ pub(super) fn linear(site: &Site<'_>) -> Result<Lowered, CudaError> {
     let weights = gemm::keep_weights(site, gemm::is_half(&x), [n, k], |row, col| weight[row * k + col])?;
     let (launches, tile) = bind(site, Product::linear(x, weights, out, finish, rows))?;
     let flops = 2 * (site.output_shape().numel() * k) as u64;
-    Ok(Lowered { launches, name: name("linear", &epilogue), flops, tile })
+    Ok(Lowered { launches, name: format!("linear{epilogue}"), flops, tile })
 }
 
 pub(super) fn conv_transpose2d(site: &Site<'_>) -> Result<Lowered, CudaError> {
@@ -221,7 +210,7 @@ pub(super) fn conv_transpose2d(site: &Site<'_>) -> Result<Lowered, CudaError> {
     let product = Product::linear(x, weights, out, finish, rows);
     let (launches, tile) = bind(site, Product { window, tap_cols: each as u32, ..product })?;
     let flops = 2 * (site.output_shape().numel() * c_in) as u64;
-    Ok(Lowered { launches, name: name("conv_transpose2d", &epilogue), flops, tile })
+    Ok(Lowered { launches, name: format!("conv_transpose2d{epilogue}"), flops, tile })
 }
 
 pub(super) fn matmul(site: &Site<'_>, transpose_b: bool) -> Result<Lowered, CudaError> {

@@ -8,7 +8,7 @@ use super::{Lowered, Site};
 use crate::cuda::abi::{Operand, Rows};
 use crate::cuda::driver::CudaError;
 use crate::cuda::launch::Launch;
-use crate::graph::{BinaryOp, Op, ReduceOp, UnaryOp};
+use crate::graph::{BinaryOp, Epilogue, Op, ReduceOp, UnaryOp};
 
 /// Warps of a block where each takes a row.
 const WARPS: u32 = 4;
@@ -134,29 +134,36 @@ struct LayerNormParams {
     epsilon: f32,
     width: u32,
     zero_row: u32,
-    reserved: u32,
+    function: u32,
+    low: f32,
+    high: f32,
 }
 
-/// The layer norm of the rows of `x`, and with `zero_row`, in the row after them, that of zeros.
+/// No function after the norm: `NO_FUNCTION` in `rows.cu`.
+const NO_FUNCTION: u32 = 0xffff_ffff;
+
+/// The layer norm of the rows of `x`, with a function of it, and with `zero_row`, in the row after them, that of zeros.
 pub(super) fn norm(
     x: Operand,
     [gamma, beta]: [Operand; 2],
     out: Operand,
     rows: Rows,
     epsilon: f32,
+    activation: Option<UnaryOp>,
     zero_row: bool,
 ) -> Launch {
     let width = row_width(&[&x, &gamma, &beta, &out]);
     let zero_row = u32::from(zero_row);
-    let params = LayerNormParams { x, gamma, beta, out, rows, epsilon, width, zero_row, reserved: 0 };
+    let (function, low, high) = activation.map_or((NO_FUNCTION, 0.0, 0.0), unary_code);
+    let params = LayerNormParams { x, gamma, beta, out, rows, epsilon, width, zero_row, function, low, high };
     by_warps(Launch::new(&ROWS, "layer_norm_rows", &params), rows.bound + zero_row)
 }
 
 pub(super) fn layer_norm(site: &Site<'_>) -> Result<Lowered, CudaError> {
-    let Op::LayerNorm { epsilon } = site.node.op else { unreachable!("dispatched on the op") };
+    let Op::LayerNorm { epsilon, activation } = site.node.op else { unreachable!("dispatched on the op") };
     let parameters = [site.input(1)?, site.input(2)?];
-    let launch = norm(site.input(0)?, parameters, site.output()?, site.rows()?, epsilon, false);
-    Ok(Lowered::new("layer_norm", vec![launch]))
+    let launch = norm(site.input(0)?, parameters, site.output()?, site.rows()?, epsilon, activation, false);
+    Ok(Lowered::new(format!("layer_norm{}", Epilogue { activation, ..Epilogue::default() }), vec![launch]))
 }
 
 #[repr(C)]
