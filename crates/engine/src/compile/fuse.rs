@@ -107,26 +107,41 @@ pub(super) fn fuse_epilogues(graph: &mut Graph) {
     rebuild(graph, Vec::new(), &dead);
 }
 
-/// Merges linear layers that read the same tensor into one wider layer whose result is sliced: one pass over the
-/// input instead of several (q, k and v; offsets and weights).
+/// Whether two layers with biases are one wider layer if they read the same tensor.
+fn are_siblings(graph: &Graph, a: &Node, b: &Node) -> bool {
+    let alike = match (&a.op, &b.op) {
+        (Op::Linear { bias: true, epilogue: x }, Op::Linear { bias: true, epilogue: y }) => {
+            x == y && !x.residual
+        }
+        (
+            Op::Conv2d { stride: s, padding: p, groups: 1, bias: true, epilogue: x },
+            Op::Conv2d { stride: t, padding: q, groups: 1, bias: true, epilogue: y },
+        ) => x == y && !x.residual && s == t && p == q,
+        _ => false,
+    };
+    alike
+        && a.inputs[0] == b.inputs[0]
+        && graph.shape(a.inputs[1]).dims()[1..] == graph.shape(b.inputs[1]).dims()[1..]
+}
+
+/// Merges layers that read the same tensor and do the same to their sums into one wider layer whose result is sliced: one pass
+/// over the input instead of several (q, k and v; offsets and weights; the two ways into a cross-stage-partial block).
 pub(super) fn merge_siblings(graph: &mut Graph) {
     let links = Links::of(graph);
-    let mut groups: Vec<(Tensor, Vec<usize>)> = Vec::new();
-    for (index, node) in graph.nodes.iter().enumerate() {
-        let Op::Linear { bias: true, epilogue } = &node.op else { continue };
-        let weights_known = node.inputs[1..].iter().all(|&t| constant(graph, &links, t).is_some());
-        if !epilogue.is_identity() || !weights_known {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for (index, node) in graph.nodes.iter().enumerate().filter(|(_, n)| are_siblings(graph, n, n)) {
+        if !node.inputs[1..].iter().all(|&t| constant(graph, &links, t).is_some()) {
             continue;
         }
-        match groups.iter_mut().find(|(input, _)| *input == node.inputs[0]) {
-            Some((_, members)) => members.push(index),
-            None => groups.push((node.inputs[0], vec![index])),
+        match groups.iter_mut().find(|members| are_siblings(graph, &graph.nodes[members[0]], node)) {
+            Some(members) => members.push(index),
+            None => groups.push(vec![index]),
         }
     }
     let mut constants = Vec::new();
     let mut inserted: Vec<(usize, Vec<Node>)> = Vec::new();
     let mut dead = vec![false; graph.nodes.len()];
-    for (input, members) in groups.into_iter().filter(|(_, members)| members.len() > 1) {
+    for members in groups.into_iter().filter(|members| members.len() > 1) {
         let (mut taps, mut bias, mut widths) = (Vec::new(), Vec::new(), Vec::new());
         for &m in &members {
             let node = &graph.nodes[m];
@@ -136,17 +151,19 @@ pub(super) fn merge_siblings(graph: &mut Graph) {
             widths.push(graph.shape(node.outputs[0]).cols());
         }
         let first = graph.nodes[members[0]].clone();
-        let (k, n) = (graph.shape(input).cols(), bias.len());
-        let weight_node = constant_node(graph, &first, HostTensor::f32([n, k], taps));
+        let n = bias.len();
+        let mut weight_dims = graph.shape(first.inputs[1]).dims().to_vec();
+        weight_dims[0] = n;
+        let weight_node = constant_node(graph, &first, HostTensor::f32(weight_dims, taps));
         let bias_node = constant_node(graph, &first, HostTensor::f32([n], bias));
         let mut ty = graph.ty(first.outputs[0]).clone();
         let mut dims = ty.shape.dims().to_vec();
-        *dims.last_mut().expect("a linear layer's result has a last dimension") = n;
         let axis = dims.len() - 1;
+        dims[axis] = n;
         ty.shape = dims.into();
         let wide = graph.tensor(ty);
         let mut new_nodes = vec![Node {
-            inputs: vec![input, weight_node.outputs[0], bias_node.outputs[0]],
+            inputs: vec![first.inputs[0], weight_node.outputs[0], bias_node.outputs[0]],
             outputs: vec![wide],
             ..first.clone()
         }];

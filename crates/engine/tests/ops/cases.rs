@@ -61,6 +61,15 @@ fn conv(r: &mut Random, groups: usize, per_group: [usize; 2], kernel: usize, str
     let y = c.graph.conv2d(x, weight, bias, stride, pad, groups).expect("fits");
     let y = decorate(&mut c, r, y);
     c.output(y);
+    // Siblings of the same input, so that they are merged.
+    for _ in 0..if groups == 1 { r.pick(&[0, 0, 2, 3]) } else { 0 } {
+        let c_out = r.size(1, 20);
+        let weight = c.graph.constant(r.values([c_out, c_in, kernel, kernel]));
+        let bias = c.graph.constant(r.values([c_out]));
+        let y = c.graph.conv2d(x, weight, Some(bias), stride, pad, 1).expect("fits");
+        let y = c.graph.unary(UnaryOp::Silu, y).expect("same shape");
+        c.output(y);
+    }
     c
 }
 

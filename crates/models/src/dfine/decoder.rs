@@ -5,6 +5,7 @@ use ultramotion_engine::graph::{GraphError, ReduceOp, Tensor, UnaryOp};
 use super::anchors::Anchors;
 use super::config::{DecoderConfig, DfineConfig, HEADS};
 use super::distribution::{EdgeScale, quality};
+use super::integral::box_integral;
 use super::layers::{Builder, Conv, Position};
 
 /// `inverse_sigmoid` of the official code keeps its argument from 0 and 1 by this much.
@@ -89,10 +90,9 @@ fn refine(
     config: &DfineConfig,
 ) -> Result<[Tensor; 2], GraphError> {
     let DecoderConfig { dim, layers, reg_max, .. } = config.decoder;
-    let num_queries = config.queries();
     let bins = reg_max + 1;
     let scale = EdgeScale::read(b, &config.decoder);
-    let box_from_distribution = b.constant(&[4, 4 * bins], scale.box_from_distribution(reg_max));
+    let offsets = b.constant(&[bins], scale.offsets(reg_max));
     let position_head = b.scoped("query_pos_head", |b| b.mlp(&[4, 2 * dim, dim]));
 
     let mut x = queries.content;
@@ -119,15 +119,8 @@ fn refine(
             if let Some(previous) = previous {
                 edge_logits = b.g.add(edge_logits, previous.edge_logits)?;
             }
-            b.g.scoped("distribution", |g| {
-                let probabilities = g.reshape(edge_logits, [num_queries, 4, bins])?;
-                let probabilities = g.softmax(probabilities)?;
-                let flat = g.reshape(probabilities, [num_queries, 4 * bins])?;
-                let change = g.linear(flat, box_from_distribution, None)?;
-                let change = g.mul(change, initial.extent)?;
-                let boxes = g.add(initial.boxes, change)?;
-                Ok(Refined { content: x, edge_logits, probabilities, boxes })
-            })
+            let boxes = box_integral(b.g, edge_logits, initial, offsets)?;
+            Ok(Refined { content: x, edge_logits, boxes })
         })?;
         boxes = refined.boxes;
         previous = Some(refined);
@@ -140,7 +133,7 @@ fn refine(
     let logits =
         b.scoped(format!("dec_score_head.{}", layers - 1), |b| b.linear(x, dim, config.num_classes))?;
     let logits = b.scoped(format!("decoder.lqe_layers.{}", layers - 1), |b| {
-        let quality = quality(b, last.probabilities)?;
+        let quality = quality(b, last.edge_logits)?;
         b.g.add(logits, quality)
     })?;
     Ok([logits, last.boxes])
@@ -153,37 +146,23 @@ struct Refined {
     content: Tensor,
     /// `[Q, 4 · (reg_max + 1)]`, accumulated over the layers.
     edge_logits: Tensor,
-    /// `[Q, 4, reg_max + 1]`
-    probabilities: Tensor,
     /// `[Q, 4]`
     boxes: Tensor,
 }
 
-/// The boxes that distributions refer to.
-#[derive(Clone, Copy)]
-struct InitialBoxes {
-    /// (cx, cy, w, h), `[Q, 4]`
-    boxes: Tensor,
-    /// (w, h, w, h), `[Q, 4]`
-    extent: Tensor,
-}
-
-/// Boxes after the first layer: `sigmoid(head(x) + inverse_sigmoid(reference))`. As the reference is the sigmoid of
+/// Boxes (cx, cy, w, h) `[Q, 4]` after the first layer, which distributions refer to: `sigmoid(head(x) + inverse_sigmoid(reference))`. As the reference is the sigmoid of
 /// known logits, its inverse is these logits within the bounds that epsilon sets.
 fn initial_boxes(
     b: &mut Builder<'_, '_>,
     x: Tensor,
     box_logits: Tensor,
     dim: usize,
-) -> Result<InitialBoxes, GraphError> {
+) -> Result<Tensor, GraphError> {
     let change = b.mlp(&[dim, dim, dim, 4]).apply(b.g, x)?;
     let bound = -INVERSE_SIGMOID_EPSILON.ln();
     let reference = b.g.unary(UnaryOp::Clamp(-bound, bound), box_logits)?;
     let logits = b.g.add(change, reference)?;
-    let boxes = b.g.unary(UnaryOp::Sigmoid, logits)?;
-    let extent = b.g.slice(boxes, 1, 2, 2)?;
-    let extent = b.g.concat(&[extent, extent], 1)?;
-    Ok(InitialBoxes { boxes, extent })
+    b.g.unary(UnaryOp::Sigmoid, logits)
 }
 
 /// One decoder layer: self-attention, deformable attention into the memory through a gate, feed-forward.

@@ -42,24 +42,20 @@ impl EdgeScale {
         (0..=reg_max as i32).map(weight).collect()
     }
 
-    /// The integral over the bins and the paper's equation 2 in one matrix `[4, 4 · (reg_max + 1)]`: probabilities of
-    /// the edges (left, top, right, bottom) → change of (cx, cy, w, h) in units of the initial width and height.
-    ///
-    /// With edge offsets d in units of extent / c, `x1 = cx − (c/2 + d_left)·w/c` and `x2 = cx + (c/2 + d_right)·w/c`;
-    /// so the centre moves by `(d_right − d_left)/2c` widths and the width grows by `(d_left + d_right)/c` widths.
-    pub fn box_from_distribution(self, reg_max: usize) -> Vec<f32> {
-        let weights = self.weights(reg_max);
-        let rows = [[-0.5, 0.0, 0.5, 0.0], [0.0, -0.5, 0.0, 0.5], [1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]];
-        let unit = 1.0 / self.reg_scale;
-        let matrix = rows.iter().flatten();
-        matrix.flat_map(|share| weights.iter().map(move |w| (share * unit * w) as f32)).collect()
+    /// Offset of each bin, outwards, in widths or heights of the initial box: in the paper's equation 2, offsets are in units of
+    /// `extent / c`.
+    pub fn offsets(self, reg_max: usize) -> Vec<f32> {
+        self.weights(reg_max).into_iter().map(|w| (w / self.reg_scale) as f32).collect()
     }
 }
 
 /// Location quality estimator (D-FINE, appendix): how peaked the four distributions are, as a correction of the
-/// logits. probabilities `[Q, 4, reg_max + 1]` → `[Q, 1]`.
-pub(super) fn quality(b: &mut Builder<'_, '_>, probabilities: Tensor) -> Result<Tensor, GraphError> {
-    let queries = b.g.shape(probabilities)[0];
+/// logits. edge_logits `[Q, 4 · (reg_max + 1)]` → `[Q, 1]`.
+pub(super) fn quality(b: &mut Builder<'_, '_>, edge_logits: Tensor) -> Result<Tensor, GraphError> {
+    let shape = b.g.shape(edge_logits).clone();
+    let queries = shape[0];
+    let edges = b.g.reshape(edge_logits, [queries, 4, shape[1] / 4])?;
+    let probabilities = b.g.softmax(edges)?;
     let (top, _) = b.g.top_k(probabilities, TOP)?;
     let top = b.g.reshape(top, [queries, 4 * TOP])?;
     // The first layer sees each edge's largest probabilities and their mean; the mean is put into its weights.
@@ -76,6 +72,11 @@ pub(super) fn quality(b: &mut Builder<'_, '_>, probabilities: Tensor) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use ultramotion_engine::graph::Graph;
+    use ultramotion_engine::tensor::{DType, HostTensor};
+    use ultramotion_engine::{CompileOptions, Device, Program};
+
+    use super::super::integral::box_integral;
     use super::*;
 
     const SCALE: EdgeScale = EdgeScale { up: 0.5, reg_scale: 4.0 };
@@ -93,12 +94,21 @@ mod tests {
 
     #[test]
     fn a_certain_distribution_moves_its_edge() {
-        let matrix = SCALE.box_from_distribution(32);
+        let mut g = Graph::new("integral");
+        let logits = g.input("logits", DType::F32, [1, 132]).unwrap();
+        let initial = g.input("initial", DType::F32, [1, 4]).unwrap();
+        let offsets = g.constant(HostTensor::f32([33], SCALE.offsets(32)));
+        let boxes = box_integral(&mut g, logits, initial, offsets).unwrap();
+        g.output("boxes", boxes).unwrap();
         // All of the left edge's mass in the last bin (offset 4 of c = 4 units: one width to the left), the others
         // at zero: the width doubles, and the centre moves left by half the old width.
-        let mut p = [0.0f32; 132];
-        (p[32], p[33 + 16], p[66 + 16], p[99 + 16]) = (1.0, 1.0, 1.0, 1.0);
-        let change = [0, 1, 2, 3].map(|i| (0..132).map(|j| matrix[i * 132 + j] * p[j]).sum::<f32>());
-        assert_eq!(change, [-0.5, 0.0, 1.0, 0.0]);
+        let mut certain = vec![0.0; 132];
+        [32, 33 + 16, 66 + 16, 99 + 16].into_iter().for_each(|bin| certain[bin] = 1e3);
+        let inputs = [HostTensor::f32([1, 132], certain), HostTensor::f32([1, 4], vec![0.5, 0.5, 0.2, 0.4])];
+        for device in [Device::reference(), Device::cpu(1)] {
+            let mut program = Program::compile(g.clone(), &device, &CompileOptions::default()).unwrap();
+            let boxes = program.run(&inputs.each_ref()).unwrap();
+            assert_eq!(boxes[0].as_f32().unwrap(), [0.4, 0.5, 0.4, 0.4]);
+        }
     }
 }

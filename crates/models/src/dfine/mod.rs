@@ -26,6 +26,7 @@ mod config;
 mod decoder;
 mod distribution;
 mod encoder;
+mod integral;
 mod layers;
 mod postprocess;
 
