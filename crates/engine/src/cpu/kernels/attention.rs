@@ -4,6 +4,7 @@
 //! rows stay in the first-level cache between the two products. With more than one block of keys the
 //! softmax is kept as a running maximum and sum (Milakov and Gimelshein, "Online normalizer calculation for
 //! softmax", 2018), so nothing grows with the number of keys.
+use super::epilogue::Post;
 use super::tile::{MAX_MR, Micro, Run};
 use super::transpose::TransposeBlock;
 use super::view::{Out, View, ViewMut};
@@ -273,7 +274,7 @@ impl Kernel for Head {
                         out: scores,
                         step: SCORES_PITCH,
                         cols: 0,
-                        relu: false,
+                        post: Post::NONE,
                     };
                     product::<S>(to_scores, mr, vectors);
 
@@ -359,7 +360,7 @@ impl Kernel for Head {
                             out: tile_out,
                             step: now * S::LANES,
                             cols: 0,
-                            relu: false,
+                            post: Post::NONE,
                         };
                         product::<S>(to_values, mr, now);
                         for i in 0..mr {

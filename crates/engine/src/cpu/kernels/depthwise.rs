@@ -2,7 +2,7 @@
 //! vector is loaded once a kernel row and used for each tap it falls under.
 use super::aligned::AlignedVec;
 use super::conv2d::ConvShape;
-use super::epilogue::{Act, Epilogue, Post};
+use super::epilogue::{Epilogue, Post};
 use super::gemm::residual_of;
 use super::tile::{Finish, Residual, Sums};
 use super::view::{Map, Out, View, ViewMut};
@@ -253,11 +253,7 @@ impl<const K: usize, const STRIDE: usize, const P: usize> Kernel for Strip<'_, K
                 }
                 let to = b.out.add(row0 * b.out_pitch + c);
                 if direct {
-                    if post.act1 == Act::Relu {
-                        for a in &mut acc {
-                            *a = S::max(S::zero(), *a);
-                        }
-                    }
+                    post.apply_simple::<S, P>(&mut acc);
                     for p in 0..P {
                         if p < pixels {
                             S::store(to.add(p * b.out_pitch), acc[p]);

@@ -103,15 +103,17 @@ impl<K: Kernel<Output = ()>, F: Fn(usize) -> K> Kernel for ForRows<F> {
 
 /// Rows that lie densely are one long row, cut evenly.
 fn flatten(rows: usize, cols: usize, dense: bool) -> (usize, usize) {
-    if dense && (cols < 64 || !cols.is_multiple_of(16)) {
+    if dense && cols < 1024 {
         let total = rows * cols;
         // Pieces of at least a few vectors that divide the whole.
         for piece in [1024, 512, 256, 128, 64] {
-            if total.is_multiple_of(piece) {
+            if piece > cols && total.is_multiple_of(piece) {
                 return (total / piece, piece);
             }
         }
-        return (1, total);
+        if cols < 64 {
+            return (1, total);
+        }
     }
     (rows, cols)
 }
@@ -197,13 +199,24 @@ impl Kernel for UnaryRow {
     }
 }
 
-/// An operand's row: where it starts, and whether it is one element for all columns.
+/// How an operand's row meets the columns.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Along {
+    /// Element by element.
+    Each,
+    /// One element for all columns.
+    Splat,
+    /// One vector, again and again.
+    Pattern,
+}
+
+/// An operand's row.
 #[derive(Clone, Copy)]
 struct Source {
     ptr: *const f32,
     /// From row to row; 0 repeats.
     pitch: usize,
-    splat: bool,
+    along: Along,
 }
 // SAFETY: read only; stands for a shared borrow.
 unsafe impl Send for Source {}
@@ -216,30 +229,42 @@ pub fn binary(level: Level, pool: &Pool, f: Binary, a: Operand, b: Operand, act:
     let source = |o: &Operand, scalar: &f32| match o {
         Operand::Full(v) => {
             assert_eq!((v.rows(), v.cols()), (rows, cols), "operand and output sizes");
-            Source { ptr: v.ptr(), pitch: v.pitch(), splat: false }
+            Source { ptr: v.ptr(), pitch: v.pitch(), along: Along::Each }
         }
         Operand::Row(r) => {
             assert_eq!(r.len(), cols, "a row operand's and the output's columns");
-            Source { ptr: r.as_ptr(), pitch: 0, splat: false }
+            Source { ptr: r.as_ptr(), pitch: 0, along: Along::Each }
         }
         Operand::Column(v) => {
             assert_eq!((v.rows(), v.cols()), (rows, 1), "a column operand's size");
-            Source { ptr: v.ptr(), pitch: v.pitch(), splat: true }
+            Source { ptr: v.ptr(), pitch: v.pitch(), along: Along::Splat }
         }
-        Operand::Scalar(_) => Source { ptr: scalar, pitch: 0, splat: true },
+        Operand::Scalar(_) => Source { ptr: scalar, pitch: 0, along: Along::Splat },
     };
     let number = |o: &Operand| if let Operand::Scalar(s) = o { *s } else { 0.0 };
     let (sa, sb) = (number(&a), number(&b));
     let (mut a, mut b) = (source(&a, &sa), source(&b, &sb));
-    // Only same-size and scalar operands: dense rows may be one long row.
-    let flat = |s: &Source| if s.splat { s.pitch == 0 } else { s.pitch == cols && rows > 1 };
+    // A short row that divides a vector repeats in it.
+    let mut patterns = [[0f32; 16]; 2];
+    for (s, pattern) in [&mut a, &mut b].into_iter().zip(&mut patterns) {
+        let repeats = cols < level.lanes() && level.lanes().is_multiple_of(cols);
+        if out.pitch() == cols && s.along == Along::Each && s.pitch == 0 && repeats {
+            for (i, p) in pattern.iter_mut().enumerate() {
+                // SAFETY: a row operand has `cols` elements.
+                *p = unsafe { *s.ptr.add(i % cols) };
+            }
+            *s = Source { ptr: pattern.as_ptr(), pitch: 0, along: Along::Pattern };
+        }
+    }
+    // Dense rows with operands that do not tell them apart may be one long row.
+    let flat = |s: &Source| if s.along == Along::Each { s.pitch == cols } else { s.pitch == 0 };
     let dense = out.pitch() == cols && flat(&a) && flat(&b);
     let (n_rows, n_cols) = flatten(rows, cols, dense);
     let mut pitch = out.pitch();
     if (n_rows, n_cols) != (rows, cols) {
         pitch = n_cols;
         for s in [&mut a, &mut b] {
-            if !s.splat {
+            if s.along == Along::Each {
                 s.pitch = n_cols;
             }
         }
@@ -253,9 +278,9 @@ pub fn binary(level: Level, pool: &Pool, f: Binary, a: Operand, b: Operand, act:
                 f,
                 act,
                 a: a.ptr.add(r * a.pitch),
-                a_splat: a.splat,
+                a_along: a.along,
                 b: b.ptr.add(r * b.pitch),
-                b_splat: b.splat,
+                b_along: b.along,
                 y: to.get().add(r * pitch),
                 n: n_cols,
             }
@@ -268,9 +293,9 @@ struct BinaryRow {
     f: Binary,
     act: Act,
     a: *const f32,
-    a_splat: bool,
+    a_along: Along,
     b: *const f32,
-    b_splat: bool,
+    b_along: Along,
     y: *mut f32,
     n: usize,
 }
@@ -300,18 +325,20 @@ impl Kernel for BinaryRow {
                 let load = |p: *const f32, i: usize, n: usize| unsafe {
                     if n == S::LANES { S::load(p.add(i)) } else { S::load_n(p.add(i), n) }
                 };
-                // SAFETY: as above.
-                let (va, vb) = unsafe {
-                    (
-                        if s.a_splat { S::splat(*s.a) } else { S::zero() },
-                        if s.b_splat { S::splat(*s.b) } else { S::zero() },
-                    )
+                let fixed = |p: *const f32, along| match along {
+                    // SAFETY: one element behind a splat pointer, a whole vector behind a pattern.
+                    Along::Splat => unsafe { S::splat(*p) },
+                    // SAFETY: as above.
+                    Along::Pattern => unsafe { S::load(p) },
+                    // SAFETY: the processor has the instructions of `S`.
+                    Along::Each => unsafe { S::zero() },
                 };
-                match (s.a_splat, s.b_splat) {
-                    (false, false) => each!($op, |i, n| load(s.a, i, n), |i, n| load(s.b, i, n)),
-                    (false, true) => each!($op, |i, n| load(s.a, i, n), |_, _| vb),
-                    (true, false) => each!($op, |_, _| va, |i, n| load(s.b, i, n)),
-                    (true, true) => each!($op, |_, _| va, |_, _| vb),
+                let (va, vb) = (fixed(s.a, s.a_along), fixed(s.b, s.b_along));
+                match (s.a_along == Along::Each, s.b_along == Along::Each) {
+                    (true, true) => each!($op, |i, n| load(s.a, i, n), |i, n| load(s.b, i, n)),
+                    (true, false) => each!($op, |i, n| load(s.a, i, n), |_, _| vb),
+                    (false, true) => each!($op, |_, _| va, |i, n| load(s.b, i, n)),
+                    (false, false) => each!($op, |_, _| va, |_, _| vb),
                 }
             }};
         }

@@ -84,9 +84,34 @@ pub(crate) struct Post {
 }
 
 impl Post {
-    /// Nothing to do but perhaps a ReLU: the register tile does that itself.
+    /// Leaves everything as it is.
+    pub const NONE: Post = Post { act1: Act::None, affine: false, scale: 1.0, shift: 0.0, act2: Act::None };
+
+    /// Nothing to do but perhaps a ReLU and an affine map: kernels do that in registers.
     pub fn is_simple(&self) -> bool {
-        matches!(self.act1, Act::None | Act::Relu) && !self.affine && self.act2 == Act::None
+        matches!(self.act1, Act::None | Act::Relu) && self.act2 == Act::None
+    }
+
+    /// The epilogue, if it is simple and without a residual.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `S`.
+    #[inline(always)]
+    pub unsafe fn apply_simple<S: Simd, const N: usize>(&self, values: &mut [S::V; N]) {
+        // SAFETY: the caller's promise about the processor.
+        unsafe {
+            if self.act1 == Act::Relu {
+                for v in values.iter_mut() {
+                    *v = S::max(S::zero(), *v);
+                }
+            }
+            if self.affine {
+                let (scale, shift) = (S::splat(self.scale), S::splat(self.shift));
+                for v in values.iter_mut() {
+                    *v = S::fma(*v, scale, shift);
+                }
+            }
+        }
     }
 
     /// # Safety

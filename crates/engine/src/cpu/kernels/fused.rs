@@ -23,7 +23,9 @@ pub fn mlp(
     assert_eq!(x.cols(), first.k(), "input columns");
     assert_eq!(second.k(), hidden, "columns of the second layer's input");
     assert_eq!((out.rows(), out.cols()), (x.rows(), second.n()), "the output's size");
-    assert!(hidden * 12 <= SCRATCH_LEN, "a hidden layer of {hidden} columns is too wide");
+    // Rows a large power of two apart would share a few cache sets.
+    let pitch = hidden + 16;
+    assert!(pitch * 12 <= SCRATCH_LEN, "a hidden layer of {hidden} columns is too wide");
     let residual = residual_of(residual, &out);
     let rows = x.rows();
     if rows == 0 {
@@ -37,11 +39,11 @@ pub fn mlp(
     let to = Out(out.ptr());
     pool.parallel_for_scratch(parts, |i, scratch| {
         let (r0, r1) = (i * rows / parts, (i + 1) * rows / parts);
-        let middle = ViewMut::new(scratch, r1 - r0, hidden, hidden);
+        let middle = ViewMut::new(scratch, r1 - r0, hidden, pitch);
         let grid = Grid::matrix(x.row_range(r0, r1 - r0), first.panels.level);
         // SAFETY: sizes are checked above; parts write disjoint rows.
         unsafe {
-            product_here(&grid, &first.panels, None, middle.ptr(), hidden);
+            product_here(&grid, &first.panels, None, middle.ptr(), pitch);
             let grid = Grid { out_row: r0, ..Grid::matrix(middle.as_view(), second.panels.level) };
             product_here(&grid, &second.panels, residual, to.get(), out.pitch());
         }

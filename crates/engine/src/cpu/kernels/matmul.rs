@@ -1,4 +1,5 @@
 //! Products of two matrices that are both made at run time.
+use super::epilogue::Post;
 use super::tile::{MAX_MR, Micro, Run};
 use super::transpose::TransposeBlock;
 use super::view::{Out, View, ViewMut};
@@ -115,7 +116,7 @@ impl Kernel for Part {
                         out: self.out.add(row * self.out_pitch + c),
                         step: self.out_pitch,
                         cols,
-                        relu: false,
+                        post: Post::NONE,
                     };
                     if cols > S::LANES { micro.rows::<S, 2>(mr) } else { micro.rows::<S, 1>(mr) }
                 }

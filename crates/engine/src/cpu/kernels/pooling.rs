@@ -78,6 +78,16 @@ impl Kernel for MaxLines {
                     // SAFETY: taps are clipped to the image; `n` channels are left in each pixel.
                     unsafe {
                         let mut m = S::splat(start);
+                        if all_inside && kh == 2 && kw == 2 {
+                            let row = (image * self.input.h + oy * sh - top) * self.input.w;
+                            let at = self.x.add((row + ox * sw - left) * self.x_pitch + c);
+                            let below = at.add(self.input.w * self.x_pitch);
+                            let high = S::max(load::<S>(at, n), load::<S>(at.add(self.x_pitch), n));
+                            let low = S::max(load::<S>(below, n), load::<S>(below.add(self.x_pitch), n));
+                            store::<S>(out.add(c), S::max(high, low), n);
+                            c += S::LANES;
+                            continue;
+                        }
                         for ky in y0..y1 {
                             let row = (image * self.input.h + oy * sh + ky - top) * self.input.w;
                             for kx in x0..x1 {

@@ -5,7 +5,7 @@
 //! lie densely, one for each kernel row). Pixels outside the image point to a row of zeros, or their run is
 //! left out. So nothing is copied, and the one micro-kernel serves all.
 use super::aligned::AlignedVec;
-use super::epilogue::{Act, Epilogue, Post};
+use super::epilogue::{Epilogue, Post};
 use super::rows::{load, store};
 use super::view::{Out, View};
 use crate::cpu::pool::Pool;
@@ -329,7 +329,6 @@ impl<T: TileSource> Kernel for Block<'_, T> {
         let p = self.panels;
         let post = p.post;
         let direct = post.is_simple() && self.residual.is_none();
-        let relu = direct && post.act1 == Act::Relu;
         let first_panel = self.panel_range.start;
         for panel in self.panel_range {
             let col = panel * p.width;
@@ -351,7 +350,7 @@ impl<T: TileSource> Kernel for Block<'_, T> {
                         out: if direct { out } else { sums },
                         step: if direct { step } else { 2 * S::LANES },
                         cols: if direct { cols } else { vectors * S::LANES },
-                        relu,
+                        post: if direct { post } else { Post::NONE },
                     };
                     // The output's lines arrive while the sums are made, the next operands as well.
                     for i in 0..at.mr {
@@ -443,7 +442,8 @@ pub(crate) struct Micro {
     pub step: usize,
     /// Columns to write; all but the last vector are full.
     pub cols: usize,
-    pub relu: bool,
+    /// Simple, and applied before the output is written.
+    pub post: Post,
 }
 
 impl Micro {
@@ -505,12 +505,8 @@ impl<const MR: usize, const NV: usize> Kernel for Sized<MR, NV> {
                     }
                 }
             }
-            if t.relu {
-                for row in &mut acc {
-                    for v in row {
-                        *v = S::max(S::zero(), *v);
-                    }
-                }
+            for row in &mut acc {
+                t.post.apply_simple::<S, NV>(row);
             }
             if t.cols == NV * S::LANES {
                 for i in 0..MR {
