@@ -6,9 +6,11 @@
 #include "warp.cuh"
 
 constexpr uint32_t MAX_LAYERS = 3;
-constexpr uint32_t ROWS = 16, WARPS = 8, THREADS = 32 * WARPS;
+constexpr uint32_t ROWS = 16, WARPS = 16, THREADS = 32 * WARPS;
 // K goes by so many elements: a lane reads eight of a row at once and gives them to two products.
 constexpr uint32_t SLAB = 32;
+// Slabs of weights that are on their way while others are multiplied.
+constexpr uint32_t DEPTH = 4;
 
 struct PerceptronLayer {
     Epilogue epilogue;
@@ -47,6 +49,21 @@ DEVICE Bytes<16> global_chunk(const __half* p) {
     return *reinterpret_cast<const Bytes<16>*>(p);
 }
 
+// Parts of DEPTH slabs of two columns' weights that a lane needs.
+struct Slabs {
+    Bytes<16> columns[DEPTH][2];
+
+    DEVICE void load(const __half* first, const __half* second, uint32_t k, uint32_t end) {
+#pragma unroll
+        for (uint32_t s = 0; s < DEPTH; s++) {
+            if (k + s * SLAB < end) {
+                columns[s][0] = global_chunk(first + k + s * SLAB);
+                columns[s][1] = global_chunk(second + k + s * SLAB);
+            }
+        }
+    }
+};
+
 // sums[16, n] = a[16, k] * weights. A warp has pairs of eight columns. Which of a slab's elements is the i-th of a product does not
 // matter as long as both operands agree: lane t of four has elements 8 t to 8 t + 7, of which a product takes four.
 DEVICE void multiply(const PerceptronLayer& layer, const __half* a, uint32_t pitch, float* sums, uint32_t sums_pitch) {
@@ -60,17 +77,25 @@ DEVICE void multiply(const PerceptronLayer& layer, const __half* a, uint32_t pit
         const __half* const first = layer.weights + (tile * 8 + row) * layer.k + t * 8;
         const __half* const second = layer.weights + (other * 8 + row) * layer.k + t * 8;
         float sum[2][4] = {};
-#pragma unroll 4
-        for (uint32_t k = 0; k < layer.k; k += SLAB) {
-            const Bytes<16> b[2] = {global_chunk(first + k), global_chunk(second + k)};
-            const Bytes<16> high = shared_chunk(upper + k), low = shared_chunk(lower + k);
+        Slabs now, next;
+        now.load(first, second, 0, layer.k);
+        for (uint32_t k = 0; k < layer.k; k += DEPTH * SLAB) {
+            next.load(first, second, k + DEPTH * SLAB, layer.k);
 #pragma unroll
-            for (int half = 0; half < 2; half++) {
-                const int i = half * 2;
-                const uint32_t part[4] = {high.words[i], low.words[i], high.words[i + 1], low.words[i + 1]};
+            for (uint32_t s = 0; s < DEPTH; s++) {
+                if (k + s * SLAB >= layer.k) break;
+                const Bytes<16> high = shared_chunk(upper + k + s * SLAB), low = shared_chunk(lower + k + s * SLAB);
 #pragma unroll
-                for (int j = 0; j < 2; j++) multiply_16x8x16(sum[j], part, b[j].words[i], b[j].words[i + 1]);
+                for (int i = 0; i < 4; i += 2) {
+                    const uint32_t part[4] = {high.words[i], low.words[i], high.words[i + 1], low.words[i + 1]};
+#pragma unroll
+                    for (int j = 0; j < 2; j++) {
+                        const Bytes<16>& b = now.columns[s][j];
+                        multiply_16x8x16(sum[j], part, b.words[i], b.words[i + 1]);
+                    }
+                }
             }
+            now = next;
         }
 #pragma unroll
         for (int j = 0; j < 2; j++) {

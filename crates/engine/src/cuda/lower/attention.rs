@@ -303,7 +303,8 @@ pub(super) fn deformable(site: &Site<'_>) -> Result<Lowered, CudaError> {
         widths: fixed[1],
         level_points: fixed[2],
     };
-    let threads = rows.bound * (out.cols / width);
+    // A warp for each head of each query.
+    let threads = rows.bound * *heads as u32 * 32;
     let launch = Launch::new(&DEFORMABLE, "deformable_attention", &params)
         .grid([threads.div_ceil(128), 1, 1])
         .block([128, 1, 1]);

@@ -14,7 +14,7 @@ use crate::graph::Op;
 
 /// Rows and threads of a block, and how K is padded: as in `perceptron.cu`.
 const ROWS: u32 = 16;
-const THREADS: u32 = 256;
+const THREADS: u32 = 512;
 const SLAB: usize = 32;
 
 #[repr(C)]
