@@ -38,15 +38,17 @@ KERNEL(top_k_warp, TopKParams) {
     }
 }
 
-// Long rows: a block a row. Bit by bit, the largest key that k elements reach; if more than k do, by the same means the
+// Long rows: a block a row. Two bits at a time, the largest key that k elements reach; if more than k do, by the same means the
 // column up to which those that equal it belong. What is selected so is sorted in shared memory.
+constexpr uint32_t TRIALS = 3;  // what two bits may add to a key, counted at once
+constexpr uint32_t COUNTERS = 34 * TRIALS;
 constexpr uint32_t BLOCK_ITEMS = 12;  // keys of a thread in registers: of 1024 threads, 12288 columns; others are read again
 
 // A row in the hands of a block.
 struct BlockRow {
     const Operand& x;
     size_t start;
-    uint32_t* counts;  // a counter for each call of `count`, all 0
+    uint32_t* counts;  // TRIALS counters for each call of `count`, all 0
     uint32_t calls;
     uint32_t keys[BLOCK_ITEMS];
 
@@ -74,48 +76,59 @@ struct BlockRow {
         }
     }
 
-    // Elements of the row for which `test(key, column)` holds. Called by all threads.
+    // For each trial, how many elements of the row `test(key, column, trial)` holds for. Called by all threads.
     template <class F>
-    DEVICE uint32_t count(F test) {
-        uint32_t mine = 0;
-        each([&](uint32_t key, uint32_t column) { mine += test(key, column) ? 1 : 0; });
-        mine = warp_sum(mine);
-        if (threadIdx.x % 32 == 0) atomicAdd(&counts[calls], mine);
+    DEVICE const uint32_t* count(F test) {
+        uint32_t mine[TRIALS] = {};
+        each([&](uint32_t key, uint32_t column) {
+#pragma unroll
+            for (uint32_t i = 0; i < TRIALS; i++) mine[i] += test(key, column, i) ? 1 : 0;
+        });
+        uint32_t* const own = counts + TRIALS * calls++;
+#pragma unroll
+        for (uint32_t i = 0; i < TRIALS; i++) {
+            mine[i] = warp_sum(mine[i]);
+            if (threadIdx.x % 32 == 0) atomicAdd(&own[i], mine[i]);
+        }
         __syncthreads();
-        return counts[calls++];
+        return own;
     }
 };
 
 KERNEL_BOUNDED(top_k_block, TopKParams, 1024) {
     DYNAMIC_SHARED(uint64_t, selected);
-    SHARED(uint32_t, counts, [64]);
+    SHARED(uint32_t, counts, [COUNTERS]);
     SHARED(uint32_t, cursor, );
     const uint32_t row = blockIdx.x, cols = p.x.cols;
     if (row >= valid_rows(p.rows)) return;
-    for (uint32_t i = threadIdx.x; i < 64; i += blockDim.x) counts[i] = 0;
+    for (uint32_t i = threadIdx.x; i < COUNTERS; i += blockDim.x) counts[i] = 0;
     for (uint32_t i = threadIdx.x; i < p.sorted; i += blockDim.x) selected[i] = 0;
     if (threadIdx.x == 0) cursor = 0;
     __syncthreads();
     BlockRow x(p.x, row, counts);
 
     uint32_t threshold = 0, reaching = cols;
-    for (uint32_t bit = 0x80000000u; bit != 0 && reaching != p.k; bit /= 2) {
-        const uint32_t trial = threshold | bit;
-        const uint32_t n = x.count([=](uint32_t key, uint32_t) { return key >= trial; });
-        if (n >= p.k) {
-            threshold = trial;
-            reaching = n;
+    for (int shift = 30; shift >= 0 && reaching != p.k; shift -= 2) {
+        const uint32_t below = threshold;
+        const uint32_t* const n = x.count([=](uint32_t key, uint32_t, uint32_t trial) {
+            return key >= (below | (trial + 1) << shift);
+        });
+        // The highest that enough elements reach.
+        for (uint32_t trial = 0; trial < TRIALS && n[trial] >= p.k; trial++) {
+            threshold = below | (trial + 1) << shift;
+            reaching = n[trial];
         }
     }
     uint32_t end = cols;  // elements equal to the threshold belong before this column
     if (reaching != p.k) {
-        const uint32_t above = x.count([=](uint32_t key, uint32_t) { return key > threshold; });
+        const uint32_t above = x.count([=](uint32_t key, uint32_t, uint32_t) { return key > threshold; })[0];
         end = 0;
-        for (uint32_t bit = 1u << (31 - __clz(int(cols))); bit != 0; bit /= 2) {
-            const uint32_t trial = end | bit;
-            const uint32_t n =
-                x.count([=](uint32_t key, uint32_t column) { return key == threshold && column < trial; });
-            if (above + n <= p.k) end = trial;
+        for (int shift = (31 - __clz(int(cols))) / 2 * 2; shift >= 0; shift -= 2) {
+            const uint32_t before = end;
+            const uint32_t* const n = x.count([=](uint32_t key, uint32_t column, uint32_t trial) {
+                return key == threshold && column < (before | (trial + 1) << shift);
+            });
+            for (uint32_t trial = 0; trial < TRIALS && above + n[trial] <= p.k; trial++) end = before | (trial + 1) << shift;
         }
     }
     x.each([&](uint32_t key, uint32_t column) {

@@ -8,8 +8,12 @@ DEVICE float warp_sum(float v) {
 }
 
 DEVICE uint32_t warp_sum(uint32_t v) {
+#if defined(__CUDACC__)
+    return __reduce_add_sync(0xffffffffu, v);
+#else
     for (int offset = 16; offset > 0; offset /= 2) v += __shfl_xor_sync(0xffffffffu, v, offset);
     return v;
+#endif
 }
 
 DEVICE float warp_max(float v) {
