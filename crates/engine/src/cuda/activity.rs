@@ -171,10 +171,12 @@ fn open(library: Option<&Path>) -> Result<Cupti, ActivityError> {
         };
         match opened {
             Ok(cupti) => return Ok(cupti),
-            Err(error) => tried.push(format!("{}: {error}", path.display())),
+            // Why matters where the user chose the file: the others are mostly not there.
+            Err(error) if library.is_some() => tried.push(format!("{}: {error}", path.display())),
+            Err(_) => tried.push(path.display().to_string()),
         }
     }
-    Err(ActivityError::NotFound { tried: tried.join("; ") })
+    Err(ActivityError::NotFound { tried: tried.join(", ") })
 }
 
 /// CUPTI asks for a buffer, aligned to eight bytes; as many records as fit.
