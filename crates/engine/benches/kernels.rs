@@ -1,7 +1,8 @@
 //! Kernel timings at the shapes of D-FINE and MobileSAM: `cargo bench -p ultramotion-engine [-- FILTER]`.
 //!
 //! Prints the median in ms, GFLOP/s, and the share of the threads' measured FMA peak. `ULTRAMOTION_SIMD`
-//! chooses the instruction set, `THREADS` the threads (2), `SECONDS` the time spent on each (0.08).
+//! chooses the instruction set, `THREADS` the threads (2), `SECONDS` the time spent on each (0.08); `DIRECT=1` keeps Winograd's
+//! method out.
 #![allow(clippy::print_stdout, missing_docs)]
 
 use std::time::Instant;
@@ -62,8 +63,8 @@ impl Bench {
         let shape = ConvShape::square(k, stride, k / 2);
         let out = shape.output(input);
         let w = noise(cout * cin * k * k);
-        let weight =
-            PackedConv::new(self.level, &w, cout, cin, 1, shape, Epilogue::bias_act(&noise(cout), Act::Relu));
+        let pack = if std::env::var("DIRECT").is_ok() { PackedConv::direct } else { PackedConv::new };
+        let weight = pack(self.level, &w, cout, cin, 1, shape, Epilogue::bias_act(&noise(cout), Act::Relu));
         let x = noise(input.pixels() * cin);
         let mut y = AlignedVec::zeros(out.pixels() * cout);
         let flops = 2.0 * (out.pixels() * cout * cin * k * k) as f64;

@@ -33,6 +33,7 @@ mod top_k;
 mod transpose;
 mod view;
 mod window_attention;
+mod winograd;
 
 pub use aligned::AlignedVec;
 pub use attention::{AttentionShape, Heads, attention};
