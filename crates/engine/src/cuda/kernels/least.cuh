@@ -45,20 +45,49 @@ struct LeastOfWarps {
     uint32_t tags[2][32];
 };
 
-// Called by all threads of a block of whole warps, and a barrier for what they wrote before; `turn` is each thread's own and starts at 0.
+// Entries of a set, of which each warp's lanes get one each.
+DEVICE void bring(LeastOfWarps& room, uint32_t turn, uint32_t entry, const Least& least) {
+    room.keys[turn][entry] = least.key;
+    room.tags[turn][entry] = least.tag;
+}
+DEVICE Least entry_of_lane(const LeastOfWarps& room, uint32_t turn, uint32_t count) {
+    const uint32_t lane = threadIdx.x % 32;
+    return lane < count ? Least{room.keys[turn][lane], room.tags[turn][lane]} : nothing();
+}
+
+// The least of a block. Called by all threads of a block of whole warps, and a barrier for what they wrote before; `turn` is each
+// thread's own and starts at 0.
 DEVICE Least block_least(const Least& mine, LeastOfWarps& room, uint32_t& turn) {
-    Least least = warp_least(mine);
-    const uint32_t warps = blockDim.x / 32, lane = threadIdx.x % 32;
+    const Least least = warp_least(mine);
+    const uint32_t warps = blockDim.x / 32;
     if (warps == 1) {
         __syncwarp();
         return least;
     }
     turn ^= 1;
-    if (lane == 0) {
-        room.keys[turn][threadIdx.x / 32] = least.key;
-        room.tags[turn][threadIdx.x / 32] = least.tag;
+    if (threadIdx.x % 32 == 0) bring(room, turn, threadIdx.x / 32, least);
+    __syncthreads();
+    return warp_least(entry_of_lane(room, turn, warps));
+}
+
+// The two least of a block of at most 16 warps, of which each thread brings its own two; tags are distinct. Otherwise as
+// `block_least`.
+DEVICE void block_least_two(Least& first, Least& second, LeastOfWarps& room, uint32_t& turn) {
+    const Least best = warp_least(first), next = warp_least(first.tag == best.tag ? second : first);
+    first = best;
+    second = next;
+    const uint32_t warps = blockDim.x / 32;
+    if (warps == 1) {
+        __syncwarp();
+        return;
+    }
+    turn ^= 1;
+    if (threadIdx.x % 32 == 0) {
+        bring(room, turn, threadIdx.x / 32, best);
+        bring(room, turn, warps + threadIdx.x / 32, next);
     }
     __syncthreads();
-    least = lane < warps ? Least{room.keys[turn][lane], room.tags[turn][lane]} : nothing();
-    return warp_least(least);
+    const Least mine = entry_of_lane(room, turn, 2 * warps);
+    first = warp_least(mine);
+    second = warp_least(mine.tag == first.tag ? nothing() : mine);
 }

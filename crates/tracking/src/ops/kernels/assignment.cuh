@@ -46,17 +46,42 @@ DEVICE uint32_t solve_exact(const CostMatrix& cost, double unmatched_cost, const
     uint32_t turn = 0;
 
     // Costs with forbidden pairs infinite, and the range of the others.
-    Least lowest_cost = nothing(), highest_cost = nothing();
-    for (uint32_t n = threadIdx.x; n < shorter * longer; n += blockDim.x) {
-        // Reads run along the rows of `cost`.
-        const uint32_t row = n / cost.cols, col = n % cost.cols;
-        const float c = cost.at(row, col);
-        if (is_finite(c)) {
-            const Least low = {ordered(c), 0}, high = {ordered(-double(c)), 0};
-            if (low.before(lowest_cost)) lowest_cost = low;
-            if (high.before(highest_cost)) highest_cost = high;
+    const uint32_t all = shorter * longer, width = max(cost.cols, 1u);
+    const uint32_t step_rows = blockDim.x / width, step_cols = blockDim.x % width;
+    // Reads run along the rows of `cost`, BATCH of them under way at once.
+    constexpr uint32_t BATCH = 8;
+    uint32_t from_row = threadIdx.x / width, from_col = threadIdx.x % width;
+    float low = INFINITY, high = -INFINITY;
+    for (uint32_t n = threadIdx.x; n < all; n += BATCH * blockDim.x) {
+        float c[BATCH];
+        uint32_t to[BATCH];
+#pragma unroll
+        for (uint32_t i = 0; i < BATCH; i++) {
+            const bool inside = n + i * blockDim.x < all;
+            c[i] = inside ? cost.at(from_row, from_col) : 0.0f;
+            to[i] = !inside ? all : turned ? from_col * longer + from_row : from_row * longer + from_col;
+            from_row += step_rows;
+            from_col += step_cols;
+            if (from_col >= width) {
+                from_col -= width;
+                from_row++;
+            }
         }
-        room.costs[turned ? col * longer + row : n] = is_finite(c) ? c : INFINITY;
+#pragma unroll
+        for (uint32_t i = 0; i < BATCH; i++) {
+            if (to[i] == all) continue;
+            const bool known = is_finite(c[i]);
+            if (known) {
+                low = fminf(low, c[i]);
+                high = fmaxf(high, c[i]);
+            }
+            room.costs[to[i]] = known ? c[i] : INFINITY;
+        }
+    }
+    Least lowest_cost = nothing(), highest_cost = nothing();
+    if (low <= high) {
+        lowest_cost = {ordered(low), 0};
+        highest_cost = {ordered(-double(high)), 0};
     }
     lowest_cost = block_least(lowest_cost, shared.least, turn);
     highest_cost = block_least(highest_cost, shared.least, turn);
@@ -64,9 +89,9 @@ DEVICE uint32_t solve_exact(const CostMatrix& cost, double unmatched_cost, const
     if (lowest_cost.tag != 0) {
         limit = fmin(limit, 1.0);
     } else {
-        const double low = number(lowest_cost.key), high = -number(highest_cost.key);
-        const double magnitude = fmax(fabs(low), fabs(high)), margin = magnitude > 0.0 ? magnitude : 1.0;
-        limit = fmin(limit, add(add(mul(double(shorter), sub(high, low)), high), margin));
+        const double least = number(lowest_cost.key), most = -number(highest_cost.key);
+        const double magnitude = fmax(fabs(least), fabs(most)), margin = magnitude > 0.0 ? magnitude : 1.0;
+        limit = fmin(limit, add(add(mul(double(shorter), sub(most, least)), most), margin));
     }
     for (uint32_t j = threadIdx.x; j < longer; j += blockDim.x) {
         room.v[j] = 0.0;
@@ -94,13 +119,12 @@ DEVICE uint32_t solve_exact(const CostMatrix& cost, double unmatched_cost, const
                     }
                 }
             }
-            const Least one = block_least(best, shared.least, turn);
-            const Least two = block_least(best.tag == one.tag ? second : best, shared.least, turn);
-            uint32_t col = one.tag;
-            const double gap = two.tag == 0xffffffffu ? INFINITY : sub(number(two.key), number(one.key));
+            block_least_two(best, second, shared.least, turn);
+            uint32_t col = best.tag;
+            const double gap = second.tag == 0xffffffffu ? INFINITY : sub(number(second.key), number(best.key));
             const double price = room.v[col], lowered = sub(price, gap);
             const bool outbids = lowered < price && lowered > -INFINITY;
-            if (room.short_of[col] != UNMATCHED && !outbids) col = two.tag == 0xffffffffu ? 0 : two.tag;
+            if (room.short_of[col] != UNMATCHED && !outbids) col = second.tag == 0xffffffffu ? 0 : second.tag;
             const int32_t displaced = room.short_of[col];
             const bool waits = displaced != UNMATCHED && (!outbids || displacements == MAX_DISPLACEMENTS);
             __syncthreads();  // all have read
