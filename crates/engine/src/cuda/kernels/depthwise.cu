@@ -55,6 +55,58 @@ KERNEL_BOUNDED(depthwise, DepthwiseParams, 128) {
     }
 }
 
+// The same for f16 maps whose channels come by eights, and kernels K wide: the loads of a line of the kernel are under way at once.
+template <int K>
+DEVICE void depthwise_half(const DepthwiseParams& p) {
+    const Window& w = p.window;
+    const uint32_t line_groups = (w.out_w + kPixels - 1) / kPixels;
+    const Eight own = own_eight(p.out.cols);
+    const Pixel first = pixel_of(own.row, w.out_h, line_groups);
+    const uint32_t ox = first.x * kPixels, row = (first.n * w.out_h + first.y) * w.out_w + ox;
+    if (row >= valid_rows(p.rows)) return;
+    const __half* const x = static_cast<const __half*>(p.x.data) + own.col;
+    float sums[kPixels][8] = {};
+#pragma unroll 1
+    for (uint32_t ky = 0; ky < w.kernel_h; ky++) {
+        const uint32_t iy = first.y * w.stride_h + ky - w.pad_top;
+        if (iy >= w.in_h) continue;
+        const __half* const line = x + size_t(first.n * w.in_h + iy) * w.in_w * p.x.pitch;
+        const float* const taps = p.weights + size_t(ky * K) * p.out.cols + own.col;
+        Bytes<16> chunks[kPixels][K];
+#pragma unroll
+        for (int pixel = 0; pixel < kPixels; pixel++) {
+#pragma unroll
+            for (int kx = 0; kx < K; kx++) {
+                const uint32_t ix = (ox + pixel) * w.stride_w + kx - w.pad_left;
+                chunks[pixel][kx] = {};
+                if (ix < w.in_w) chunks[pixel][kx] = load_chunk(line + size_t(ix) * p.x.pitch);
+            }
+        }
+#pragma unroll
+        for (int kx = 0; kx < K; kx++) {
+            float weights[8];
+            load_floats<8>(weights, taps + size_t(kx) * p.out.cols);
+#pragma unroll
+            for (int pixel = 0; pixel < kPixels; pixel++) {
+                union {
+                    Bytes<16> chunk;
+                    __half elements[8];
+                } u;
+                u.chunk = chunks[pixel][kx];
+#pragma unroll
+                for (int i = 0; i < 8; i++) sums[pixel][i] += __half2float(u.elements[i]) * weights[i];
+            }
+        }
+    }
+#pragma unroll
+    for (int pixel = 0; pixel < kPixels; pixel++) {
+        if (ox + pixel < w.out_w) finish(p.epilogue, p.out, row + pixel, own.col, sums[pixel], own.count, true);
+    }
+}
+
+KERNEL_BOUNDED(depthwise_f16_3, DepthwiseParams, 128) { depthwise_half<3>(p); }
+KERNEL_BOUNDED(depthwise_f16_5, DepthwiseParams, 128) { depthwise_half<5>(p); }
+
 // A thread computes one element. No network here needs this to be fast.
 KERNEL_BOUNDED(conv_grouped, DepthwiseParams, 128) {
     const Window& w = p.window;

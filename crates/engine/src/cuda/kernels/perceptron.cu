@@ -35,16 +35,10 @@ struct PerceptronParams {
 };
 static_assert(sizeof(PerceptronParams) == 344, "as in Rust");
 
-// Eight neighbours as they are.
+// Eight neighbours of shared memory as they are.
 DEVICE Bytes<16> shared_chunk(const __half* p) {
 #if !defined(__CUDACC__)
     emulate::check_shared(p, 16);
-#endif
-    return *reinterpret_cast<const Bytes<16>*>(p);
-}
-DEVICE Bytes<16> global_chunk(const __half* p) {
-#if !defined(__CUDACC__)
-    emulate::check_global(p, 16);
 #endif
     return *reinterpret_cast<const Bytes<16>*>(p);
 }
@@ -57,8 +51,8 @@ struct Slabs {
 #pragma unroll
         for (uint32_t s = 0; s < DEPTH; s++) {
             if (k + s * SLAB < end) {
-                columns[s][0] = global_chunk(first + k + s * SLAB);
-                columns[s][1] = global_chunk(second + k + s * SLAB);
+                columns[s][0] = load_chunk(first + k + s * SLAB);
+                columns[s][1] = load_chunk(second + k + s * SLAB);
             }
         }
     }
@@ -112,7 +106,7 @@ DEVICE void multiply(const PerceptronLayer& layer, const __half* a, uint32_t pit
 // Eight neighbours of the sum that goes in, of which `valid` exist.
 DEVICE void fetch(const PerceptronParams& p, uint32_t row, uint32_t col, uint32_t valid, __half* to) {
     if (p.x_width == 8 && valid >= 8) {
-        const Bytes<16> x = global_chunk(element<const __half>(p.x, row, col));
+        const Bytes<16> x = load_chunk(element<const __half>(p.x, row, col));
         if (!p.added.data) {
             *reinterpret_cast<Bytes<16>*>(to) = x;
             return;

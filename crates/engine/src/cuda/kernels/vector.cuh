@@ -50,6 +50,14 @@ DEVICE void store_floats(T* p, const float (&values)[V]) {
     }
 }
 
+// Eight f16 as they are, of global memory.
+DEVICE Bytes<16> load_chunk(const __half* p) {
+#if !defined(__CUDACC__)
+    emulate::check_global(p, 16);
+#endif
+    return *reinterpret_cast<const Bytes<16>*>(p);
+}
+
 // Of an operand that stores f32 or f16.
 template <int V>
 DEVICE void load_floats(float (&values)[V], const Operand& o, uint32_t row, uint32_t col) {

@@ -165,10 +165,16 @@ fn grouped(
     };
     let width = finish.width(&out).min(Finish::NONE.width(&x));
     let params = DepthwiseParams { x, out, finish, weights, rows, window, width, groups: groups as u32 };
+    let half = gemm::is_half(&x) && width == 8;
     let (kernel, threads) = if depthwise {
         let lines = out.rows / window.out_w;
         let pixels = lines * window.out_w.div_ceil(DEPTHWISE_PIXELS);
-        ("depthwise", pixels * out.cols.div_ceil(8))
+        let kernel = match window.kernel_w {
+            3 if half => "depthwise_f16_3",
+            5 if half => "depthwise_f16_5",
+            _ => "depthwise",
+        };
+        (kernel, pixels * out.cols.div_ceil(8))
     } else {
         ("conv_grouped", out.rows * out.cols)
     };
