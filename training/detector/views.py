@@ -24,7 +24,6 @@ import augment
 SOURCE_SIDE = 384  # sources are kept a little finer than the network's input, for views that zoom in
 VISIBLE_SHARE = 0.4  # an object that a view leaves less than this share of is not a target any more
 MIN_PIXELS = 24
-PASTES = 2  # tries to paste an object into a view
 
 
 @dataclass
@@ -211,9 +210,8 @@ def view(
     else:
         if others and rng.random() < 0.3 * strength:
             source = spliced(source, others[rng.integers(len(others))], rng) or source
-        for _ in range(PASTES if others else 0):
-            if rng.random() < 0.5 * strength:
-                source = pasted(source, others[rng.integers(len(others))], rng) or source
+        if others and rng.random() < 0.5 * strength:
+            source = pasted(source, others[rng.integers(len(others))], rng) or source
         grid = sampling_grid(side, input_side, rng)
         both = torch.from_numpy(np.stack([source.image, source.instances])).float()[None]
         image = F.grid_sample(both[:, :1], grid, "bilinear", "zeros", False)[0, 0].numpy() / 255
