@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::postprocess::MaskGeometry;
+use super::geometry::MaskGeometry;
 
 /// Low-resolution samples that a pixel of the frame depends on, along one axis. Two neighbours of the input's grid lie
 /// a quarter of a low-resolution sample apart and so depend on three samples at most.

@@ -24,6 +24,7 @@
 //! ```
 
 mod config;
+mod geometry;
 mod image_encoder;
 mod layers;
 mod mask_decoder;
@@ -33,9 +34,10 @@ mod predictor;
 mod prompt_encoder;
 
 pub use config::{BadInputSize, EMBED_DIM, EMBEDDING_STRIDE, MobileSamConfig, PIXEL_MEAN, PIXEL_STD};
+pub use geometry::MaskGeometry;
 pub use image_encoder::build_encoder;
 pub use mask_decoder::{DecodedMasks, MaskOutput, build_decoder};
-pub use postprocess::{BoxRestriction, MaskGeometry, SourceMasks, logits_to_source, masks_to_source};
+pub use postprocess::{BoxRestriction, SourceMasks, logits_to_source, masks_to_source};
 pub use predictor::{
     LabelledPoint, Mask, Masks, ObjectPrompt, PredictOptions, PredictorError, PredictorOptions, SamPredictor,
 };

@@ -3,43 +3,11 @@ use super::aligned::AlignedVec;
 use super::epilogue::Epilogue;
 use super::gemm::residual_of;
 use super::tile::{Grid, MAX_MR, MAX_RUNS, Panels, Run, TileAt, TileSource, product};
-use super::view::{Map, View, ViewMut};
+use super::view::{ConvShape, Map, View, ViewMut};
 use super::winograd::Winograd;
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::Level;
 use std::mem::MaybeUninit;
-
-/// Kernel size, stride and zero padding of a convolution or pooling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConvShape {
-    /// Kernel height and width.
-    pub kernel: [usize; 2],
-    /// Stride down and across.
-    pub stride: [usize; 2],
-    /// Zero padding: top, left, bottom, right.
-    pub pad: [usize; 4],
-}
-
-impl ConvShape {
-    /// A square kernel with the same padding on all sides.
-    pub fn square(kernel: usize, stride: usize, pad: usize) -> Self {
-        ConvShape { kernel: [kernel; 2], stride: [stride; 2], pad: [pad; 4] }
-    }
-
-    /// The output's size for an input's. Panics if the kernel does not fit.
-    pub fn output(&self, input: Map) -> Map {
-        let side = |size: usize, pad: usize, kernel: usize, stride: usize| {
-            assert!(kernel > 0 && stride > 0 && size + pad >= kernel, "{self:?} does not fit {input:?}");
-            (size + pad - kernel) / stride + 1
-        };
-        let [top, left, bottom, right] = self.pad;
-        Map {
-            n: input.n,
-            h: side(input.h, top + bottom, self.kernel[0], self.stride[0]),
-            w: side(input.w, left + right, self.kernel[1], self.stride[1]),
-        }
-    }
-}
 
 /// The weights of a dense or grouped convolution, packed for one SIMD level.
 pub struct PackedConv {

@@ -1,11 +1,10 @@
 //! Depthwise convolutions: vectors along the channels, several output pixels in registers so that an input
 //! vector is loaded once a kernel row and used for each tap it falls under.
 use super::aligned::AlignedVec;
-use super::conv2d::ConvShape;
 use super::epilogue::{Epilogue, Post};
 use super::gemm::residual_of;
 use super::tile::{Finish, Residual, Sums};
-use super::view::{Map, Out, View, ViewMut};
+use super::view::{ConvShape, Map, Out, View, ViewMut};
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::{Kernel, Level, Simd};
 

@@ -1,8 +1,7 @@
 //! Max pooling and upsampling by copies.
-use super::conv2d::ConvShape;
 use super::elementwise::by_rows;
 use super::rows::{load, store};
-use super::view::{Map, Out, View, ViewMut};
+use super::view::{ConvShape, Map, Out, View, ViewMut};
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::{Kernel, Level, Simd};
 

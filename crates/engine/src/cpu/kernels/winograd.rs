@@ -8,11 +8,10 @@
 //! The polynomials are taken at 0, ±3/4, ±3/2 and infinity instead of the usual 0, ±1, ±2: smaller powers halve the rounding
 //! error, to about twice that of the direct way (points that differ from the usual ones: Barabasz et al., "Error analysis and
 //! improving the accuracy of Winograd convolution for deep neural networks", 2020), and their products are exact in binary.
-use super::conv2d::ConvShape;
 use super::epilogue::{Epilogue, Post};
 use super::rows::{load, store};
 use super::tile::{Finish, Grid, Panels, Residual, product_here};
-use super::view::{Map, Out, View};
+use super::view::{ConvShape, Map, Out, View};
 use crate::cpu::pool::{Pool, SCRATCH_LEN};
 use crate::cpu::simd::{Kernel, Level, Simd};
 

@@ -4,7 +4,7 @@ use ultramotion_engine::tensor::HostTensor;
 
 use super::PredictOptions;
 use super::programs::Finished;
-use crate::mobile_sam::postprocess::MaskGeometry;
+use crate::mobile_sam::geometry::MaskGeometry;
 
 /// Masks of some objects, one or three each.
 #[derive(Debug, Clone, PartialEq)]

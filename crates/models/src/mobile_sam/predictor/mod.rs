@@ -34,8 +34,9 @@ use ultramotion_engine::tensor::HostTensor;
 use ultramotion_engine::{Device, DeviceError};
 
 use super::config::MobileSamConfig;
+use super::geometry::MaskGeometry;
 use super::mask_decoder::MaskOutput;
-use super::postprocess::{MAX_SOURCE_SIDE, MaskGeometry};
+use super::postprocess::MAX_SOURCE_SIDE;
 use crate::checkpoint::{Mismatch, Weights};
 use programs::{Finish, Programs, PromptForm};
 
