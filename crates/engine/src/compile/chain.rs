@@ -116,12 +116,10 @@ fn small_perceptron(
         layer = linear;
     }
     let few = graph.shape(nodes[last].outputs[0]).rows() <= MOST_ROWS;
-    let fits = few && !taken[last] && size(layer).is_some() && ends_well(graph, links, &nodes[layer]);
-    if !fits {
-        return Vec::new();
-    }
+    let fits = few && !taken[last] && ends_well(graph, links, &nodes[layer]);
+    let Some(mut weights) = size(layer).filter(|&n| fits && n <= MOST_WEIGHTS) else { return Vec::new() };
     found.push(layer);
-    let (mut layers, mut weights) = (1, size(layer).unwrap_or(0));
+    let mut layers = 1;
     while let Some((next, more)) = before(layer).and_then(|n| Some((n, size(n)?))) {
         if layers == MOST_LAYERS || weights + more > MOST_WEIGHTS || !plain(graph, links, &nodes[next]) {
             break;

@@ -16,19 +16,32 @@ struct DepthwiseParams {
 // Neighbouring pixels that a thread computes: they share the weights it has loaded.
 constexpr int kPixels = 2;
 
-// A thread computes eight channels of kPixels pixels of a line.
-KERNEL_BOUNDED(depthwise, DepthwiseParams, 128) {
+// A thread computes eight channels of kPixels pixels of a line: `add_line(own, first, ox, ky, sums)` adds a line of the kernel, where
+// the map has one, to each pixel's sums; `first` is the first pixel of the map's line.
+template <class F>
+DEVICE void each_line(const DepthwiseParams& p, bool wide, F add_line) {
     const Window& w = p.window;
-    const bool wide = p.width == 8;
     const uint32_t line_groups = (w.out_w + kPixels - 1) / kPixels;
     const Eight own = own_eight(p.out.cols);
     const Pixel first = pixel_of(own.row, w.out_h, line_groups);
     const uint32_t ox = first.x * kPixels, row = (first.n * w.out_h + first.y) * w.out_w + ox;
     if (row >= valid_rows(p.rows)) return;
     float sums[kPixels][8] = {};
+#pragma unroll 1
     for (uint32_t ky = 0; ky < w.kernel_h; ky++) {
         const uint32_t iy = first.y * w.stride_h + ky - w.pad_top;
-        if (iy >= w.in_h) continue;
+        if (iy < w.in_h) add_line(own, (first.n * w.in_h + iy) * w.in_w, ox, ky, sums);
+    }
+#pragma unroll
+    for (int pixel = 0; pixel < kPixels; pixel++) {
+        if (ox + pixel < w.out_w) finish(p.epilogue, p.out, row + pixel, own.col, sums[pixel], own.count, wide);
+    }
+}
+
+KERNEL_BOUNDED(depthwise, DepthwiseParams, 128) {
+    const bool wide = p.width == 8;
+    each_line(p, wide, [&](const Eight& own, uint32_t first, uint32_t ox, uint32_t ky, float (&sums)[kPixels][8]) {
+        const Window& w = p.window;
         for (uint32_t kx = 0; kx < w.kernel_w; kx++) {
             const float* from = p.weights + size_t(ky * w.kernel_w + kx) * p.out.cols + own.col;
             float weights[8];
@@ -43,34 +56,20 @@ KERNEL_BOUNDED(depthwise, DepthwiseParams, 128) {
                 const uint32_t ix = (ox + pixel) * w.stride_w + kx - w.pad_left;
                 if (ix >= w.in_w) continue;
                 float x[8];
-                load_some(x, p.x, (first.n * w.in_h + iy) * w.in_w + ix, own.col, own.count, wide);
+                load_some(x, p.x, first + ix, own.col, own.count, wide);
 #pragma unroll
                 for (int i = 0; i < 8; i++) sums[pixel][i] += x[i] * weights[i];
             }
         }
-    }
-#pragma unroll
-    for (int pixel = 0; pixel < kPixels; pixel++) {
-        if (ox + pixel < w.out_w) finish(p.epilogue, p.out, row + pixel, own.col, sums[pixel], own.count, wide);
-    }
+    });
 }
 
-// The same for f16 maps whose channels come by eights, and kernels K wide: the loads of a line of the kernel are under way at once.
+// For f16 maps whose channels come by eights, and kernels K wide: the loads of a line of the kernel are under way at once.
 template <int K>
 DEVICE void depthwise_half(const DepthwiseParams& p) {
-    const Window& w = p.window;
-    const uint32_t line_groups = (w.out_w + kPixels - 1) / kPixels;
-    const Eight own = own_eight(p.out.cols);
-    const Pixel first = pixel_of(own.row, w.out_h, line_groups);
-    const uint32_t ox = first.x * kPixels, row = (first.n * w.out_h + first.y) * w.out_w + ox;
-    if (row >= valid_rows(p.rows)) return;
-    const __half* const x = static_cast<const __half*>(p.x.data) + own.col;
-    float sums[kPixels][8] = {};
-#pragma unroll 1
-    for (uint32_t ky = 0; ky < w.kernel_h; ky++) {
-        const uint32_t iy = first.y * w.stride_h + ky - w.pad_top;
-        if (iy >= w.in_h) continue;
-        const __half* const line = x + size_t(first.n * w.in_h + iy) * w.in_w * p.x.pitch;
+    each_line(p, true, [&](const Eight& own, uint32_t first, uint32_t ox, uint32_t ky, float (&sums)[kPixels][8]) {
+        const Window& w = p.window;
+        const __half* const line = static_cast<const __half*>(p.x.data) + size_t(first) * p.x.pitch + own.col;
         const float* const taps = p.weights + size_t(ky * K) * p.out.cols + own.col;
         Bytes<16> chunks[kPixels][K];
 #pragma unroll
@@ -97,11 +96,7 @@ DEVICE void depthwise_half(const DepthwiseParams& p) {
                 for (int i = 0; i < 8; i++) sums[pixel][i] += __half2float(u.elements[i]) * weights[i];
             }
         }
-    }
-#pragma unroll
-    for (int pixel = 0; pixel < kPixels; pixel++) {
-        if (ox + pixel < w.out_w) finish(p.epilogue, p.out, row + pixel, own.col, sums[pixel], own.count, true);
-    }
+    });
 }
 
 KERNEL_BOUNDED(depthwise_f16_3, DepthwiseParams, 128) { depthwise_half<3>(p); }

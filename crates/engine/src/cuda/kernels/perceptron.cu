@@ -106,9 +106,8 @@ DEVICE void multiply(const PerceptronLayer& layer, const __half* a, uint32_t pit
 // Eight neighbours of the sum that goes in, of which `valid` exist.
 DEVICE void fetch(const PerceptronParams& p, uint32_t row, uint32_t col, uint32_t valid, __half* to) {
     if (p.x_width == 8 && valid >= 8) {
-        const Bytes<16> x = load_chunk(element<const __half>(p.x, row, col));
         if (!p.added.data) {
-            *reinterpret_cast<Bytes<16>*>(to) = x;
+            *reinterpret_cast<Bytes<16>*>(to) = load_chunk(element<const __half>(p.x, row, col));
             return;
         }
         float a[8], b[8];
