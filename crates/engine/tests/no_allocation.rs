@@ -52,8 +52,7 @@ fn network() -> Result<Graph, GraphError> {
     Ok(g)
 }
 
-#[test]
-fn a_compiled_program_does_not_allocate() {
+fn main() {
     for (threads, profile) in [(1, false), (2, false), (2, true)] {
         let device = Device::cpu(threads);
         let options = CompileOptions { profile, ..CompileOptions::default() };

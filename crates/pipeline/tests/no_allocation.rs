@@ -9,8 +9,7 @@ use small::{grey, options, picture, pipeline};
 use ultramotion_pipeline::PipelineOptions;
 use ultramotion_tracking::assignment::MatcherMode;
 
-#[test]
-fn a_resident_frame_does_not_allocate() {
+fn main() {
     for (threads, matcher) in
         [(1, MatcherMode::Exact), (2, MatcherMode::Exact), (2, MatcherMode::Greedy), (1, MatcherMode::Host)]
     {

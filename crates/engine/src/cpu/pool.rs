@@ -19,7 +19,7 @@ use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
@@ -99,7 +99,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Pool {
     /// A pool that runs loops on `threads` threads, the caller being one of them. With one thread, nothing
-    /// is started. Fewer run if the system refuses to start more.
+    /// is started. Fewer run if the system refuses to start more. Returns when all have started: what a thread
+    /// allocates to begin with must not fall into a frame.
     pub fn new(threads: usize) -> Pool {
         let wanted = threads.clamp(1, 1024) - 1;
         let shared = Arc::new(Shared {
@@ -112,12 +113,20 @@ impl Pool {
             scratch: (0..=wanted).map(|_| Scratch::new()).collect(),
             shutdown: AtomicBool::new(false),
         });
+        let (starting, started) = mpsc::channel::<()>();
         let workers: Vec<JoinHandle<()>> = (0..wanted)
             .map_while(|i| {
-                let shared = Arc::clone(&shared);
-                thread::Builder::new().name(format!("ultramotion-{i}")).spawn(move || shared.work(i)).ok()
+                let (shared, starting) = (Arc::clone(&shared), starting.clone());
+                let life = move || {
+                    drop(starting);
+                    shared.work(i);
+                };
+                thread::Builder::new().name(format!("ultramotion-{i}")).spawn(life).ok()
             })
             .collect();
+        drop(starting);
+        // Nothing is ever sent: this ends when the last of the workers has dropped its end.
+        let _ = started.recv();
         let wake = workers.iter().map(|w| w.thread().clone()).collect();
         Pool { shared, turn: Mutex::new(()), wake, workers }
     }

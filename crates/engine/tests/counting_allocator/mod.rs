@@ -1,4 +1,5 @@
-//! An allocator that counts, for tests that promise not to allocate. One test to a program: the count is everyone's.
+//! An allocator that counts, for tests that promise not to allocate. One test to a program, and that without the
+//! test harness: the count is everyone's, and the harness's own thread allocates while a test runs.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
