@@ -32,7 +32,7 @@ fn main() {
             scale: [1.0; 3],
             shift: [0.0; 3],
         };
-        let image_plan = ImagePlan::new(50, 60, 1, placement).unwrap();
+        let image_plan = ImagePlan::new(50, 60, 1, placement).expect("a plan");
         let frame = vec![7u8; 3000];
         let mut indices = vec![0u32; rows];
         let levels = [SampledLevel { h: 24, w: 24, points: 4 }];

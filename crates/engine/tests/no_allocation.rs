@@ -56,23 +56,24 @@ fn main() {
     for (threads, profile) in [(1, false), (2, false), (2, true)] {
         let device = Device::cpu(threads);
         let options = CompileOptions { profile, ..CompileOptions::default() };
-        let mut program = Program::compile(network().unwrap(), &device, &options).unwrap();
+        let mut program =
+            Program::compile(network().expect("a graph"), &device, &options).expect("a program");
         let mut input = vec![0u8; program.input_bytes()];
-        let image = program.inputs().iter().find(|e| e.name == "image").unwrap().clone();
-        let count = program.inputs().iter().find(|e| e.name == "count").unwrap().clone();
+        let image = program.inputs().iter().find(|e| e.name == "image").expect("an input").clone();
+        let count = program.inputs().iter().find(|e| e.name == "count").expect("an input").clone();
         let mut output = vec![0u8; program.output_bytes()];
         input[image.offset..][..image.bytes()].copy_from_slice(weights(&[1, 24, 24, 3]).bytes());
         // The ledger makes an entry for each caller when it first meets him.
-        program.run_frame(&input, &mut output, Budget::RESIDENT_FRAME).unwrap();
+        program.run_frame(&input, &mut output, Budget::RESIDENT_FRAME).expect("a run");
         let first = output.clone();
         let count_of_allocations = allocations(|| {
             // Any number of valid rows, none and all among them.
             for rows in [0i32, 1, 5, 8, 3, 8] {
                 input[count.offset..][..4].copy_from_slice(&rows.to_le_bytes());
-                program.upload(&input).unwrap();
-                let event = program.launch().unwrap();
-                program.wait(event).unwrap();
-                program.download(&mut output).unwrap();
+                program.upload(&input).expect("a copy");
+                let event = program.launch().expect("a launch");
+                program.wait(event).expect("its end");
+                program.download(&mut output).expect("a copy");
             }
         });
         assert_eq!(count_of_allocations, 0, "{threads} threads, profile {profile}");

@@ -16,12 +16,12 @@ fn main() {
         let mut pipeline = pipeline(threads, PipelineOptions { matcher, ..options() });
         let pictures: Vec<_> = (0..12).map(picture).collect();
         for id in 0..2 {
-            pipeline.process(&grey(id, &pictures[id as usize])).unwrap();
+            pipeline.process(&grey(id, &pictures[id as usize])).expect("a frame");
         }
         let mut objects = 0;
         let count = allocations(|| {
             for id in 2..12 {
-                let packet = pipeline.process(&grey(id, &pictures[id as usize])).unwrap();
+                let packet = pipeline.process(&grey(id, &pictures[id as usize])).expect("a frame");
                 objects += packet.objects.len();
                 assert_eq!(packet.transfers.allocations, 0);
             }
