@@ -9,7 +9,8 @@
 
 A kernel file NAME.cu in a crate's sources or tests becomes ptx/NAME.ptx in its folder, for compute_80: a driver translates that for
 any later GPU. It is marked as the oldest PTX that has all of its instructions, so that older drivers take it too;
-`--assemble` proves that, with the assemblers of CUDA 11.8 and 13.0. `abi.cuh` and the other shared headers are found from every crate.
+`--assemble` proves that, with the assemblers of CUDA 11.8 and 13.0, also in the form for Hopper, where kernels overlap. `abi.cuh` and
+the other shared headers are found from every crate.
 """
 
 import argparse
@@ -32,6 +33,13 @@ TARGETS = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"]
 SHIPPED = "compute_80"
 # PTX of CUDA 11.0: the first with everything that compute_80 has.
 PTX_VERSION = "7.0"
+# What `crates/engine/src/cuda/launch.rs` makes of it where kernels overlap.
+OVERLAP = {
+    f".version {PTX_VERSION}": ".version 7.8",
+    ".target sm_80": ".target sm_90",
+    "// overlap: wait": "griddepcontrol.wait;",
+    "// overlap: next": "griddepcontrol.launch_dependents;",
+}
 # Folders of the wheels whose assemblers stand for the oldest and the newest driver.
 ASSEMBLERS = ["cuda_nvcc", "cu13"]
 OPTIONS = ["--std=c++17", "-default-device"]
@@ -115,12 +123,15 @@ def assemblers():
 
 
 def assemble(ptxas, path):
-    """Exits with the assembler's words if it does not take a file."""
-    with tempfile.NamedTemporaryFile() as result:
-        command = [ptxas, "-arch=sm_80", "-O0", path, "-o", result.name]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        sys.exit(f"{ptxas}: {path.relative_to(ROOT)}: {done.stdout}{done.stderr}")
+    """Exits with the assembler's words if it does not take a file, as it is or for kernels that overlap."""
+    text = path.read_text()
+    overlapping = functools.reduce(lambda text, change: text.replace(*change), OVERLAP.items(), text)
+    for target, ptx in ("sm_80", text), ("sm_90", overlapping):
+        with tempfile.NamedTemporaryFile() as result:
+            command = [ptxas, f"-arch={target}", "-O0", "/dev/stdin", "-o", result.name]
+            done = subprocess.run(command, input=ptx, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            sys.exit(f"{ptxas} for {target}: {path.relative_to(ROOT)}: {done.stdout}{done.stderr}")
 
 
 def main():

@@ -21,7 +21,8 @@ def main():
     for path in sorted(folder.glob("*.txt")):
         for line in lines(path):
             if "model" in line and "p50_ms" in line:
-                rows.append((line["model"], "ultramotion", line["precision"], line))
+                form = "ultramotion, kernels in turn" if path.stem.endswith("_in_turn") else "ultramotion"
+                rows.append((line["model"], form, line["precision"], line))
             elif "peer" in line:
                 rows.append((line["peer"], f"PyTorch, {line['form']}", line["precision"], line))
     print("| what | by | precision | p50 ms | p99 ms | runs |")

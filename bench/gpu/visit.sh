@@ -47,6 +47,9 @@ for precision in f16 f32; do
     part "frame_$precision" 60 "$ultramotion" bench --detector dfine_s --segmenter mobile_sam --device cuda \
         --precision "$precision" --runs 1000 --json
 done
+# What the overlap of kernels gives.
+part frame_f16_in_turn 60 env ULTRAMOTION_OVERLAP=0 "$ultramotion" bench --detector dfine_s --segmenter mobile_sam \
+    --device cuda --runs 1000 --json
 part frame_kernels_f16 60 "$ultramotion" bench --detector dfine_s --segmenter mobile_sam --device cuda --runs 20 --plan
 # CUPTI comes with CUDA, or with PyTorch's wheels.
 cupti=$(python3 -c 'import glob, sys; print(next((f for p in sys.path for f in glob.glob(p + "/nvidia/*/lib/libcupti.so*")), ""))')

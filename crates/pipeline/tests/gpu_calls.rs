@@ -75,6 +75,33 @@ fn a_frame_is_one_copy_in_one_graph_one_copy_out_and_one_wait() {
 }
 
 #[test]
+fn kernels_overlap_from_hopper_on() {
+    if log().is_some() {
+        let mut pipeline = pipeline_on(Device::cuda(0, Precision::F16).unwrap(), options());
+        let packet = pipeline.process(&grey(0, &picture(0))).unwrap();
+        assert_eq!((packet.device, &packet.fallback), ("cuda", &None));
+        return;
+    }
+    let hopper = [("DRIVER_CAPABILITY", "90"), ("DRIVER_VERSION", "12030")];
+    // Kernels of the last capture, and how many of them may begin before the one before is done.
+    let captured = |settings: &[(&str, &str)]| {
+        let calls = calls_of("kernels_overlap_from_hopper_on", settings)?;
+        let begin = calls.iter().rposition(|call| call == "cuStreamBeginCapture_v2").unwrap();
+        let count = |name: &str| calls[begin..].iter().filter(|call| *call == name).count();
+        Some((count("cuLaunchKernelEx"), count("early")))
+    };
+    let Some((kernels, early)) = captured(&hopper) else { return };
+    // All but the first of each branch, and those that wait for another branch.
+    assert!(early < kernels && early * 10 > kernels * 9, "{early} of {kernels}");
+    for setting in [("DRIVER_CAPTURES_EARLY", "0"), ("DRIVER_CAPABILITY", "89"), ("DRIVER_VERSION", "12020")]
+    {
+        assert_eq!(captured(&[&hopper[..], &[setting]].concat()), Some((kernels, 0)), "{setting:?}");
+    }
+    let off = [&hopper[..], &[("ULTRAMOTION_OVERLAP", "0"), ("DRIVER_OVERLAP", "0")]].concat();
+    assert_eq!(captured(&off), Some((kernels, 0)));
+}
+
+#[test]
 fn every_number_of_objects_fits_into_shared_memory() {
     if log().is_some() {
         for max_objects in [1, 16, 32, MOST_OBJECTS] {

@@ -60,7 +60,7 @@ impl Memory {
         let start = if fits {
             start
         } else {
-            weights.pieces.push(Allocation::new(&self.driver, bytes.len().max(PIECE_BYTES))?);
+            weights.pieces.push(Allocation::constants(&self.driver, bytes.len().max(PIECE_BYTES))?);
             0
         };
         weights.used = start + bytes.len();

@@ -15,7 +15,7 @@ const SLICES: usize = 3;
 const RUNS: usize = 40;
 
 /// Mistakes in `flawed.cu`, by their number there.
-const FLAWS: [&str; 12] = [
+const FLAWS: [&str; 13] = [
     "sound",
     "no wait for copies",
     "no barrier after copies",
@@ -28,6 +28,7 @@ const FLAWS: [&str; 12] = [
     "a read of undefined shared memory",
     "a write past an allocation",
     "an access that is not aligned",
+    "no wait for the previous kernel",
 ];
 
 /// Sums of opposite elements, reversed in each warp.
@@ -103,7 +104,7 @@ fn the_emulation_finds_every_mistake() {
         let (wrong, fault) = wrong_runs(&device, flaw);
         match flaw {
             0 => assert_eq!((wrong, fault), (0, None), "the sound kernel"),
-            5..=8 | 10..=11 => {
+            5..=8 | 10..=12 => {
                 assert_eq!(wrong, RUNS, "{name}");
                 let fault = fault.unwrap_or_else(|| panic!("{name}: no fault"));
                 assert!(fault.contains("flawed"), "{name}: '{fault}' does not say where");

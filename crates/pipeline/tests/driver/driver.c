@@ -2,7 +2,8 @@
  *
  * Each call is a line in the file that DRIVER_LOG names. DRIVER_VERSION (11080 for CUDA 11.8), DRIVER_CAPABILITY (75 for
  * 7.5), DRIVER_GPUS, DRIVER_MEMORY (bytes) make it another machine; after DRIVER_LAUNCHES graph launches every call fails, as
- * after an illegal access. It is CUPTI as well, and records what it was asked for. Values and names are those of the CUDA
+ * after an illegal access. Kernels are to overlap where a GPU and its driver do that, unless DRIVER_OVERLAP is 0; with
+ * DRIVER_CAPTURES_EARLY 0 it does not capture such launches. It is CUPTI as well, and records what it was asked for. Values and names are those of the CUDA
  * driver API and of CUPTI 11.8. */
 #include <pthread.h>
 #include <stddef.h>
@@ -16,13 +17,13 @@ enum {
     SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201, INVALID_PTX = 218, NOT_FOUND = 500,
     ILLEGAL_ADDRESS = 700, CAPTURE_UNSUPPORTED = 900, CAPTURE_UNJOINED = 904
 };
-enum { STREAMS = 64, LOG_BUFFER = 5, LOG_SIZE = 6, MAX_SHARED_ATTRIBUTE = 8, MAJOR = 75, MINOR = 76 };
+enum { STREAMS = 64, LOG_BUFFER = 5, LOG_SIZE = 6, MAX_SHARED_ATTRIBUTE = 8, MAJOR = 75, MINOR = 76, EARLY = 6 };
 /* What every GPU from compute capability 8.0 on has. */
 enum { SHARED_LIMIT = 99 << 10, THREADS_LIMIT = 1024, GRID_LIMIT = 65535 };
 
 /* How many launches of each stream have happened before a point in a stream. */
 typedef struct { uint64_t launches[STREAMS]; } Clock;
-typedef struct { int number, capture; Clock before; } Stream;
+typedef struct { int number, capture, after_kernel; Clock before; } Stream;
 typedef struct { int capture; Clock before; } Event;
 typedef struct { char *ptx; } Module;
 typedef struct { int shared; } Function;
@@ -201,18 +202,24 @@ Result cuStreamWaitEvent(Stream *stream, Event *event, unsigned flags) {
     (void)flags;
     IN_CONTEXT();
     if (event->capture) stream->capture = event->capture;
+    stream->after_kernel = 0;
     for (int i = 0; i < STREAMS; i++)
         if (event->before.launches[i] > stream->before.launches[i]) stream->before.launches[i] = event->before.launches[i];
     return SUCCESS;
 }
 
 /* Kernels. */
+static int overlaps(void) {
+    return setting("DRIVER_CAPABILITY", 80) >= 90 && setting("DRIVER_VERSION", 11080) >= 12030 && setting("DRIVER_OVERLAP", 1);
+}
 Result cuModuleLoadDataEx(Module **module, const char *ptx, unsigned count, const int *options, void **values) {
     IN_CONTEXT();
     const char *entry = strstr(ptx, ".entry");
-    if (strncmp(ptx, ".version 7.0\n", 13) || !entry || strstr(entry + 1, ".entry")) {
+    const char *expected = overlaps() ? ".version 7.8\n.target sm_90\n" : ".version 7.0\n.target sm_80\n";
+    int waits = strstr(ptx, "\tgriddepcontrol.wait;\n") && strstr(ptx, "\tgriddepcontrol.launch_dependents;\n");
+    if (strncmp(ptx, expected, strlen(expected)) || !entry || strstr(entry + 1, ".entry") || waits != overlaps()) {
         for (unsigned i = 0; i < count; i++)
-            if (options[i] == LOG_BUFFER) strcpy(values[i], "one kernel in PTX 7.0 is expected");
+            if (options[i] == LOG_BUFFER) strcpy(values[i], "one kernel in the oldest PTX that has its instructions is expected");
         return INVALID_PTX;
     }
     *module = malloc(sizeof **module);
@@ -234,15 +241,30 @@ Result cuFuncSetAttribute(Function *function, int which, int value) {
     function->shared = value;
     return SUCCESS;
 }
-Result cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-                      unsigned shared, Stream *stream, void **params, void **extra) {
+typedef struct { int id; char unused[4]; union { char bytes[64]; int early; } value; } Attribute;
+typedef struct {
+    unsigned grid[3], block[3], shared;
+    Stream *stream;
+    Attribute *attributes;
+    unsigned count;
+} Configuration;
+Result cuLaunchKernelEx(const Configuration *c, Function *function, void **params, void **extra) {
     IN_CONTEXT();
+    const unsigned *grid = c->grid, *block = c->block;
+    if (!grid[0] || !grid[1] || !grid[2] || grid[1] > GRID_LIMIT || grid[2] > GRID_LIMIT) return INVALID_VALUE;
+    if (!block[0] || !block[1] || !block[2] || block[2] > 64) return INVALID_VALUE;
+    if ((uint64_t)block[0] * block[1] * block[2] > THREADS_LIMIT) return INVALID_VALUE;
     /* A kernel's own shared memory counts as well, so that nothing is certain to be there that was not asked for. */
-    int allowed = function->shared;
-    if (!gx || !gy || !gz || gy > GRID_LIMIT || gz > GRID_LIMIT) return INVALID_VALUE;
-    if (!bx || !by || !bz || bz > 64 || (uint64_t)bx * by * bz > THREADS_LIMIT) return INVALID_VALUE;
-    if (shared > (unsigned)allowed || !params || !params[0] || extra) return INVALID_VALUE;
-    stream->before.launches[stream->number]++;
+    if (c->shared > (unsigned)function->shared || !params || !params[0] || extra) return INVALID_VALUE;
+    if (c->count) {
+        /* Only what waits for nothing but the kernel before it may begin early. */
+        if (c->count != 1 || c->attributes->id != EARLY || c->attributes->value.early != 1) return INVALID_VALUE;
+        if (!overlaps() || !c->stream->after_kernel) return INVALID_VALUE;
+        if (c->stream->capture && !setting("DRIVER_CAPTURES_EARLY", 1)) return CAPTURE_UNSUPPORTED;
+        note("early");
+    }
+    c->stream->after_kernel = 1;
+    c->stream->before.launches[c->stream->number]++;
     return SUCCESS;
 }
 
@@ -252,6 +274,7 @@ Result cuStreamBeginCapture_v2(Stream *stream, int mode) {
     IN_CONTEXT();
     if (stream->capture) return CAPTURE_UNSUPPORTED;
     stream->capture = ++captures;
+    stream->after_kernel = 0;
     return SUCCESS;
 }
 Result cuStreamEndCapture(Stream *stream, Graph **graph) {

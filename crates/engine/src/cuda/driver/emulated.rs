@@ -15,6 +15,8 @@ use super::{CudaError, Driver, Replay, Schedule, ScheduledStep};
 /// What `KERNEL` in `abi.cuh` makes of a kernel: parameters, grid, block, bytes of dynamic shared memory, seed.
 type Kernel = unsafe extern "C" fn(*const c_void, *const u32, *const u32, u32, u64);
 
+type Allocate = unsafe extern "C" fn(u64) -> *mut c_void;
+
 /// A GPU played by the processor.
 pub(crate) struct Emulated {
     library: Arc<KernelLibrary>,
@@ -24,7 +26,8 @@ pub(crate) struct Emulated {
 /// Kernels, and the memory they work on.
 struct KernelLibrary {
     library: Library,
-    allocate: unsafe extern "C" fn(u64) -> *mut c_void,
+    allocate: Allocate,
+    allocate_constants: Allocate,
     free: unsafe extern "C" fn(*mut c_void),
     fault: unsafe extern "C" fn() -> *const c_char,
 }
@@ -39,9 +42,10 @@ impl Emulated {
         let library = unsafe {
             let library = Library::new(path).map_err(failed)?;
             let allocate = *library.get(b"emulate_allocate").map_err(failed)?;
+            let allocate_constants = *library.get(b"emulate_allocate_constants").map_err(failed)?;
             let free = *library.get(b"emulate_free").map_err(failed)?;
             let fault = *library.get(b"emulate_fault").map_err(failed)?;
-            KernelLibrary { library, allocate, free, fault }
+            KernelLibrary { library, allocate, allocate_constants, free, fault }
         };
         Ok(Emulated { library: Arc::new(library), seed })
     }
@@ -63,6 +67,15 @@ impl KernelLibrary {
         Ok(unsafe { **symbol } as usize)
     }
 
+    fn get_memory(&self, allocate: Allocate, bytes: usize) -> Result<u64, CudaError> {
+        // SAFETY: one of the library's own two; given back by `Emulated::release`.
+        let address = unsafe { allocate(bytes as u64) } as u64;
+        if address == 0 {
+            return Err(CudaError::OutOfMemory { needed: bytes, free: 0, total: 0 });
+        }
+        Ok(address)
+    }
+
     /// What a kernel did wrong since this was asked last.
     fn check(&self) -> Result<(), CudaError> {
         // SAFETY: the text lives until this thread asks again.
@@ -81,12 +94,11 @@ impl Driver for Emulated {
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64, CudaError> {
-        // SAFETY: given back by `release`.
-        let address = unsafe { (self.library.allocate)(bytes as u64) } as u64;
-        if address == 0 {
-            return Err(CudaError::OutOfMemory { needed: bytes, free: 0, total: 0 });
-        }
-        Ok(address)
+        self.library.get_memory(self.library.allocate, bytes)
+    }
+
+    fn allocate_constants(&self, bytes: usize) -> Result<u64, CudaError> {
+        self.library.get_memory(self.library.allocate_constants, bytes)
     }
 
     fn release(&self, address: u64) {

@@ -29,6 +29,10 @@ pub(crate) trait Driver: Send + Sync {
     }
     /// Device memory. Its content is undefined.
     fn allocate(&self, bytes: usize) -> Result<u64, CudaError>;
+    /// Device memory for what no kernel writes.
+    fn allocate_constants(&self, bytes: usize) -> Result<u64, CudaError> {
+        self.allocate(bytes)
+    }
     /// Gives memory back. Nothing that runs may use it.
     fn release(&self, address: u64);
     /// Copies to the device and returns when that is done.
@@ -82,6 +86,11 @@ impl Allocation {
     pub(crate) fn new(driver: &Arc<dyn Driver>, bytes: usize) -> Result<Allocation, CudaError> {
         // An empty buffer has an address too.
         let address = driver.allocate(bytes.max(1))?;
+        Ok(Allocation { driver: driver.clone(), address, bytes })
+    }
+    /// For what no kernel writes.
+    pub(crate) fn constants(driver: &Arc<dyn Driver>, bytes: usize) -> Result<Allocation, CudaError> {
+        let address = driver.allocate_constants(bytes.max(1))?;
         Ok(Allocation { driver: driver.clone(), address, bytes })
     }
     /// Copies bytes to the start.

@@ -81,6 +81,9 @@ emulate_switch:
 #endif
 
 namespace emulate {
+
+const bool* waited = nullptr;
+
 namespace {
 
 constexpr size_t kStackBytes = 256 << 10, kPage = 4096;
@@ -113,6 +116,7 @@ struct Fiber {
     uint8_t* stack = nullptr;
     uint3 id{};
     uint32_t groups = 0;
+    bool waited = false;
     std::vector<Copy> copies;
 };
 
@@ -132,6 +136,7 @@ struct Variable {
 struct Allocation {
     uint8_t* base;
     size_t bytes;
+    bool constant;
 };
 
 struct State {
@@ -228,6 +233,7 @@ void release_barrier_if_complete() {
 
 void run_fiber() {
     state.body(state.params);
+    if (!*waited) fail("ends without waiting for the previous kernel");
     const uint32_t lane = state.current % 32;
     Warp& warp = state.warps[state.current / 32];
     Fiber& fiber = state.fibers[state.current];
@@ -263,6 +269,7 @@ void enter(uint32_t thread) {
     }
     state.current = thread;
     threadIdx = fiber.id;
+    waited = &fiber.waited;
     emulate_switch(&state.scheduler, fiber.top);
 }
 
@@ -313,6 +320,7 @@ void run_block() {
     const uint32_t n = state.threads;
     for (uint32_t i = 0; i < n; i++) {
         state.fibers[i].groups = 0;
+        state.fibers[i].waited = false;
         state.fibers[i].copies.clear();
     }
     for (uint32_t w = 0; w < state.warps.size(); w++) {
@@ -501,16 +509,19 @@ void check_shared(const void* p, size_t bytes) {
          state.dynamic_bytes);
 }
 
+void wait_for_previous() { state.fibers[state.current].waited = true; }
+
 void check_global(const void* p, size_t bytes) {
-    // Nothing to check against for callers that bring their own memory.
-    if (state.allocations.empty()) return;
     const uint8_t* at = static_cast<const uint8_t*>(p);
     auto after = std::upper_bound(state.allocations.begin(), state.allocations.end(), at,
                                   [](const uint8_t* p, const Allocation& a) { return p < a.base; });
     if (after != state.allocations.begin()) {
         const Allocation& a = *(after - 1);
         const uint8_t* first = a.base + kGuardBytes;
-        if (at >= first && at + bytes <= first + a.bytes) return;
+        if (at >= first && at + bytes <= first + a.bytes) {
+            if (*waited || a.constant) return;
+            fail("reads what is no constant before it waits for the previous kernel");
+        }
     }
     fail("%zu bytes outside every allocation of global memory", bytes);
 }
@@ -569,7 +580,7 @@ using emulate::kGuardBytes;
 using emulate::kPoison;
 using emulate::state;
 
-extern "C" void* emulate_allocate(uint64_t bytes) {
+static void* allocate(uint64_t bytes, bool constant) {
     const std::lock_guard<std::mutex> lock(emulate::launching);
     if (bytes > SIZE_MAX - 4 * kGuardBytes) return nullptr;
     void* memory = std::aligned_alloc(256, emulate::round_up(bytes + 2 * kGuardBytes, 256));
@@ -579,9 +590,12 @@ extern "C" void* emulate_allocate(uint64_t bytes) {
     auto& all = state.allocations;
     auto at = std::upper_bound(all.begin(), all.end(), base,
                                [](const uint8_t* p, const emulate::Allocation& a) { return p < a.base; });
-    all.insert(at, {base, size_t(bytes)});
+    all.insert(at, {base, size_t(bytes), constant});
     return base + kGuardBytes;
 }
+
+extern "C" void* emulate_allocate(uint64_t bytes) { return allocate(bytes, false); }
+extern "C" void* emulate_allocate_constants(uint64_t bytes) { return allocate(bytes, true); }
 
 extern "C" void emulate_free(void* memory) {
     if (!memory) return;

@@ -67,6 +67,10 @@ void* dynamic_shared();
 // Ends the launch unless the bytes are in the block's shared memory, or in one allocation of global memory.
 void check_shared(const void* p, size_t bytes);
 void check_global(const void* p, size_t bytes);
+// What `wait_for_previous` of `abi.cuh` is here. Until a thread has called it, it may read constants only, and by asynchronous
+// copies only; one that ends without it is a fault.
+void wait_for_previous();
+extern const bool* waited;
 // `valid` bytes are copied and the rest of `bytes` becomes zero, at once or not before the matching wait.
 void copy_async(void* shared, const void* global, uint32_t bytes, uint32_t valid);
 void copy_commit();
@@ -76,6 +80,7 @@ inline void check_element(uint32_t row, uint32_t col, uint32_t rows, uint32_t co
     if (row >= rows || col >= cols) [[unlikely]] {
         fail("element (%u, %u) of an operand of %u x %u", row, col, rows, cols);
     }
+    if (!*waited) [[unlikely]] fail("reads or writes an operand before it waits for the previous kernel");
 }
 
 enum class Source { Index, Xor, Up, Down };
@@ -136,15 +141,20 @@ inline uint32_t ballot(uint32_t mask, bool predicate) {
 
 #define EMULATED __attribute__((visibility("default")))
 #define KERNEL(name, Params) KERNEL_BOUNDED(name, Params, 1024)
-#define KERNEL_BOUNDED(name, Params, max_threads)                                                             \
+#define KERNEL_BOUNDED(name, Params, max_threads) KERNEL_THAT_BEGINS(name, Params, max_threads, emulate::wait_for_previous())
+#define KERNEL_EARLY(name, Params, max_threads) KERNEL_THAT_BEGINS(name, Params, max_threads, )
+#define KERNEL_THAT_BEGINS(name, Params, max_threads, begin)                                                  \
     static void name##_body(const Params& p);                                                                 \
     extern "C" {                                                                                              \
     EMULATED uint32_t name##_params_bytes = sizeof(Params);                                                   \
     EMULATED void name(const void* params, const uint32_t grid[3], const uint32_t block[3],                   \
                        uint32_t shared_bytes, uint64_t seed) {                                                \
         static_assert(std::is_trivially_copyable_v<Params> && alignof(Params) <= 8);                          \
-        emulate::launch(#name, [](const void* p) { name##_body(*static_cast<const Params*>(p)); }, params,    \
-                        grid, block, shared_bytes, max_threads, seed);                                        \
+        const auto body = [](const void* p) {                                                                 \
+            begin;                                                                                            \
+            name##_body(*static_cast<const Params*>(p));                                                      \
+        };                                                                                                    \
+        emulate::launch(#name, body, params, grid, block, shared_bytes, max_threads, seed);                   \
     }                                                                                                         \
     }                                                                                                         \
     static void name##_body(const Params& p)
@@ -155,6 +165,7 @@ inline uint32_t ballot(uint32_t mask, bool predicate) {
         [] { static const char key = 0; return static_cast<const void*>(&key); }(), sizeof(name##_shared)))
 #define DYNAMIC_SHARED(T, name) T* const name = static_cast<T*>(emulate::dynamic_shared())
 
+inline void wait_for_previous() { emulate::wait_for_previous(); }
 inline void __syncthreads() { emulate::barrier(false, nullptr); }
 inline int __syncthreads_count(int v) { return int(emulate::barrier(v != 0, nullptr)); }
 inline int __syncthreads_or(int v) { return emulate::barrier(v != 0, nullptr) > 0; }
@@ -248,6 +259,8 @@ inline float max(float a, float b) { return std::fmax(a, b); }
 extern "C" {
 // Global memory: `bytes` of NaN between guards, which every launch checks. Null when there is no memory.
 EMULATED void* emulate_allocate(uint64_t bytes);
+// The same for what no kernel writes.
+EMULATED void* emulate_allocate_constants(uint64_t bytes);
 // Gives it back; a guard that was overwritten is a fault.
 EMULATED void emulate_free(void* memory);
 // The first fault of the calling thread's launches since its last call, in a sentence, or null. The text lives until its

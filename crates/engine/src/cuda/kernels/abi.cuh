@@ -29,11 +29,29 @@ typedef unsigned long long uint64_t;
 #endif
 #include <cuda_fp16.h>
 
+#define DEVICE __device__ __forceinline__
+
 #if defined(__CUDACC__)
-// A kernel, and one that promises its largest block.
-#define KERNEL(name, Params) extern "C" __global__ void name(const __grid_constant__ Params p)
+// Returns when the kernel before this one in its branch is done and what it wrote can be read; then the one after it may
+// begin. Where kernels do not overlap nothing waits: see `Module::kernel_ptx`, which puts the instructions in place of these
+// comments (PTX ISA, "griddepcontrol", sm_90).
+DEVICE void wait_for_previous() {
+    asm volatile("// overlap: wait" ::: "memory");
+    asm volatile("// overlap: next" ::: "memory");
+}
+// A kernel, one that promises its largest block, and one of those that calls `wait_for_previous` itself, in every thread: until
+// then it may read its parameters and constants.
+#define KERNEL(name, Params) KERNEL_THAT_BEGINS(name, Params, , wait_for_previous())
 #define KERNEL_BOUNDED(name, Params, max_threads) \
-    extern "C" __global__ void __launch_bounds__(max_threads) name(const __grid_constant__ Params p)
+    KERNEL_THAT_BEGINS(name, Params, __launch_bounds__(max_threads), wait_for_previous())
+#define KERNEL_EARLY(name, Params, max_threads) KERNEL_THAT_BEGINS(name, Params, __launch_bounds__(max_threads), )
+#define KERNEL_THAT_BEGINS(name, Params, bounds, begin)                          \
+    DEVICE void name##_body(const Params& p);                                    \
+    extern "C" __global__ void bounds name(const __grid_constant__ Params p) {   \
+        begin;                                                                   \
+        name##_body(p);                                                          \
+    }                                                                            \
+    DEVICE void name##_body(const Params& p)
 // A variable of the block: SHARED(float, sums, [8][33]); SHARED(int, best, ). It starts undefined.
 #define SHARED(T, name, dims) __shared__ __align__(16) T name dims
 // The launch's dynamic shared memory as an array of T, 16-byte aligned. The same memory wherever it is named.
@@ -41,8 +59,6 @@ typedef unsigned long long uint64_t;
     extern __shared__ __align__(16) unsigned char dynamic_shared_bytes[]; \
     T* const name = reinterpret_cast<T*>(dynamic_shared_bytes)
 #endif
-
-#define DEVICE __device__ __forceinline__
 
 // Element types, as the engine numbers them.
 enum Type : uint32_t { F32 = 0, F16 = 1, I32 = 2, U8 = 3 };

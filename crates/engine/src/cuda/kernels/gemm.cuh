@@ -38,9 +38,12 @@ struct GemmParams {
     // For a transposed convolution, columns of each of the four taps (`n` / 4, a multiple of 8), else 0; `window.in_w` is
     // then the width of the map.
     uint32_t tap_cols;
+    // Whether `b`, [N, K], is a constant that is loaded in whole chunks: its first slices need not wait for the previous kernel.
+    uint32_t b_constant;
     Window window;
+    uint32_t unused;
 };
-static_assert(sizeof(GemmParams) == 240, "as in Rust");
+static_assert(sizeof(GemmParams) == 248, "as in Rust");
 
 // Elements from one row of partial sums to the next.
 DEVICE uint32_t partial_pitch(const GemmParams& p) { return (p.n + 7) / 8 * 8; }
@@ -364,12 +367,24 @@ struct SumsOf<TILE, B_ROWS_ARE_K, false> {
     using Type = FmaSums<TILE::BM, TILE::BN, TILE::kSubM, TILE::kSubN, TILE::kThreads, B_ROWS_ARE_K>;
 };
 
-// The block's main loop: `a` and `b` bring slices first..end, `sums` adds their products.
-template <class TILE, class A, class B, class SUMS>
-DEVICE void accumulate(A& a, B& b, SUMS& sums, uint32_t first, uint32_t end, typename TILE::T* shared) {
+// Where in shared memory the slices of a stage lie: those of A, then those of B.
+template <class TILE, class A, class B>
+struct Stages {
     using LayoutA = typename A::Layout;
     using LayoutB = typename B::Layout;
-    constexpr int kStage = LayoutA::kElements + LayoutB::kElements, kStages = TILE::kStages;
+    static constexpr int kCount = TILE::kStages, kElements = LayoutA::kElements + LayoutB::kElements;
+    typename TILE::T* shared;
+
+    DEVICE typename TILE::T* a(uint32_t slice) const { return shared + slice % kCount * kElements; }
+    DEVICE typename TILE::T* b(uint32_t slice) const { return a(slice) + LayoutA::kElements; }
+};
+
+// The block's main loop: `a` and `b` bring slices first..end, `sums` adds their products. The first `b_ahead` slices of `b`, at most
+// a slice for each stage but one, are on their way already.
+template <class TILE, class A, class B, class SUMS>
+DEVICE void accumulate(A& a, B& b, SUMS& sums, uint32_t first, uint32_t end, const Stages<TILE, A, B>& stages,
+                       uint32_t b_ahead) {
+    constexpr int kStages = TILE::kStages;
     const uint32_t slices = end - first;
     // From the first slice on its way to the last one that is added, which is kStages - 1 later.
 #pragma unroll 1
@@ -380,53 +395,83 @@ DEVICE void accumulate(A& a, B& b, SUMS& sums, uint32_t first, uint32_t end, typ
             __syncthreads();
         }
         if (next < slices) {
-            typename TILE::T* stage = shared + next % kStages * kStage;
-            a.load_slice(stage, first + next);
-            b.load_slice(stage + LayoutA::kElements, first + next);
+            a.load_slice(stages.a(next), first + next);
+            if (next >= b_ahead) b.load_slice(stages.b(next), first + next);
             a.advance();
         }
         // An empty group too, so that the number of groups says which slice has landed.
         copy_commit();
         if (next >= kStages - 1) {
-            const typename TILE::T* stage = shared + (next - (kStages - 1)) % kStages * kStage;
-            sums.template add<TILE::BK>(stage, LayoutA::kPitch, stage + LayoutA::kElements, LayoutB::kPitch);
+            const uint32_t oldest = next - (kStages - 1);
+            sums.template add<TILE::BK>(stages.a(oldest), A::Layout::kPitch, stages.b(oldest), B::Layout::kPitch);
         }
     }
     copy_wait<0>();
     __syncthreads();
 }
 
+// Makes what brings a block's part of A or of B.
+template <class T, class TILE, bool WINDOWS>
+struct SourceOfA {
+    using Type = WindowRows<T, TILE::BM, TILE::BK, TILE::kThreads>;
+    DEVICE static Type make(const GemmParams& p, uint32_t first_row, uint32_t end_row, uint32_t first_slice) {
+        return Type(p.a, p.window, first_row, end_row, p.a_width, first_slice);
+    }
+};
+template <class T, class TILE>
+struct SourceOfA<T, TILE, false> {
+    using Type = MatrixRows<T, TILE::BM, TILE::BK, TILE::kThreads>;
+    DEVICE static Type make(const GemmParams& p, uint32_t first_row, uint32_t end_row, uint32_t) {
+        return Type(p.a, first_row, end_row, p.k, p.a_width);
+    }
+};
+template <class T, class TILE, bool B_ROWS_ARE_K>
+struct SourceOfB {
+    using Type = MatrixColumns<T, TILE::BN, TILE::BK, TILE::kThreads>;
+    DEVICE static Type make(const GemmParams& p, uint32_t entry, uint32_t first_col) {
+        return Type{p.b, entry * p.k, first_col, p.n, p.k, p.b_width};
+    }
+};
+template <class T, class TILE>
+struct SourceOfB<T, TILE, false> {
+    using Type = MatrixRows<T, TILE::BN, TILE::BK, TILE::kThreads>;
+    DEVICE static Type make(const GemmParams& p, uint32_t entry, uint32_t first_col) {
+        return Type(p.b, entry * p.n + first_col, entry * p.n + p.n, p.k, p.b_width);
+    }
+};
+
 // A product whose rows of A are windows or matrix rows, and whose B is [N, K], or [K, N] with B_ROWS_ARE_K.
 template <class TILE, bool WINDOWS, bool B_ROWS_ARE_K>
 DEVICE void gemm(const GemmParams& p) {
     using T = typename TILE::T;
+    using A = SourceOfA<T, TILE, WINDOWS>;
+    using B = SourceOfB<T, TILE, B_ROWS_ARE_K>;
     constexpr int BM = TILE::BM, BN = TILE::BN, BK = TILE::BK, kThreads = TILE::kThreads;
     const uint32_t entry = p.entries > 1 ? blockIdx.z : 0, split = p.entries > 1 ? 0 : blockIdx.z;
-    const uint32_t valid = valid_rows(p.rows), above = entry * p.m;
-    const uint32_t end_row = valid < above + p.m ? valid : above + p.m;
+    const uint32_t above = entry * p.m;
     const uint32_t first_row = above + blockIdx.x * BM, first_col = blockIdx.y * BN;
-    if (first_row >= end_row) return;
     const uint32_t slices = (p.k + BK - 1) / BK, first = split * p.slices_per_split;
     const uint32_t end = first + p.slices_per_split < slices ? first + p.slices_per_split : slices;
     DYNAMIC_SHARED(T, shared);
-    typename SumsOf<TILE, B_ROWS_ARE_K, TILE::kHalf>::Type sums;
-    auto with_a = [&](auto& a) {
-        if constexpr (B_ROWS_ARE_K) {
-            MatrixColumns<T, BN, BK, kThreads> b{p.b, entry * p.k, first_col, p.n, p.k, p.b_width};
-            accumulate<TILE>(a, b, sums, first, end, shared);
-        } else {
-            const uint32_t rows_above = entry * p.n;
-            MatrixRows<T, BN, BK, kThreads> b(p.b, rows_above + first_col, rows_above + p.n, p.k, p.b_width);
-            accumulate<TILE>(a, b, sums, first, end, shared);
-        }
-    };
-    if constexpr (WINDOWS) {
-        WindowRows<T, BM, BK, kThreads> a(p.a, p.window, first_row, end_row, p.a_width, first);
-        with_a(a);
-    } else {
-        MatrixRows<T, BM, BK, kThreads> a(p.a, first_row, end_row, p.k, p.a_width);
-        with_a(a);
+    const Stages<TILE, typename A::Type, typename B::Type> stages{shared};
+    auto b = B::make(p, entry, first_col);
+    uint32_t b_ahead = 0;
+    if (!B_ROWS_ARE_K && p.b_constant) {
+        auto weights = b;
+        weights.width = B::Type::Layout::kChunk;
+        b_ahead = end - first < TILE::kStages - 1 ? end - first : TILE::kStages - 1;
+        for (uint32_t slice = 0; slice < b_ahead; slice++) weights.load_slice(stages.b(slice), first + slice);
     }
+    wait_for_previous();
+    const uint32_t valid = valid_rows(p.rows);
+    const uint32_t end_row = valid < above + p.m ? valid : above + p.m;
+    if (first_row >= end_row) {
+        copy_wait<0>();
+        return;
+    }
+    auto a = A::make(p, first_row, end_row, first);
+    typename SumsOf<TILE, B_ROWS_ARE_K, TILE::kHalf>::Type sums;
+    accumulate<TILE>(a, b, sums, first, end, stages, b_ahead);
     // The sums change hands where the slices were, so that each thread stores neighbours of a row.
     constexpr int kPitch = BN + 4;
     static_assert(BM * kPitch * 4 <= TILE::kStages * (BM * (BK * int(sizeof(T)) + 16) + BN * BK * int(sizeof(T))),

@@ -2,25 +2,25 @@
 // and matmul. `gemm_*`: B is [N, K]; `matmul_*`: B is [K, N].
 #include "gemm.cuh"
 
-KERNEL_BOUNDED(gemm_f16_128x128, GemmParams, (Tile<__half, 128, 128, 64, 32>::kThreads)) {
+KERNEL_EARLY(gemm_f16_128x128, GemmParams, (Tile<__half, 128, 128, 64, 32>::kThreads)) {
     multiply_rows<Tile<__half, 128, 128, 64, 32>>(p);
 }
-KERNEL_BOUNDED(gemm_f16_128x64, GemmParams, (Tile<__half, 128, 64, 64, 32>::kThreads)) {
+KERNEL_EARLY(gemm_f16_128x64, GemmParams, (Tile<__half, 128, 64, 64, 32>::kThreads)) {
     multiply_rows<Tile<__half, 128, 64, 64, 32>>(p);
 }
-KERNEL_BOUNDED(gemm_f16_128x32, GemmParams, (Tile<__half, 128, 32, 32, 32>::kThreads)) {
+KERNEL_EARLY(gemm_f16_128x32, GemmParams, (Tile<__half, 128, 32, 32, 32>::kThreads)) {
     multiply_rows<Tile<__half, 128, 32, 32, 32>>(p);
 }
-KERNEL_BOUNDED(gemm_f16_64x64, GemmParams, (Tile<__half, 64, 64, 32, 32>::kThreads)) {
+KERNEL_EARLY(gemm_f16_64x64, GemmParams, (Tile<__half, 64, 64, 32, 32>::kThreads)) {
     multiply_rows<Tile<__half, 64, 64, 32, 32>>(p);
 }
-KERNEL_BOUNDED(gemm_f16_32x64, GemmParams, (Tile<__half, 32, 64, 16, 32>::kThreads)) {
+KERNEL_EARLY(gemm_f16_32x64, GemmParams, (Tile<__half, 32, 64, 16, 32>::kThreads)) {
     multiply_rows<Tile<__half, 32, 64, 16, 32>>(p);
 }
 
-KERNEL_BOUNDED(matmul_f16_128x64, GemmParams, (Tile<__half, 128, 64, 64, 32>::kThreads)) {
+KERNEL_EARLY(matmul_f16_128x64, GemmParams, (Tile<__half, 128, 64, 64, 32>::kThreads)) {
     multiply_columns<Tile<__half, 128, 64, 64, 32>>(p);
 }
-KERNEL_BOUNDED(matmul_f16_32x64, GemmParams, (Tile<__half, 32, 64, 16, 32>::kThreads)) {
+KERNEL_EARLY(matmul_f16_32x64, GemmParams, (Tile<__half, 32, 64, 16, 32>::kThreads)) {
     multiply_columns<Tile<__half, 32, 64, 16, 32>>(p);
 }

@@ -2,19 +2,19 @@
 // and matmul. `gemm_*`: B is [N, K]; `matmul_*`: B is [K, N].
 #include "gemm.cuh"
 
-KERNEL_BOUNDED(gemm_f32_128x64, GemmParams, (Tile<float, 128, 64, 8, 4>::kThreads)) {
+KERNEL_EARLY(gemm_f32_128x64, GemmParams, (Tile<float, 128, 64, 8, 4>::kThreads)) {
     multiply_rows<Tile<float, 128, 64, 8, 4>>(p);
 }
-KERNEL_BOUNDED(gemm_f32_64x64, GemmParams, (Tile<float, 64, 64, 4, 4>::kThreads)) {
+KERNEL_EARLY(gemm_f32_64x64, GemmParams, (Tile<float, 64, 64, 4, 4>::kThreads)) {
     multiply_rows<Tile<float, 64, 64, 4, 4>>(p);
 }
-KERNEL_BOUNDED(gemm_f32_32x32, GemmParams, (Tile<float, 32, 32, 4, 2>::kThreads)) {
+KERNEL_EARLY(gemm_f32_32x32, GemmParams, (Tile<float, 32, 32, 4, 2>::kThreads)) {
     multiply_rows<Tile<float, 32, 32, 4, 2>>(p);
 }
 
-KERNEL_BOUNDED(matmul_f32_64x64, GemmParams, (Tile<float, 64, 64, 4, 4>::kThreads)) {
+KERNEL_EARLY(matmul_f32_64x64, GemmParams, (Tile<float, 64, 64, 4, 4>::kThreads)) {
     multiply_columns<Tile<float, 64, 64, 4, 4>>(p);
 }
-KERNEL_BOUNDED(matmul_f32_32x32, GemmParams, (Tile<float, 32, 32, 4, 2>::kThreads)) {
+KERNEL_EARLY(matmul_f32_32x32, GemmParams, (Tile<float, 32, 32, 4, 2>::kThreads)) {
     multiply_columns<Tile<float, 32, 32, 4, 2>>(p);
 }

@@ -1,5 +1,5 @@
-// The instructions that C++ has no words for, each with its twin on the host: asynchronous copies (PTX ISA,
-// "cp.async"), matrix loads ("ldmatrix") and the tensor core's product ("mma.sync.m16n8k16"). All need sm_80.
+// The instructions that C++ has no words for, each with its twin on the host: asynchronous copies (PTX ISA, "cp.async"),
+// prefetches ("prefetch"), matrix loads ("ldmatrix") and the tensor core's product ("mma.sync.m16n8k16"). All need sm_80.
 #pragma once
 #include "abi.cuh"
 
@@ -28,6 +28,9 @@ template <int GROUPS>
 DEVICE void copy_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(GROUPS) : "memory");
 }
+
+// Asks for the 128 bytes around an address of global memory: they come to the L2 cache, and nobody waits for them.
+DEVICE void prefetch(const void* global) { asm volatile("prefetch.global.L2 [%0];" ::"l"(global)); }
 
 // Four 8 x 8 matrices of f16: lane i brings the address of row i % 8 of matrix i / 8 (16 bytes, aligned), and gets of
 // matrix j in r[j] the elements 2 * (i % 4) and the next one of row i / 4.
@@ -66,6 +69,7 @@ template <int GROUPS>
 void copy_wait() {
     emulate::copy_wait(GROUPS);
 }
+inline void prefetch(const void* global) { emulate::check_global(global, 1); }
 
 namespace emulate {
 

@@ -126,7 +126,9 @@ struct GemmParams {
     b_width: u32,
     out_width: u32,
     tap_cols: u32,
+    b_constant: u32,
     window: Window,
+    unused: u32,
 }
 
 /// Elements of f32 scratch that a product needs for partial sums; 0 where K is not split. `half`: A is stored in f16.
@@ -191,6 +193,8 @@ pub(super) struct Product {
     pub k: u32,
     /// For a transposed convolution, columns of a tap in `b`, else 0.
     pub tap_cols: u32,
+    /// Whether no kernel writes `b`.
+    pub b_constant: bool,
     pub window: Window,
 }
 
@@ -199,7 +203,21 @@ impl Product {
     pub(super) fn linear(a: Operand, weights: Operand, out: Operand, finish: Finish, rows: Rows) -> Self {
         let (m, n, k) = (rows.bound, weights.rows, weights.cols);
         let (form, window) = (Form::Rows, Window::default());
-        Product { form, a, b: weights, out, finish, rows, entries: 1, m, n, k, tap_cols: 0, window }
+        Product {
+            form,
+            a,
+            b: weights,
+            out,
+            finish,
+            rows,
+            entries: 1,
+            m,
+            n,
+            k,
+            tap_cols: 0,
+            b_constant: true,
+            window,
+        }
     }
 
     fn sizes(&self) -> Sizes {
@@ -230,7 +248,7 @@ impl Product {
     /// The launches for a choice, of which K may get fewer parts. Partial sums go to `partial`.
     fn bind(self, Choice { tile, splits }: Choice, partial: u64) -> Vec<Launch> {
         let pipeline = self.sizes().pipeline;
-        let Product { form, a, b, out, finish, rows, entries, m, n, k, tap_cols, window } = self;
+        let Product { form, a, b, out, finish, rows, entries, m, n, k, tap_cols, b_constant, window } = self;
         let slices = k.div_ceil(pipeline.slice()).max(1);
         let slices_per_split = slices.div_ceil(splits);
         let splits = slices.div_ceil(slices_per_split);
@@ -252,7 +270,9 @@ impl Product {
             b_width: pipeline.width(&b),
             out_width: finish.width(&out),
             tap_cols,
+            b_constant: (b_constant && pipeline.width(&b) == pipeline.chunk()).into(),
             window,
+            unused: 0,
         };
         let module: &'static Module = match (form, pipeline.half) {
             (Form::Windows, true) => &CONV_F16,

@@ -33,6 +33,29 @@ struct Matrix {
 
 impl Matrix {
     fn new(driver: &Arc<dyn Driver>, random: &mut Random, half: bool, rows: usize, cols: usize) -> Matrix {
+        let allocate = |bytes| Allocation::new(driver, bytes).expect("memory");
+        Matrix::fill(allocate, random, half, rows, cols)
+    }
+
+    /// One that kernels may read before they wait for the previous one.
+    fn constant(
+        driver: &Arc<dyn Driver>,
+        random: &mut Random,
+        half: bool,
+        rows: usize,
+        cols: usize,
+    ) -> Matrix {
+        let allocate = |bytes| Allocation::constants(driver, bytes).expect("memory");
+        Matrix::fill(allocate, random, half, rows, cols)
+    }
+
+    fn fill(
+        allocate: impl Fn(usize) -> Allocation,
+        random: &mut Random,
+        half: bool,
+        rows: usize,
+        cols: usize,
+    ) -> Matrix {
         // Aligned for whole chunks, for four bytes, and for an element only.
         let first = [0, 8, 2, 1][random.size(0, 3)];
         let pitch = cols + [0, cols.next_multiple_of(8) - cols, 2, 3][random.size(0, 3)];
@@ -51,7 +74,7 @@ impl Matrix {
                 bytes.extend(value.to_le_bytes());
             }
         }
-        let memory = Allocation::new(driver, bytes.len()).expect("memory");
+        let memory = allocate(bytes.len());
         memory.write(&bytes).expect("fits");
         let kind = if half { element::F16 } else { element::F32 };
         let data = memory.address + first as u64 * if half { 2 } else { 4 };
@@ -127,10 +150,10 @@ fn check(
         window = Window::default();
         at = Box::new(|a, row, col| a.at(row, col));
     }
-    let b = match form {
-        Form::Columns => Matrix::new(driver, random, half, entries * k, n),
-        _ => Matrix::new(driver, random, half, entries * n, k),
-    };
+    let b_constant = random.size(0, 1) == 1;
+    let b_shape = if form == Form::Columns { [entries * k, n] } else { [entries * n, k] };
+    let make = if b_constant { Matrix::constant } else { Matrix::new };
+    let b = make(driver, random, half, b_shape[0], b_shape[1]);
     let out = Matrix::new(driver, random, half, entries * m, n);
     let partial = Allocation::new(driver, splits as usize * m * n.next_multiple_of(8) * 4).expect("memory");
     let rows = Rows { entries: 0, rows_per_entry: 1, bound: (entries * m) as u32 };
@@ -146,6 +169,7 @@ fn check(
         n: n as u32,
         k: k as u32,
         tap_cols: 0,
+        b_constant,
         window,
     };
     let bytes = run(driver, product.bind(Choice { tile, splits }, partial.address), &out.memory);

@@ -235,6 +235,7 @@ pub(super) fn matmul(site: &Site<'_>, transpose_b: bool) -> Result<Lowered, Cuda
         n,
         k,
         tap_cols: 0,
+        b_constant: false,
         window: Window::default(),
     };
     let (launches, tile) = bind(site, product)?;

@@ -17,6 +17,7 @@ enum Flaw : uint32_t {
     UNDEFINED_SHARED_MEMORY = 9,
     PAST_ALLOCATION = 10,
     NOT_ALIGNED = 11,
+    NO_WAIT_FOR_PREVIOUS = 12,
 };
 
 struct FlawedParams {
@@ -24,7 +25,8 @@ struct FlawedParams {
     uint32_t flaw, slices;
 };
 
-KERNEL_BOUNDED(flawed, FlawedParams, 128) {
+KERNEL_EARLY(flawed, FlawedParams, 128) {
+    if (p.flaw != NO_WAIT_FOR_PREVIOUS) wait_for_previous();
     SHARED(float, slice, [128]);
     DYNAMIC_SHARED(float, sums);
     const uint32_t t = threadIdx.x;

@@ -51,10 +51,27 @@ pub(super) struct Captured {
 unsafe impl Send for Captured {}
 
 impl Captured {
+    /// A driver that does not capture kernels that overlap gets them one after another.
     pub(super) fn new(
         gpu: &Arc<Shared>,
         schedule: &Schedule,
         kernels: &[Vec<Kernel>],
+    ) -> Result<Captured, CudaError> {
+        let captured = Self::capture(gpu, schedule, kernels, gpu.overlap);
+        match captured {
+            Err(error) if gpu.overlap => {
+                tracing::warn!("{error}; kernels will not overlap");
+                Self::capture(gpu, schedule, kernels, false)
+            }
+            captured => captured,
+        }
+    }
+
+    fn capture(
+        gpu: &Arc<Shared>,
+        schedule: &Schedule,
+        kernels: &[Vec<Kernel>],
+        overlap: bool,
     ) -> Result<Captured, CudaError> {
         let count = schedule.steps.iter().map(|s| s.branch + 1).max().unwrap_or(1);
         let branches = Branches::new(gpu, count)?;
@@ -63,7 +80,7 @@ impl Captured {
             let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
             result::stream::begin_capture(branches.stream(0), mode)
         })?;
-        let recorded = Self::record(gpu, schedule, kernels, &branches);
+        let recorded = Self::record(gpu, schedule, kernels, &branches, overlap);
         // The capture is ended whatever came of it: a stream must not be destroyed before.
         // SAFETY: the stream is capturing.
         let graph = unsafe { result::stream::end_capture(branches.stream(0)) };
@@ -81,12 +98,14 @@ impl Captured {
         Ok(captured)
     }
 
-    /// Every step on its branch's stream. Branches begin after the capture's first event and are joined at its end.
+    /// Every step on its branch's stream. Branches begin after the capture's first event and are joined at its end. With `overlap` a
+    /// kernel that follows another one, and waits for no other branch, may begin before that one is done: the kernels themselves wait.
     fn record(
         gpu: &Arc<Shared>,
         schedule: &Schedule,
         kernels: &[Vec<Kernel>],
         branches: &Branches,
+        overlap: bool,
     ) -> Result<(), CudaError> {
         let begin = Event::new(gpu, false)?;
         begin.record(branches.stream(0))?;
@@ -96,15 +115,20 @@ impl Captured {
         let mut waited_for = vec![false; schedule.steps.len()];
         schedule.steps.iter().flat_map(|s| &s.waits).for_each(|&w| waited_for[w] = true);
         let mut ends: Vec<Option<Event>> = Vec::with_capacity(schedule.steps.len());
+        // Whether the last thing in each stream is a kernel.
+        let mut after_kernel = vec![false; branches.streams.len()];
         for (index, step) in schedule.steps.iter().enumerate() {
             let stream = branches.stream(step.branch);
             for &earlier in &step.waits {
                 if let Some(end) = &ends[earlier] {
                     end.hold_back(stream)?;
+                    after_kernel[step.branch] = false;
                 }
             }
             for kernel in &kernels[index] {
-                kernel.launch(stream)?;
+                let after_kernel = &mut after_kernel[step.branch];
+                kernel.launch(stream, overlap && *after_kernel)?;
+                *after_kernel = true;
             }
             ends.push(if waited_for[index] {
                 let end = Event::new(gpu, false)?;

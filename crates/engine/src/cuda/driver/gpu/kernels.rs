@@ -137,7 +137,7 @@ fn compile_one(gpu: &Shared, module: &'static Module, kernel: &'static str) -> R
     gpu.enter()?;
     let failed = |reason: String| CudaError::Call { call: "cuModuleLoadDataEx", reason };
     let ptx = module
-        .kernel_ptx(kernel)
+        .kernel_ptx(kernel, gpu.overlap)
         .and_then(|ptx| CString::new(ptx).ok())
         .ok_or_else(|| failed(format!("the PTX of {} has no kernel '{kernel}'", module.name)))?;
     let name = CString::new(kernel).map_err(|_| failed(format!("'{kernel}' is no name")))?;
@@ -186,13 +186,33 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    pub(super) fn launch(&self, stream: sys::CUstream) -> Result<(), CudaError> {
+    /// Starts it after what the stream has. With `early`, which needs [`Shared::overlap`] and a kernel as the last thing in
+    /// the stream, its blocks may begin before that one is done.
+    pub(super) fn launch(&self, stream: sys::CUstream, early: bool) -> Result<(), CudaError> {
         let mut arguments = [self.params.as_ptr() as *mut c_void];
-        let [grid, block] = [self.grid, self.block].map(|[x, y, z]| (x, y, z));
-        // SAFETY: one structure by value, of the kernel's own type (a test compares the sizes); the driver copies it during
-        // the call. It holds addresses of memory that the program keeps.
-        check("cuLaunchKernel", unsafe {
-            result::launch_kernel(self.function, grid, block, self.shared_bytes, stream, &mut arguments)
+        let mut attribute = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        };
+        let [grid, block] = [self.grid, self.block];
+        let config = sys::CUlaunchConfig {
+            gridDimX: grid[0],
+            gridDimY: grid[1],
+            gridDimZ: grid[2],
+            blockDimX: block[0],
+            blockDimY: block[1],
+            blockDimZ: block[2],
+            sharedMemBytes: self.shared_bytes,
+            hStream: stream,
+            attrs: &mut attribute,
+            numAttrs: early.into(),
+        };
+        // SAFETY: one structure by value, of the kernel's own type (a test compares the sizes); the driver copies it, and the
+        // configuration, during the call. It holds addresses of memory that the program keeps.
+        check("cuLaunchKernelEx", unsafe {
+            sys::cuLaunchKernelEx(&config, self.function, arguments.as_mut_ptr(), std::ptr::null_mut())
+                .result()
         })
     }
 }

@@ -24,6 +24,12 @@ const NEEDED: (i32, i32) = (11, 8);
 const NEEDED_DRIVER: u32 = 520;
 /// Compute capability that the PTX is for; later ones run it too.
 const LEAST_CAPABILITY: (i32, i32) = (8, 0);
+/// From here on a kernel's blocks may begin before the one before it is done: compute capability, and the CUDA version of a
+/// driver that captures it into graphs.
+const OVERLAP_CAPABILITY: (i32, i32) = (9, 0);
+const OVERLAP_VERSION: (i32, i32) = (12, 3);
+/// `0` keeps kernels one after another, to measure what their overlap gives.
+const OVERLAP_SETTING: &str = "ULTRAMOTION_OVERLAP";
 
 /// A GPU. Cloning shares it.
 #[derive(Clone)]
@@ -35,6 +41,8 @@ struct Shared {
     /// Everything that programs start is ordered here.
     stream: sys::CUstream,
     kernels: Kernels,
+    /// Whether kernels may begin before the one before them is done.
+    overlap: bool,
     description: String,
 }
 
@@ -106,7 +114,11 @@ impl Gpu {
             "{name}, compute capability {major}.{minor}, driver for CUDA {}.{}",
             version.0, version.1
         );
-        Ok(Gpu(Arc::new(Shared { device, context, stream, kernels: Kernels::default(), description })))
+        let overlap = (major, minor) >= OVERLAP_CAPABILITY
+            && version >= OVERLAP_VERSION
+            && std::env::var_os(OVERLAP_SETTING).is_none_or(|value| value != "0");
+        let kernels = Kernels::default();
+        Ok(Gpu(Arc::new(Shared { device, context, stream, kernels, overlap, description })))
     }
 }
 
@@ -263,7 +275,7 @@ impl Replay for GpuReplay {
             Work::Profiled { kernels, events } => {
                 events[0].record(stream)?;
                 for (kernels, event) in kernels.iter().zip(&events[1..]) {
-                    kernels.iter().try_for_each(|k| k.launch(stream))?;
+                    kernels.iter().try_for_each(|k| k.launch(stream, false))?;
                     event.record(stream)?;
                 }
             }
