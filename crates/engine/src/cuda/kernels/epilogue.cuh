@@ -4,33 +4,34 @@
 
 enum Activation : uint32_t { NONE = 0, RELU = 1, SILU = 2, GELU = 3, SIGMOID = 4, TANH = 5, CLAMP = 6 };
 
-// One choice for all eight. `low` and `high` are the bounds of a clamp; what is not a number stays that.
-DEVICE void activate(uint32_t activation, float low, float high, float (&v)[8]) {
+// One choice for all. `low` and `high` are the bounds of a clamp; what is not a number stays that.
+template <int N>
+DEVICE void activate(uint32_t activation, float low, float high, float (&v)[N]) {
     switch (activation) {
         case RELU:
 #pragma unroll
-            for (int i = 0; i < 8; i++) v[i] = v[i] < 0.0f ? 0.0f : v[i];
+            for (int i = 0; i < N; i++) v[i] = v[i] < 0.0f ? 0.0f : v[i];
             break;
         case SILU:
 #pragma unroll
-            for (int i = 0; i < 8; i++) v[i] = v[i] / (1.0f + expf(-v[i]));
+            for (int i = 0; i < N; i++) v[i] = v[i] / (1.0f + expf(-v[i]));
             break;
         case GELU:
             // The normal distribution function, not the tanh approximation.
 #pragma unroll
-            for (int i = 0; i < 8; i++) v[i] = 0.5f * v[i] * (1.0f + erff(v[i] * 0.70710678118654752f));
+            for (int i = 0; i < N; i++) v[i] = 0.5f * v[i] * (1.0f + erff(v[i] * 0.70710678118654752f));
             break;
         case SIGMOID:
 #pragma unroll
-            for (int i = 0; i < 8; i++) v[i] = 1.0f / (1.0f + expf(-v[i]));
+            for (int i = 0; i < N; i++) v[i] = 1.0f / (1.0f + expf(-v[i]));
             break;
         case TANH:
 #pragma unroll
-            for (int i = 0; i < 8; i++) v[i] = tanhf(v[i]);
+            for (int i = 0; i < N; i++) v[i] = tanhf(v[i]);
             break;
         case CLAMP:
 #pragma unroll
-            for (int i = 0; i < 8; i++) v[i] = v[i] < low ? low : v[i] > high ? high : v[i];
+            for (int i = 0; i < N; i++) v[i] = v[i] < low ? low : v[i] > high ? high : v[i];
             break;
         default: break;
     }

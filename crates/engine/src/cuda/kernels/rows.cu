@@ -1,6 +1,6 @@
 // Functions of whole rows: a warp takes a row and keeps its first elements in registers. Statistics are f32.
 #include "access.cuh"
-#include "functions.cuh"
+#include "epilogue.cuh"
 #include "warp.cuh"
 
 constexpr int CHUNKS = 4;
@@ -122,12 +122,11 @@ struct LayerNormParams {
     float epsilon;
     uint32_t width;     // as in ReduceParams, for all operands
     uint32_t zero_row;  // 1: the row after the bound is written as the norm of zeros, which is `beta`
-    uint32_t function;  // `UnaryOp` of the norm, or NO_FUNCTION
-    float low, high;    // its parameters
+    uint32_t activation;  // of `layer_norm_rows_activated`
+    float low, high;      // bounds of a clamp
 };
-constexpr uint32_t NO_FUNCTION = 0xffffffff;
 
-template <int V>
+template <int V, bool ACTIVATED>
 DEVICE void layer_norm_row(const LayerNormParams& p, uint32_t row) {
     const WarpRow<V> x(p.x, row);
     const float mean = x.sum([](float v) { return v; }) / float(p.x.cols);
@@ -138,15 +137,14 @@ DEVICE void layer_norm_row(const LayerNormParams& p, uint32_t row) {
         load_at(gamma, p.gamma, column);
         load_at(y, p.beta, column);
 #pragma unroll
-        for (int i = 0; i < V; i++) {
-            y[i] += (pack[i] - mean) * scale * gamma[i];
-            if (p.function != NO_FUNCTION) y[i] = unary(p.function, y[i], p.low, p.high);
-        }
+        for (int i = 0; i < V; i++) y[i] += (pack[i] - mean) * scale * gamma[i];
+        if (ACTIVATED) activate(p.activation, p.low, p.high, y);
         store_at(p.out, size_t(row) * p.out.pitch + column, y);
     });
 }
 
-KERNEL(layer_norm_rows, LayerNormParams) {
+template <bool ACTIVATED>
+DEVICE void layer_norm(const LayerNormParams& p) {
     const uint32_t row = warp_row();
     if (p.zero_row != 0 && row == p.rows.bound) {
         for (uint32_t column = threadIdx.x % 32; column < p.out.cols; column += 32) {
@@ -155,8 +153,12 @@ KERNEL(layer_norm_rows, LayerNormParams) {
     }
     if (row >= valid_rows(p.rows)) return;
     if (p.width == 4) {
-        layer_norm_row<4>(p, row);
+        layer_norm_row<4, ACTIVATED>(p, row);
     } else {
-        layer_norm_row<1>(p, row);
+        layer_norm_row<1, ACTIVATED>(p, row);
     }
 }
+
+// Two kernels, for the functions make the code long.
+KERNEL(layer_norm_rows, LayerNormParams) { layer_norm<false>(p); }
+KERNEL(layer_norm_rows_activated, LayerNormParams) { layer_norm<true>(p); }

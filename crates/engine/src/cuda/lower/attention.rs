@@ -207,7 +207,8 @@ pub(super) fn window_attention(site: &Site<'_>) -> Result<Lowered, CudaError> {
         Ok::<_, CudaError>((packed, Finish::new(site, &Epilogue::default(), Some(bias), residual)?))
     };
 
-    let mut launches = vec![norm(x, [site.input(1)?, site.input(2)?], normed, rows, epsilon, None, true)];
+    let mut launches =
+        vec![norm(x, [site.input(1)?, site.input(2)?], normed, rows, epsilon, &Epilogue::default(), true)];
     let (weights, finish) = layer(3, 3 * c, None)?;
     let with_outside = Rows { entries: 0, rows_per_entry: 1, bound: pixels + 1 };
     launches.extend(Product::linear(normed, weights, qkv, finish, with_outside).launches(partial));

@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::gemm::activation;
 use super::modules::{ROWS, TOP_K};
 use super::walk::{Function, Strided, walk};
 use super::{Lowered, Site};
@@ -134,36 +135,37 @@ struct LayerNormParams {
     epsilon: f32,
     width: u32,
     zero_row: u32,
-    function: u32,
+    activation: u32,
     low: f32,
     high: f32,
 }
 
-/// No function after the norm: `NO_FUNCTION` in `rows.cu`.
-const NO_FUNCTION: u32 = 0xffff_ffff;
-
-/// The layer norm of the rows of `x`, with a function of it, and with `zero_row`, in the row after them, that of zeros.
+/// The layer norm of the rows of `x`, with an activation, and with `zero_row`, in the row after them, that of zeros.
 pub(super) fn norm(
     x: Operand,
     [gamma, beta]: [Operand; 2],
     out: Operand,
     rows: Rows,
     epsilon: f32,
-    activation: Option<UnaryOp>,
+    epilogue: &Epilogue,
     zero_row: bool,
 ) -> Launch {
     let width = row_width(&[&x, &gamma, &beta, &out]);
     let zero_row = u32::from(zero_row);
-    let (function, low, high) = activation.map_or((NO_FUNCTION, 0.0, 0.0), unary_code);
-    let params = LayerNormParams { x, gamma, beta, out, rows, epsilon, width, zero_row, function, low, high };
-    by_warps(Launch::new(&ROWS, "layer_norm_rows", &params), rows.bound + zero_row)
+    let activation = activation(epilogue.activation);
+    let (low, high) = epilogue.clamp().unwrap_or_default();
+    let params =
+        LayerNormParams { x, gamma, beta, out, rows, epsilon, width, zero_row, activation, low, high };
+    let kernel = if epilogue.activation.is_some() { "layer_norm_rows_activated" } else { "layer_norm_rows" };
+    by_warps(Launch::new(&ROWS, kernel, &params), rows.bound + zero_row)
 }
 
 pub(super) fn layer_norm(site: &Site<'_>) -> Result<Lowered, CudaError> {
     let Op::LayerNorm { epsilon, activation } = site.node.op else { unreachable!("dispatched on the op") };
     let parameters = [site.input(1)?, site.input(2)?];
-    let launch = norm(site.input(0)?, parameters, site.output()?, site.rows()?, epsilon, activation, false);
-    Ok(Lowered::new(format!("layer_norm{}", Epilogue { activation, ..Epilogue::default() }), vec![launch]))
+    let epilogue = Epilogue { activation, ..Epilogue::default() };
+    let launch = norm(site.input(0)?, parameters, site.output()?, site.rows()?, epsilon, &epilogue, false);
+    Ok(Lowered::new(format!("layer_norm{epilogue}"), vec![launch]))
 }
 
 #[repr(C)]
