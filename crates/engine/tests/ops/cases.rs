@@ -329,7 +329,10 @@ pub fn attention(r: &mut Random) -> Case {
         ]
     };
     let keys = c.graph.shape(inputs[1])[1];
-    let bias = r.flag().then(|| c.graph.constant(r.values([heads, queries, keys])));
+    let bias = r.flag().then(|| {
+        let bias = r.values([heads, queries, keys]);
+        if r.flag() { c.graph.constant(bias) } else { c.input(bias) }
+    });
     let y = c.graph.attention(inputs, bias, heads, scale).expect("fits");
     c.output(y);
     c.tolerance = 5e-6;

@@ -6,7 +6,9 @@ constexpr uint32_t NO_ROW = 0xffffffffu;
 
 struct AttentionParams {
     Operand q, k, v, out;  // `[tokens, heads * dims]`, heads side by side
-    Operand bias;          // `[heads * queries, keys]`, added to the scores; without data there is none
+    // Added to the scores; without data there is none: `[heads * queries, keys]`, or, for tensor cores, in f16 for powers of two,
+    // `[heads * bias_rows, keys]` with as many rows and columns as blocks look at, very low past the last key.
+    Operand bias;
     Rows batches;
     uint32_t heads, queries, keys;
     uint32_t shared_q, shared_k;  // 1: one batch of queries, or of keys and values, serves all
@@ -15,7 +17,7 @@ struct AttentionParams {
     // With a side, tokens are the pixels of windows of `height` x `width_px` maps: `across` windows in a row, `per_image` in
     // a map. Pixels outside the map have q, k and v in `outside_row`, and no result.
     uint32_t side, height, width_px, across, per_image, outside_row;
-    uint32_t reserved;
+    uint32_t bias_rows;
 };
 
 // Row of a token of a batch, or `outside` where a window's pixel is outside its map.

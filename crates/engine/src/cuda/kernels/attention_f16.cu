@@ -6,32 +6,51 @@
 constexpr uint32_t WARPS = 4, TILE = 64;  // keys that are in shared memory at once, twice
 constexpr float LOG2_E = 1.44269504088896341f;
 
-// 2^(score - highest); what is left out weighs nothing.
-DEVICE float exp2_relative(float score, float highest) { return score == -INFINITY ? 0.0f : exp2f(score - highest); }
+// Lower than any score, and finite: differences from it are no NaN.
+constexpr float LOWEST = -1e30f;
 
 DEVICE uint32_t as_pair(float low, float high) {
     return uint32_t(__half_as_ushort(__float2half_rn(low))) | uint32_t(__half_as_ushort(__float2half_rn(high))) << 16;
 }
 
-// Rows of tokens to shared memory, D columns each with zeros past the head's, PITCH apart. Tokens past `tokens` are zeros.
-template <uint32_t D, uint32_t PITCH>
-DEVICE void fetch(const AttentionParams& p, const Operand& from, uint32_t d, uint32_t batch, uint32_t first, uint32_t count,
-                  uint32_t tokens, __half* to) {
+// Where the tokens of a block are: rows of windows are worked out once, for they take divisions.
+struct Tokens {
+    const AttentionParams& p;
+    // Rows of all tokens of the block's window, NO_ROW outside the map.
+    const uint32_t* window_rows;
+
+    DEVICE uint32_t row(uint32_t batch, uint32_t token, uint32_t tokens) const {
+        return p.side == 0 ? batch * tokens + token : window_rows[token];
+    }
+};
+
+// COUNT tokens from `first` on to shared memory, D columns each with zeros past the head's, PITCH apart. Tokens past `tokens` are
+// zeros.
+template <uint32_t D, uint32_t PITCH, uint32_t COUNT>
+DEVICE void fetch(const Tokens& at, const Operand& from, uint32_t d, uint32_t batch, uint32_t first, uint32_t tokens,
+                  __half* to) {
+    const AttentionParams& p = at.p;
     const uint32_t column = blockIdx.y * d;
+    auto row_of = [&](uint32_t token) {
+        const uint32_t row = at.row(batch, token, tokens);
+        return row == NO_ROW ? p.outside_row : row;
+    };
     if (p.width == 8) {
-        for (uint32_t i = threadIdx.x; i < count * (D / 8); i += 32 * WARPS) {
+#pragma unroll
+        for (uint32_t i = threadIdx.x; i < COUNT * (D / 8); i += 32 * WARPS) {
             const uint32_t token = first + i / (D / 8), c = i % (D / 8) * 8;
             const bool inside = token < tokens && c < d;
-            const uint32_t row = inside ? token_row(p, batch, token, tokens, p.outside_row) : 0;
-            copy_async<16>(to + i / (D / 8) * PITCH + c, element<const __half>(from, row, inside ? column + c : 0),
+            copy_async<16>(to + i / (D / 8) * PITCH + c,
+                           element<const __half>(from, inside ? row_of(token) : 0, inside ? column + c : 0),
                            inside ? 16 : 0);
         }
     } else {
-        for (uint32_t i = threadIdx.x; i < count * D; i += 32 * WARPS) {
+#pragma unroll 1
+        for (uint32_t i = threadIdx.x; i < COUNT * D; i += 32 * WARPS) {
             const uint32_t token = first + i / D, c = i % D;
             const bool inside = token < tokens && c < d;
-            const uint32_t row = inside ? token_row(p, batch, token, tokens, p.outside_row) : 0;
-            to[i / D * PITCH + c] = inside ? *element<const __half>(from, row, column + c) : __float2half_rn(0.0f);
+            to[i / D * PITCH + c] =
+                inside ? *element<const __half>(from, row_of(token), column + c) : __float2half_rn(0.0f);
         }
     }
 }
@@ -45,18 +64,26 @@ DEVICE void attend(const AttentionParams& p) {
     DYNAMIC_SHARED(__half, shared);
     __half* const q_rows = shared;
     __half* const tiles = shared + QUERIES * PITCH;  // keys, values, then the next tile's
+    uint32_t* const window_rows = reinterpret_cast<uint32_t*>(tiles + 4 * TILE * PITCH);
     const uint32_t batch = blockIdx.z, head = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     if (batch >= valid_rows(p.batches)) return;
     const uint32_t d = p.q.cols / p.heads, dv = p.v.cols / p.heads;
     const uint32_t q_batch = p.shared_q != 0 ? 0 : batch, k_batch = p.shared_k != 0 ? 0 : batch;
     const uint32_t block_query = blockIdx.x * QUERIES, warp_query = SPLIT ? 0 : warp * 16, warp_key = SPLIT ? warp * KEYS : 0;
+    if (p.side != 0) {
+        for (uint32_t token = threadIdx.x; token < p.keys; token += 32 * WARPS) {
+            window_rows[token] = token_row(p, batch, token, p.keys, NO_ROW);
+        }
+        __syncthreads();
+    }
+    const Tokens at{p, window_rows};
 
     auto fetch_tile = [&](uint32_t first) {
         __half* const to = tiles + first / TILE % 2 * (2 * TILE * PITCH);
-        fetch<D, PITCH>(p, p.k, d, k_batch, first, TILE, p.keys, to);
-        fetch<D, PITCH>(p, p.v, dv, k_batch, first, TILE, p.keys, to + TILE * PITCH);
+        fetch<D, PITCH, TILE>(at, p.k, d, k_batch, first, p.keys, to);
+        fetch<D, PITCH, TILE>(at, p.v, dv, k_batch, first, p.keys, to + TILE * PITCH);
     };
-    fetch<D, PITCH>(p, p.q, d, q_batch, block_query, QUERIES, p.queries, q_rows);
+    fetch<D, PITCH, QUERIES>(at, p.q, d, q_batch, block_query, p.queries, q_rows);
     fetch_tile(0);
     copy_commit();
 
@@ -64,7 +91,7 @@ DEVICE void attend(const AttentionParams& p) {
     const uint32_t query = block_query + warp_query + lane / 4, pair = lane % 4 * 2;
     const float scale = p.scale * LOG2_E;
     uint32_t q[D / 16][4];
-    float result[D / 8][4], highest[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};
+    float result[D / 8][4], highest[2] = {LOWEST, LOWEST}, sum[2] = {0.0f, 0.0f};
 #pragma unroll
     for (uint32_t c = 0; c < D / 8; c++) {
 #pragma unroll
@@ -84,49 +111,58 @@ DEVICE void attend(const AttentionParams& p) {
                 load_matrices(q[c], q_rows + (warp_query + lane % 16) * PITCH + c * 16 + lane / 16 * 8);
             }
         }
-        const uint32_t first = tile + warp_key;
+        // Keys of this warp that are left, and its part of them, 16 at a time.
+        const uint32_t first = tile + warp_key, left = first < p.keys ? p.keys - first : 0;
 
         float scores[KEYS / 8][4];
 #pragma unroll
         for (uint32_t n = 0; n < KEYS / 8; n += 2) {
+            if (n * 8 >= left) continue;
 #pragma unroll
             for (int i = 0; i < 4; i++) scores[n][i] = scores[n + 1][i] = 0.0f;
-            if (first + n * 8 < p.keys) {
-                const __half* const rows =
-                    k_rows + (warp_key + n * 8 + lane / 16 * 8 + lane % 8) * PITCH + lane / 8 % 2 * 8;
+            const __half* const rows = k_rows + (warp_key + n * 8 + lane / 16 * 8 + lane % 8) * PITCH + lane / 8 % 2 * 8;
 #pragma unroll
-                for (uint32_t c = 0; c < D / 16; c++) {
-                    uint32_t k[4];
-                    load_matrices(k, rows + c * 16);
-                    multiply_16x8x16(scores[n], q[c], k[0], k[1]);
-                    multiply_16x8x16(scores[n + 1], q[c], k[2], k[3]);
-                }
+            for (uint32_t c = 0; c < D / 16; c++) {
+                uint32_t k[4];
+                load_matrices(k, rows + c * 16);
+                multiply_16x8x16(scores[n], q[c], k[0], k[1]);
+                multiply_16x8x16(scores[n + 1], q[c], k[2], k[3]);
             }
         }
 
+        const __half* bias_rows[2] = {};
+        if (p.bias.data && left) {
+#pragma unroll
+            for (uint32_t r = 0; r < 2; r++) {
+                bias_rows[r] = element<const __half>(p.bias, head * p.bias_rows + query + r * 8, first + pair);
+            }
+        }
         float now[2] = {highest[0], highest[1]};
 #pragma unroll
         for (uint32_t n = 0; n < KEYS / 8; n++) {
+            if (n / 2 * 16 >= left) continue;
+            if (p.bias.data) {
 #pragma unroll
-            for (uint32_t i = 0; i < 4; i++) {
-                const uint32_t key = first + n * 8 + pair + i % 2, row = query + i / 2 * 8;
-                if (key >= p.keys) {
-                    scores[n][i] = -INFINITY;
-                } else {
-                    scores[n][i] *= scale;
-                    if (p.bias.data && row < p.queries) {
-                        const size_t at = size_t(head * p.queries + row) * p.bias.pitch + key;
-                        scores[n][i] += LOG2_E * load_at(p.bias, at);
-                    }
-                    now[i / 2] = fmaxf(now[i / 2], scores[n][i]);
+                for (uint32_t r = 0; r < 2; r++) {
+                    float bias[2];
+                    load_floats<2>(bias, bias_rows[r] + n * 8);
+                    scores[n][2 * r] = scores[n][2 * r] * scale + bias[0];
+                    scores[n][2 * r + 1] = scores[n][2 * r + 1] * scale + bias[1];
+                }
+            } else {
+#pragma unroll
+                for (uint32_t i = 0; i < 4; i++) {
+                    scores[n][i] = n * 8 + pair + i % 2 < left ? scores[n][i] * scale : -INFINITY;
                 }
             }
+#pragma unroll
+            for (uint32_t i = 0; i < 4; i++) now[i / 2] = fmaxf(now[i / 2], scores[n][i]);
         }
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             now[r] = fmaxf(now[r], __shfl_xor_sync(0xffffffffu, now[r], 1));
             now[r] = fmaxf(now[r], __shfl_xor_sync(0xffffffffu, now[r], 2));
-            const float fade = exp2_relative(highest[r], now[r]);
+            const float fade = exp2_approx(highest[r] - now[r]);
             highest[r] = now[r];
             sum[r] *= fade;
 #pragma unroll
@@ -137,16 +173,17 @@ DEVICE void attend(const AttentionParams& p) {
         }
 #pragma unroll
         for (uint32_t n = 0; n < KEYS / 8; n++) {
+            if (n / 2 * 16 >= left) continue;
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                scores[n][i] = exp2_relative(scores[n][i], highest[i / 2]);
+                scores[n][i] = exp2_approx(scores[n][i] - highest[i / 2]);
                 sum[i / 2] += scores[n][i];
             }
         }
 
 #pragma unroll
         for (uint32_t n = 0; n < KEYS / 8; n += 2) {
-            if (first + n * 8 < p.keys) {
+            if (n * 8 < left) {
                 const uint32_t weights[4] = {
                     as_pair(scores[n][0], scores[n][1]), as_pair(scores[n][2], scores[n][3]),
                     as_pair(scores[n + 1][0], scores[n + 1][1]), as_pair(scores[n + 1][2], scores[n + 1][3])};
@@ -173,7 +210,7 @@ DEVICE void attend(const AttentionParams& p) {
 #pragma unroll
         for (uint32_t r = 0; r < 2; r++) {
             const uint32_t token = query + r * 8;
-            const uint32_t row = token < p.queries ? token_row(p, batch, token, p.queries, NO_ROW) : NO_ROW;
+            const uint32_t row = token < p.queries ? at.row(batch, token, p.queries) : NO_ROW;
             if (row == NO_ROW) continue;
             const float factor = 1.0f / sum[r];
 #pragma unroll
@@ -209,12 +246,12 @@ DEVICE void attend(const AttentionParams& p) {
         for (uint32_t i = threadIdx.x; i < 16 * D; i += 32 * WARPS) {
             const uint32_t row = i / D, column = i % D, token = block_query + row;
             if (token >= p.queries || column >= dv) continue;
-            const uint32_t to = token_row(p, batch, token, p.queries, NO_ROW);
+            const uint32_t to = at.row(batch, token, p.queries);
             if (to == NO_ROW) continue;
-            float all = -INFINITY, total = 0.0f, value = 0.0f;
+            float all = LOWEST, total = 0.0f, value = 0.0f;
             for (uint32_t w = 0; w < WARPS; w++) all = fmaxf(all, parts_highest[w][row]);
             for (uint32_t w = 0; w < WARPS; w++) {
-                const float share = exp2_relative(parts_highest[w][row], all);
+                const float share = exp2_approx(parts_highest[w][row] - all);
                 total += share * parts_sum[w][row];
                 value += share * parts[(w * 16 + row) * D + column];
             }

@@ -1,5 +1,5 @@
 // The instructions that C++ has no words for, each with its twin on the host: asynchronous copies (PTX ISA, "cp.async"),
-// prefetches ("prefetch"), matrix loads ("ldmatrix") and the tensor core's product ("mma.sync.m16n8k16"). All need sm_80.
+// prefetches ("prefetch"), exponentials ("ex2.approx"), matrix loads ("ldmatrix") and the tensor core's product ("mma.sync.m16n8k16"). All need sm_80.
 #pragma once
 #include "abi.cuh"
 
@@ -31,6 +31,13 @@ DEVICE void copy_wait() {
 
 // Asks for the 128 bytes around an address of global memory: they come to the L2 cache, and nobody waits for them.
 DEVICE void prefetch(const void* global) { asm volatile("prefetch.global.L2 [%0];" ::"l"(global)); }
+
+// 2^x to 2 units in the last place; what is too small is 0.
+DEVICE float exp2_approx(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
 
 // Four 8 x 8 matrices of f16: lane i brings the address of row i % 8 of matrix i / 8 (16 bytes, aligned), and gets of
 // matrix j in r[j] the elements 2 * (i % 4) and the next one of row i / 4.
@@ -70,6 +77,7 @@ void copy_wait() {
     emulate::copy_wait(GROUPS);
 }
 inline void prefetch(const void* global) { emulate::check_global(global, 1); }
+inline float exp2_approx(float x) { return std::exp2(x); }
 
 namespace emulate {
 

@@ -1,6 +1,7 @@
 //! Attention over keys, inside windows, and over sampled points.
 
 use bytemuck::{Pod, Zeroable};
+use half::f16;
 
 use super::gemm::{self, Finish, Form, Product};
 use super::modules::{ATTENTION, ATTENTION_F16, DEFORMABLE};
@@ -32,7 +33,7 @@ struct AttentionParams {
     scale: f32,
     width: u32,
     windows: Windows,
-    reserved: u32,
+    bias_rows: u32,
 }
 
 /// Maps cut into windows, whose pixels are the tokens.
@@ -57,8 +58,8 @@ pub(super) struct Attention {
     pub k: Operand,
     pub v: Operand,
     pub out: Operand,
-    /// `[heads * queries, keys]`, or none.
-    pub bias: Operand,
+    /// Argument of the node that is a bias of `[heads * queries, keys]`, if one is.
+    pub bias: Option<usize>,
     /// Batches, of which a count may say that fewer are valid.
     pub batches: Rows,
     pub heads: u32,
@@ -77,8 +78,35 @@ const MOST_F16_DIMS: u32 = 64;
 /// Blocks that keep a large GPU busy: with fewer, the keys of a query are shared out.
 const BUSY_BLOCKS: u32 = 264;
 
+/// Most tokens of a window on tensor cores: a block keeps a list of their rows.
+const MOST_F16_WINDOW: u32 = 1024;
+/// Queries and keys that a block on tensor cores looks at together.
+const F16_TILE: u32 = 64;
+
+/// A constant bias of `[heads * queries, keys]` as `attention_f16.cu` wants it, and the rows of a head.
+fn packed_bias(
+    site: &Site<'_>,
+    bias: &[f32],
+    [heads, queries, keys]: [u32; 3],
+) -> Result<(Operand, u32), CudaError> {
+    let [rows, cols] = [queries, keys].map(|n| n.next_multiple_of(F16_TILE));
+    let mut packed = vec![f16::ZERO; (heads * rows * cols) as usize];
+    for (row, packed) in packed.chunks_exact_mut(cols as usize).enumerate() {
+        let (head, query) = (row as u32 / rows, row as u32 % rows);
+        let (used, past) = packed.split_at_mut(keys as usize);
+        past.fill(f16::MIN);
+        if query < queries {
+            let from = &bias[((head * queries + query) * keys) as usize..][..keys as usize];
+            let log2 = |v: f32| f16::from_f32(v * std::f32::consts::LOG2_E);
+            used.iter_mut().zip(from).for_each(|(to, &v)| *to = log2(v));
+        }
+    }
+    let data = site.keep(bytemuck::cast_slice(&packed))?;
+    Ok((Operand { data, rows: heads * rows, cols, pitch: cols, element: element::F16 }, rows))
+}
+
 impl Attention {
-    pub(super) fn launch(self) -> Result<Launch, CudaError> {
+    pub(super) fn launch(self, site: &Site<'_>) -> Result<Launch, CudaError> {
         let Attention { q, k, v, out, bias, batches, heads, queries, keys, .. } = self;
         let (d, dv) = (q.cols / heads, v.cols / heads);
         let widest = d.max(dv);
@@ -88,6 +116,16 @@ impl Attention {
             });
         }
         let all = [q, k, v, out];
+        let constant_bias = bias.and_then(|argument| site.constant(argument)?.as_f32());
+        let tensor_cores = all.iter().all(|o| o.element == element::F16)
+            && widest <= MOST_F16_DIMS
+            && (bias.is_none() || constant_bias.is_some())
+            && (self.windows.side == 0 || keys <= MOST_F16_WINDOW);
+        let (bias, bias_rows) = match (bias, constant_bias) {
+            (Some(_), Some(values)) if tensor_cores => packed_bias(site, values, [heads, queries, keys])?,
+            (Some(argument), _) => (site.input(argument)?, queries),
+            (None, _) => (Operand::NONE, 0),
+        };
         let in_eights = |o: &Operand| o.data.is_multiple_of(16) && (o.pitch.is_multiple_of(8) || o.rows <= 1);
         let aligned = d.is_multiple_of(8) && dv.is_multiple_of(8) && all.iter().all(in_eights);
         let params = AttentionParams {
@@ -105,11 +143,11 @@ impl Attention {
             scale: self.scale,
             width: if aligned { 8 } else { 1 },
             windows: self.windows,
-            reserved: 0,
+            bias_rows,
         };
         let grid = |queries_of_block: u32| [queries.div_ceil(queries_of_block), heads, batches.bound];
-        if all.iter().all(|o| o.element == element::F16) && widest <= MOST_F16_DIMS {
-            let blocks: u32 = grid(64).iter().product();
+        if tensor_cores {
+            let blocks: u32 = grid(F16_TILE).iter().product();
             let split = queries <= 16 || (blocks < BUSY_BLOCKS && keys >= 64);
             let (kernel, dims) = match (widest, split) {
                 (..=16, false) => ("attention_f16_16", 16),
@@ -119,9 +157,10 @@ impl Attention {
                 (_, false) => ("attention_f16_64", 64),
                 (_, true) => ("attention_f16_64_split", 64),
             };
-            let queries_of_block = if split { 16 } else { 64 };
-            // Queries, and two tiles of 64 keys and values, in rows that are 8 elements longer than a head.
-            let shared = 2 * (queries_of_block + 4 * 64) * (dims + 8);
+            let queries_of_block = if split { 16 } else { F16_TILE };
+            // Queries, and two tiles of keys and values, in rows that are 8 elements longer than a head; rows of a window's tokens.
+            let window_rows = if self.windows.side == 0 { 0 } else { 4 * keys };
+            let shared = 2 * (queries_of_block + 4 * F16_TILE) * (dims + 8) + window_rows;
             return Ok(Launch::new(&ATTENTION_F16, kernel, &params)
                 .grid(grid(queries_of_block))
                 .block([128, 1, 1])
@@ -146,7 +185,7 @@ pub(super) fn attention(site: &Site<'_>) -> Result<Lowered, CudaError> {
         k: site.input(1)?,
         v: site.input(2)?,
         out: site.output()?,
-        bias: if bias { site.input(3)? } else { Operand::NONE },
+        bias: bias.then_some(3),
         batches: in_units(site.rows()?, batch),
         heads: heads as u32,
         queries: q_shape[1] as u32,
@@ -156,7 +195,7 @@ pub(super) fn attention(site: &Site<'_>) -> Result<Lowered, CudaError> {
         scale,
         windows: Windows::default(),
     }
-    .launch()?;
+    .launch(site)?;
     let flops = 2 * (batch * q_shape[1] * k_shape[1] * (q_shape[2] + v_shape[2])) as u64;
     Ok(Lowered { flops, ..Lowered::new("attention", vec![launch]) })
 }
@@ -219,7 +258,7 @@ pub(super) fn window_attention(site: &Site<'_>) -> Result<Lowered, CudaError> {
         k: qkv.columns(width, width),
         v: qkv.columns(2 * width, width),
         out: attended,
-        bias: site.input(5)?,
+        bias: Some(5),
         batches: in_units(rows, windows),
         heads: heads as u32,
         queries: area as u32,
@@ -236,7 +275,7 @@ pub(super) fn window_attention(site: &Site<'_>) -> Result<Lowered, CudaError> {
             outside_row: pixels,
         },
     };
-    launches.push(attention.launch()?);
+    launches.push(attention.launch(site)?);
     let (weights, finish) = layer(6, c, Some(x))?;
     launches.extend(Product::linear(attended, weights, out, finish, rows).launches(partial));
     let flops = 2 * (shape.rows() * 4 * c * c + windows * area * area * 2 * c) as u64;
