@@ -18,7 +18,7 @@ constexpr int kPixels = 2;
 
 // A thread computes eight channels of kPixels pixels of a line: `add_line(own, first, ox, ky, sums)` adds a line of the kernel, where
 // the map has one, to each pixel's sums; `first` is the first pixel of the map's line.
-template <class F>
+template <bool HALF, class F>
 DEVICE void each_line(const DepthwiseParams& p, bool wide, F add_line) {
     const Window& w = p.window;
     const uint32_t line_groups = (w.out_w + kPixels - 1) / kPixels;
@@ -34,13 +34,13 @@ DEVICE void each_line(const DepthwiseParams& p, bool wide, F add_line) {
     }
 #pragma unroll
     for (int pixel = 0; pixel < kPixels; pixel++) {
-        if (ox + pixel < w.out_w) finish(p.epilogue, p.out, row + pixel, own.col, sums[pixel], own.count, wide);
+        if (ox + pixel < w.out_w) finish<HALF>(p.epilogue, p.out, row + pixel, own.col, sums[pixel], own.count, wide);
     }
 }
 
 KERNEL_BOUNDED(depthwise, DepthwiseParams, 128) {
     const bool wide = p.width == 8;
-    each_line(p, wide, [&](const Eight& own, uint32_t first, uint32_t ox, uint32_t ky, float (&sums)[kPixels][8]) {
+    each_line<false>(p, wide, [&](const Eight& own, uint32_t first, uint32_t ox, uint32_t ky, float (&sums)[kPixels][8]) {
         const Window& w = p.window;
         for (uint32_t kx = 0; kx < w.kernel_w; kx++) {
             const float* from = p.weights + size_t(ky * w.kernel_w + kx) * p.out.cols + own.col;
@@ -67,7 +67,7 @@ KERNEL_BOUNDED(depthwise, DepthwiseParams, 128) {
 // For f16 maps whose channels come by eights, and kernels K wide: the loads of a line of the kernel are under way at once.
 template <int K>
 DEVICE void depthwise_half(const DepthwiseParams& p) {
-    each_line(p, true, [&](const Eight& own, uint32_t first, uint32_t ox, uint32_t ky, float (&sums)[kPixels][8]) {
+    each_line<true>(p, true, [&](const Eight& own, uint32_t first, uint32_t ox, uint32_t ky, float (&sums)[kPixels][8]) {
         const Window& w = p.window;
         const __half* const line = static_cast<const __half*>(p.x.data) + size_t(first) * p.x.pitch + own.col;
         const float* const taps = p.weights + size_t(ky * K) * p.out.cols + own.col;
@@ -120,5 +120,5 @@ KERNEL_BOUNDED(conv_grouped, DepthwiseParams, 128) {
             sums[0] += load(p.x, from, first + c) * p.weights[(size_t(col) * group_channels + c) * taps + tap];
         }
     }
-    finish(p.epilogue, p.out, row, col, sums, 1, false);
+    finish<false>(p.epilogue, p.out, row, col, sums, 1, false);
 }

@@ -1,41 +1,7 @@
 // What a layer does to its sums before they are stored: bias, activation, affine, residual, activation.
 #pragma once
+#include "activation.cuh"
 #include "vector.cuh"
-
-enum Activation : uint32_t { NONE = 0, RELU = 1, SILU = 2, GELU = 3, SIGMOID = 4, TANH = 5, CLAMP = 6 };
-
-// One choice for all. `low` and `high` are the bounds of a clamp; what is not a number stays that.
-template <int N>
-DEVICE void activate(uint32_t activation, float low, float high, float (&v)[N]) {
-    switch (activation) {
-        case RELU:
-#pragma unroll
-            for (int i = 0; i < N; i++) v[i] = v[i] < 0.0f ? 0.0f : v[i];
-            break;
-        case SILU:
-#pragma unroll
-            for (int i = 0; i < N; i++) v[i] = v[i] / (1.0f + expf(-v[i]));
-            break;
-        case GELU:
-            // The normal distribution function, not the tanh approximation.
-#pragma unroll
-            for (int i = 0; i < N; i++) v[i] = 0.5f * v[i] * (1.0f + erff(v[i] * 0.70710678118654752f));
-            break;
-        case SIGMOID:
-#pragma unroll
-            for (int i = 0; i < N; i++) v[i] = 1.0f / (1.0f + expf(-v[i]));
-            break;
-        case TANH:
-#pragma unroll
-            for (int i = 0; i < N; i++) v[i] = tanhf(v[i]);
-            break;
-        case CLAMP:
-#pragma unroll
-            for (int i = 0; i < N; i++) v[i] = v[i] < low ? low : v[i] > high ? high : v[i];
-            break;
-        default: break;
-    }
-}
 
 struct Epilogue {
     // Of the result's shape, or fewer rows that are repeated; no data when there is none.
@@ -78,14 +44,15 @@ DEVICE void put(T* to, const float (&v)[8], uint32_t count, bool wide) {
 }
 
 // What the layer makes of `count` (1 to 8) neighbours of a row's sums; `residual_row` is the residual's, where there is one. With
-// `wide` there are 8, and the residual and the bias are aligned to 8 elements at `col`.
+// `wide` there are 8, and the residual and the bias are aligned to 8 elements at `col`. HALF as for `activate`.
+template <bool HALF>
 DEVICE void transform(const Epilogue& e, uint32_t residual_row, uint32_t col, float (&v)[8], uint32_t count, bool wide) {
     uint32_t activation = e.activation;
     if (e.bias) add(v, e.bias + col, count, wide);
     // Twice through the same code: the functions are long.
 #pragma unroll 1
     for (int pass = 0;; pass++) {
-        activate(activation, e.low, e.high, v);
+        activate<HALF>(activation, e.low, e.high, v);
         if (pass == 1) break;
 #pragma unroll
         for (int i = 0; i < 8; i++) v[i] = e.scale * v[i] + e.shift;
@@ -103,9 +70,10 @@ DEVICE void transform(const Epilogue& e, uint32_t residual_row, uint32_t col, fl
 
 // Finishes neighbours of a row and stores them; with `wide`, `out` is aligned as well. The residual may be the result's own
 // memory.
+template <bool HALF>
 DEVICE void finish(const Epilogue& e, const Operand& out, uint32_t row, uint32_t col, float (&v)[8], uint32_t count,
                    bool wide) {
-    transform(e, !e.residual.data || e.residual.rows == out.rows ? row : row % e.residual.rows, col, v, count, wide);
+    transform<HALF>(e, !e.residual.data || e.residual.rows == out.rows ? row : row % e.residual.rows, col, v, count, wide);
     if (out.type == F16) {
         put(element<__half>(out, row, col), v, count, wide);
     } else {

@@ -7,7 +7,7 @@
 //
 // Order of K for windows: tap by tap (row-major), each with `channels_padded` channels, of which the last are zero in
 // the weights. How elements are loaded is decided at lowering, by alignment:
-//   - a_width = 16 bytes / element: whole chunks;
+//   - a_width = 16 bytes / element: whole chunks, of which all elements exist or none;
 //   - a_width = 4 bytes / element: four-byte pieces of chunks;
 //   - a_width = 0: one by one, from any type. For windows `channels_padded` is then `channels`: K is dense.
 // Likewise b_width.
@@ -49,6 +49,7 @@ static_assert(sizeof(GemmParams) == 248, "as in Rust");
 DEVICE uint32_t partial_pitch(const GemmParams& p) { return (p.n + 7) / 8 * 8; }
 
 // Finishes eight neighbouring sums of a row of the product, from column `n`, a multiple of 8.
+template <bool HALF>
 DEVICE void finish(const GemmParams& p, uint32_t row, uint32_t n, float (&sums)[8]) {
     if (n >= p.n) return;
     uint32_t out_row = row, out_col = n;
@@ -61,13 +62,14 @@ DEVICE void finish(const GemmParams& p, uint32_t row, uint32_t n, float (&sums)[
         if (out_col >= p.out.cols) return;
     }
     const uint32_t left = p.out.cols - out_col;
-    finish(p.epilogue, p.out, out_row, out_col, sums, left < 8 ? left : 8, p.out_width == 8);
+    finish<HALF>(p.epilogue, p.out, out_row, out_col, sums, left < 8 ? left : 8, p.out_width == 8);
 }
 
 // Stores eight neighbouring sums of a row: as partial sums, or finished.
+template <bool HALF>
 DEVICE void deliver(const GemmParams& p, uint32_t row, uint32_t n, float (&sums)[8]) {
     if (p.splits == 1) {
-        finish(p, row, n, sums);
+        finish<HALF>(p, row, n, sums);
     } else if (n < p.n) {
         store_floats<8>(p.partial + (size_t(blockIdx.z) * p.m + row) * partial_pitch(p) + n, sums);
     }
@@ -86,13 +88,13 @@ struct Chunks {
     static_assert(COLS % kChunk == 0 && THREADS % kAcross == 0 && ROWS % kRowStep == 0, "whole chunks for each thread");
 };
 
-// Copies a chunk of which the first `valid` elements exist, in pieces that `width` elements allow.
+// Copies a chunk of which the first `valid` elements exist, whole or in pieces, as `width` says.
 template <class T>
 DEVICE void copy_chunk(T* to, const T* from, int valid, uint32_t width) {
     constexpr int kChunk = 16 / int(sizeof(T)), kPiece = 4 / int(sizeof(T));
     valid = valid < 0 ? 0 : valid > kChunk ? kChunk : valid;
     if (width == kChunk) {
-        copy_async<16>(to, from, uint32_t(valid) * sizeof(T));
+        copy_async<16>(to, from, valid ? 16 : 0);
     } else {
 #pragma unroll
         for (int i = 0; i < kChunk; i += kPiece) {
@@ -108,28 +110,53 @@ struct MatrixRows {
     using Layout = Chunks<T, ROWS, BK, THREADS>;
     const Operand& source;
     uint32_t first, count, k, width;
+    // This thread's part of each row, and a bit for each row that exists.
+    const T* parts[Layout::kEach];
+    uint32_t exists = 0;
 
     // `count`: rows of the operand that belong to the product.
     DEVICE MatrixRows(const Operand& source, uint32_t first, uint32_t count, uint32_t k, uint32_t width)
-        : source(source), first(first), count(count), k(k), width(width) {}
+        : source(source), first(first), count(count), k(k), width(width) {
+        const uint32_t column = threadIdx.x % Layout::kAcross * Layout::kChunk;
+#pragma unroll
+        for (int i = 0; i < Layout::kEach; i++) {
+            const uint32_t row = first + threadIdx.x / Layout::kAcross + i * Layout::kRowStep;
+            const bool inside = row < count;
+            exists |= uint32_t(inside) << i;
+            parts[i] = static_cast<const T*>(source.data) + size_t(inside ? row : 0) * source.pitch + column;
+        }
+    }
     DEVICE void advance() {}
     // Slice number `slice` to shared memory.
     DEVICE void load_slice(T* tile, uint32_t slice) {
-        const uint32_t column = slice * BK + threadIdx.x % Layout::kAcross * Layout::kChunk;
-        const uint32_t own = threadIdx.x / Layout::kAcross;
+        const uint32_t own = threadIdx.x / Layout::kAcross, chunk = threadIdx.x % Layout::kAcross * Layout::kChunk;
+        const int left = int(k) - int(slice * BK + chunk);
+        T* const to = tile + own * Layout::kPitch + chunk;
+        if (width == Layout::kChunk) {
+            // Not past the matrix, though nothing is read there.
+            const uint32_t start = left > 0 ? slice * BK : 0;
 #pragma unroll
-        for (int i = 0; i < Layout::kEach; i++) {
-            const uint32_t r = own + i * Layout::kRowStep, row = first + r;
-            T* to = tile + r * Layout::kPitch + threadIdx.x % Layout::kAcross * Layout::kChunk;
-            const int valid = row < count ? int(k) - int(column) : 0;
-            if (width) {
-                const T* data = static_cast<const T*>(source.data);
-                copy_chunk(to, valid > 0 ? data + size_t(row) * source.pitch + column : data, valid, width);
-            } else {
+            for (int i = 0; i < Layout::kEach; i++) {
+                const bool there = left > 0 && exists >> i & 1;
+                copy_async<16>(to + i * Layout::kRowStep * Layout::kPitch, parts[i] + start, there ? 16 : 0);
+            }
+            return;
+        }
 #pragma unroll 1
-                for (int e = 0; e < Layout::kChunk; e++) {
-                    to[e] = from_float<T>(e < valid ? load(source, row, column + e) : 0.0f);
-                }
+        for (int i = 0; i < Layout::kEach; i++) {
+            const uint32_t row = first + own + i * Layout::kRowStep;
+            load_chunk(to + i * Layout::kRowStep * Layout::kPitch, row, slice * BK + chunk, row < count ? left : 0);
+        }
+    }
+    // A chunk by pieces or elements.
+    DEVICE void load_chunk(T* to, uint32_t row, uint32_t column, int valid) const {
+        if (width) {
+            const T* data = static_cast<const T*>(source.data);
+            copy_chunk(to, valid > 0 ? data + size_t(row) * source.pitch + column : data, valid, width);
+        } else {
+#pragma unroll 1
+            for (int e = 0; e < Layout::kChunk; e++) {
+                to[e] = from_float<T>(e < valid ? load(source, row, column + e) : 0.0f);
             }
         }
     }
@@ -485,7 +512,7 @@ DEVICE void gemm(const GemmParams& p) {
         if (first_row + r >= end_row) break;
         const float4* own = reinterpret_cast<const float4*>(staging + r * kPitch + c);
         float v[8] = {own[0].x, own[0].y, own[0].z, own[0].w, own[1].x, own[1].y, own[1].z, own[1].w};
-        deliver(p, first_row + r, first_col + c, v);
+        deliver<TILE::kHalf>(p, first_row + r, first_col + c, v);
     }
 }
 

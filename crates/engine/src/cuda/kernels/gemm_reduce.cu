@@ -13,5 +13,5 @@ KERNEL_BOUNDED(gemm_reduce, GemmParams, 256) {
 #pragma unroll
         for (int i = 0; i < 8; i++) sums[i] += part[i];
     }
-    finish(p, row, n, sums);
+    finish<false>(p, row, n, sums);
 }

@@ -186,13 +186,13 @@ KERNEL_EARLY(perceptron_f16, PerceptronParams, THREADS) {
             for (int i = 0; i < 8; i++) v[i] = i < int(count) ? own[i] : 0.0f;
             if (last && row >= end_row) continue;
             if (last && p.gamma) {
-                transform(layer.epilogue, row, c, v, count, p.out_width == 8);
+                transform<true>(layer.epilogue, row, c, v, count, p.out_width == 8);
 #pragma unroll
                 for (int i = 0; i < 8; i++) own[i] = v[i];
             } else if (last) {
-                finish(layer.epilogue, p.out, row, c, v, count, p.out_width == 8);
+                finish<true>(layer.epilogue, p.out, row, c, v, count, p.out_width == 8);
             } else {
-                if (count > 0) transform(layer.epilogue, 0, c, v, count, count == 8);
+                if (count > 0) transform<true>(layer.epilogue, 0, c, v, count, count == 8);
 #pragma unroll
                 for (int i = 0; i < 8; i++) a[r * p.pitch + c + i] = __float2half_rn(i < int(count) ? v[i] : 0.0f);
             }

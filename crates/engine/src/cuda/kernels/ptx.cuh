@@ -1,5 +1,5 @@
 // The instructions that C++ has no words for, each with its twin on the host: asynchronous copies (PTX ISA, "cp.async"),
-// prefetches ("prefetch"), exponentials ("ex2.approx"), matrix loads ("ldmatrix") and the tensor core's product ("mma.sync.m16n8k16"). All need sm_80.
+// prefetches ("prefetch"), exponentials and reciprocals ("ex2.approx", "rcp.approx"), matrix loads ("ldmatrix") and the tensor core's product ("mma.sync.m16n8k16"). All need sm_80.
 #pragma once
 #include "abi.cuh"
 
@@ -36,6 +36,13 @@ DEVICE void prefetch(const void* global) { asm volatile("prefetch.global.L2 [%0]
 DEVICE float exp2_approx(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// 1 / x to 1 unit in the last place.
+DEVICE float reciprocal_approx(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
 
@@ -78,6 +85,7 @@ void copy_wait() {
 }
 inline void prefetch(const void* global) { emulate::check_global(global, 1); }
 inline float exp2_approx(float x) { return std::exp2(x); }
+inline float reciprocal_approx(float x) { return 1.0f / x; }
 
 namespace emulate {
 

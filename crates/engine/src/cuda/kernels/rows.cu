@@ -1,6 +1,6 @@
 // Functions of whole rows: a warp takes a row and keeps its first elements in registers. Statistics are f32.
 #include "access.cuh"
-#include "epilogue.cuh"
+#include "activation.cuh"
 #include "warp.cuh"
 
 constexpr int CHUNKS = 4;
@@ -138,7 +138,7 @@ DEVICE void layer_norm_row(const LayerNormParams& p, uint32_t row) {
         load_at(y, p.beta, column);
 #pragma unroll
         for (int i = 0; i < V; i++) y[i] += (pack[i] - mean) * scale * gamma[i];
-        if (ACTIVATED) activate(p.activation, p.low, p.high, y);
+        if (ACTIVATED) activate<false>(p.activation, p.low, p.high, y);
         store_at(p.out, size_t(row) * p.out.pitch + column, y);
     });
 }

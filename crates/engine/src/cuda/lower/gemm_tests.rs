@@ -111,10 +111,13 @@ fn check(
 ) {
     let pipeline = Pipeline { half };
     let entries = if splits == 1 && form != Form::Windows { random.size(1, 3) } else { 1 };
-    let (n, slice) = (random.size(1, 2 * tile.cols as usize), pipeline.slice() as usize);
+    // Half of the time rows are whole chunks.
+    let unit = [1, 8][random.size(0, 1)];
+    let in_units = move |n: usize| n.next_multiple_of(unit);
+    let (n, slice) = (in_units(random.size(1, 2 * tile.cols as usize)), pipeline.slice() as usize);
     let (a, m, k, window, at): (Matrix, usize, usize, Window, ElementOf);
     if form == Form::Windows {
-        let (h, w, channels) = (random.size(3, 13), random.size(3, 13), random.size(1, slice));
+        let (h, w, channels) = (random.size(3, 13), random.size(3, 13), in_units(random.size(1, slice)));
         let (kernel, stride, pad) = (random.size(1, 3), random.size(1, 2), random.size(0, 2));
         let [out_h, out_w] = [h, w].map(|s| (s + 2 * pad - kernel) / stride + 1);
         a = Matrix::new(driver, random, half, 2 * h * w, channels);
@@ -145,7 +148,7 @@ fn check(
             }
         });
     } else {
-        (m, k) = (random.size(1, 2 * tile.rows as usize), random.size(1, 7 * slice));
+        (m, k) = (random.size(1, 2 * tile.rows as usize), in_units(random.size(1, 7 * slice)));
         a = Matrix::new(driver, random, half, entries * m, k);
         window = Window::default();
         at = Box::new(|a, row, col| a.at(row, col));
@@ -218,6 +221,42 @@ fn every_tile_computes_the_same() {
                     check(&driver, &mut random, half, form, Choice { tile, splits: 3 });
                 }
             }
+        }
+    }
+}
+
+/// The activations of f16 products are approximations: how far they are from the functions, with sums that are exact.
+#[test]
+fn activations_of_f16_products_are_within_1e_4() {
+    let Some(library) = crate::cuda::kernels_for_tests(&[]) else { return };
+    let driver: Arc<dyn Driver> =
+        Arc::new(Emulated::open(&library, 1).expect("kernels that were just built"));
+    // Each value once, in rows of eight times the first column of B, which is the unit matrix.
+    let values: Vec<f16> = (-800..800).map(|i| f16::from_f32(i as f32 / 64.0)).collect();
+    let keep = |elements: &[f16]| {
+        let memory = Allocation::constants(&driver, 2 * elements.len()).expect("memory");
+        memory.write(bytemuck::cast_slice(elements)).expect("fits");
+        let rows = (elements.len() / 8) as u32;
+        (Operand { data: memory.address, rows, cols: 8, pitch: 8, element: element::F16 }, memory)
+    };
+    let unit: Vec<f16> = (0..64).map(|i| f16::from_f32(if i % 9 == 0 { 1.0 } else { 0.0 })).collect();
+    let ((a, _a), (b, _b)) = (keep(&values), keep(&unit));
+    let memory = Allocation::new(&driver, 4 * values.len()).expect("memory");
+    let out = Operand { data: memory.address, rows: a.rows, cols: 8, pitch: 8, element: element::F32 };
+    let rows = Rows { entries: 0, rows_per_entry: 1, bound: a.rows };
+    for op in [UnaryOp::Gelu, UnaryOp::Silu, UnaryOp::Sigmoid] {
+        let finish = Finish { activation: activation(Some(op)), ..Finish::NONE };
+        let bytes = run(&driver, Product::linear(a, b, out, finish, rows).launches(None), &memory);
+        for (value, bytes) in values.iter().zip(bytes.chunks_exact(4)) {
+            let actual = f64::from(f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+            let v = value.to_f64();
+            let sigmoid = 1.0 / (1.0 + (-v).exp());
+            let wanted = match op {
+                UnaryOp::Gelu => 0.5 * v * (1.0 + libm::erf(v / 2f64.sqrt())),
+                UnaryOp::Silu => v * sigmoid,
+                _ => sigmoid,
+            };
+            assert!((actual - wanted).abs() < 1e-4, "{op:?} of {v}: {actual} instead of {wanted}");
         }
     }
 }

@@ -93,7 +93,8 @@ impl Pipeline {
         let (stages, size) = if self.half { (4, 2) } else { (3, 4) };
         stages * size * (tile.rows * (slice + chunk) + b)
     }
-    /// How many elements of `o` a copy may take at once: 16 bytes, 4 bytes, or 0 for one by one with conversion.
+    /// How many elements of `o` a copy may take at once: 16 bytes where rows are made of them, 4 bytes, or 0 for one by one with
+    /// conversion.
     pub(super) fn width(self, o: &Operand) -> u32 {
         let narrow = o.element == element::F16;
         if narrow != self.half || (!narrow && o.element != element::F32) {
@@ -103,6 +104,7 @@ impl Pipeline {
         let fits = |elements: u32| {
             o.data.is_multiple_of(u64::from(elements * o.element_bytes()))
                 && (o.pitch.is_multiple_of(elements) || o.rows <= 1)
+                && (elements == piece || o.cols.is_multiple_of(elements))
         };
         [self.chunk(), piece].into_iter().find(|&w| fits(w)).unwrap_or(0)
     }
