@@ -3,7 +3,7 @@
 
 use super::precision::Storage;
 use super::rewrite::{Links, constant};
-use crate::graph::{BinaryOp, Graph, Node, Op, Padding, Tensor};
+use crate::graph::{BinaryOp, Graph, Node, Op, Padding, Tensor, UnaryOp};
 
 /// What a chain computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub(crate) enum Chain {
     Perceptron,
     /// 1x1, depthwise, 1x1 convolution: the inverted bottleneck of Sandler et al. 2018.
     Bottleneck,
+    /// A layer with many rows and the layer norm of its result, for a GPU.
+    Normed,
     /// Elementwise functions with slices and reshapes: an [`Expression`](super::Expression).
     Elementwise,
 }
@@ -141,6 +143,44 @@ fn small_perceptron(
     }));
     found.reverse();
     found
+}
+
+/// Columns of a result whose layer norm the kernel of the layer before can compute: of a linear layer, and of a transposed
+/// convolution.
+const NORMED_LINEAR: usize = 256;
+const NORMED_TRANSPOSED: usize = 64;
+/// Least rows of that layer's input: with fewer, tiles as wide as the result are too few to keep a GPU busy.
+const LEAST_NORMED_ROWS: usize = 8192;
+
+/// Layers that read f16 and the layer norms of their results, for a GPU: the same as [`find`]. Nodes that are `taken` are left
+/// alone.
+pub(crate) fn find_normed(
+    graph: &Graph,
+    storage: &[Storage],
+    taken: &[bool],
+) -> Vec<Option<(Chain, Vec<usize>)>> {
+    let links = Links::of(graph);
+    let layer_of = |index: usize| {
+        let norm = &graph.nodes()[index];
+        let Op::LayerNorm { activation, .. } = norm.op else { return None };
+        let x = norm.inputs[0];
+        let before = links.producer(x).filter(|&n| links.uses(x) == 1 && !taken[n] && !taken[index])?;
+        let layer = &graph.nodes()[before];
+        let columns = match &layer.op {
+            Op::Linear { .. } => NORMED_LINEAR,
+            Op::Conv2d { .. } if is_pointwise(graph, layer) => NORMED_LINEAR,
+            Op::ConvTranspose2d { .. } => NORMED_TRANSPOSED,
+            _ => return None,
+        };
+        let input = layer.inputs[0];
+        let fits = graph.shape(x).cols() == columns
+            && graph.shape(input).rows() >= LEAST_NORMED_ROWS
+            && storage[input.0 as usize] == Storage::F16
+            && !matches!(activation, Some(UnaryOp::Clamp(..)))
+            && constant(graph, &links, layer.inputs[1]).is_some();
+        fits.then(|| (Chain::Normed, vec![before, index]))
+    };
+    (0..graph.nodes().len()).map(layer_of).collect()
 }
 
 /// Constant weights, and no residual: a layer inside a chain.

@@ -248,11 +248,17 @@ impl Plan {
         let chains = if options.chains {
             chain::find(&graph)
         } else if options.cuda {
-            let expressions = expression::find(&graph, &places.free);
-            let mut taken = vec![false; graph.nodes.len()];
-            expressions.iter().flatten().for_each(|(_, nodes)| nodes.iter().for_each(|&n| taken[n] = true));
-            let perceptrons = chain::find_small_perceptrons(&graph, &storage, taken);
-            expressions.into_iter().zip(perceptrons).map(|(a, b)| a.or(b)).collect()
+            let taken = |chains: &[Option<(Chain, Vec<usize>)>]| {
+                let mut taken = vec![false; graph.nodes.len()];
+                chains.iter().flatten().for_each(|(_, nodes)| nodes.iter().for_each(|&n| taken[n] = true));
+                taken
+            };
+            let mut chains = expression::find(&graph, &places.free);
+            let small = chain::find_small_perceptrons(&graph, &storage, taken(&chains));
+            chains.iter_mut().zip(small).for_each(|(chain, found)| *chain = chain.take().or(found));
+            let normed = chain::find_normed(&graph, &storage, &taken(&chains));
+            chains.iter_mut().zip(normed).for_each(|(chain, found)| *chain = chain.take().or(found));
+            chains
         } else {
             vec![None; graph.nodes.len()]
         };

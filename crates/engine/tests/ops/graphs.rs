@@ -115,6 +115,55 @@ pub fn perceptron(r: &mut Random) -> Case {
     c
 }
 
+/// A layer with so many rows that a GPU computes the norm of its result with it: linear, with a residual that may repeat and a
+/// count of rows, or a transposed convolution with a function of the norm.
+pub fn normed_rows(r: &mut Random) -> Case {
+    let mut c = Case::new();
+    let inputs = r.pick(&[8, 13, 40]);
+    let norm = |c: &mut Case, r: &mut Random, y, width: usize| {
+        let [gamma, beta] = [r.values([width]), r.values([width])].map(|p| c.graph.constant(p));
+        c.graph.layer_norm(y, gamma, beta, 0.1).expect("fits")
+    };
+    let y = if r.flag() {
+        let (batch, rows) = (4, r.size(2050, 2080));
+        let mut x = c.input(r.values([batch, rows, inputs]));
+        let count = r.flag().then(|| r.size(0, batch));
+        if let Some(count) = count {
+            let counter = c.input(HostTensor::i32([1], vec![count as i32]));
+            x = c.graph.limit_rows(x, counter).expect("entries");
+        }
+        let [weight, bias] = [r.values([256, inputs]), r.values([256])].map(|p| c.graph.constant(p));
+        let mut y = c.graph.linear(x, weight, Some(bias)).expect("fits");
+        if r.flag() {
+            let shape = [r.pick(&[1, batch]), rows, 256];
+            let residual = c.input(r.values(shape));
+            y = c.graph.add(y, residual).expect("repeats");
+        }
+        let y = norm(&mut c, r, y, 256);
+        let y = c.graph.reshape(y, [batch * rows, 256]).expect("as many");
+        // Rows past the count are not defined: some of the others are shown.
+        match count.unwrap_or(batch) * rows {
+            0 => x,
+            valid => {
+                let shown: Vec<i32> = (0..300).map(|i| (i * 7919 % valid) as i32).collect();
+                let indices = c.input(HostTensor::i32([300], shown));
+                c.graph.gather(y, indices).expect("a table")
+            }
+        }
+    } else {
+        let (h, w) = (r.size(90, 95), r.size(92, 95));
+        let x = c.input(r.values([1, h, w, inputs]));
+        let weight = c.graph.constant(r.values([inputs, 64, 2, 2]));
+        let bias = r.flag().then(|| c.graph.constant(r.values([64])));
+        let y = c.graph.conv_transpose2d(x, weight, bias).expect("fits");
+        let y = norm(&mut c, r, y, 64);
+        c.graph.unary(r.pick(&[UnaryOp::Gelu, UnaryOp::Relu, UnaryOp::Tanh]), y).expect("same shape")
+    };
+    c.output(y);
+    c.tolerance = 5e-6;
+    c
+}
+
 /// 1x1, depthwise, 1x1 convolution with activations, residual where the shape allows it.
 pub fn inverted_bottleneck(r: &mut Random) -> Case {
     let mut c = Case::new();

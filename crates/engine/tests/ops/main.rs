@@ -63,6 +63,7 @@ all_backends!([
     crate::graphs::row_counted_chain => row_counted_chain,
     crate::graphs::reparameterised_pair => reparameterised_pair,
     crate::graphs::perceptron => perceptron,
+    crate::graphs::normed_rows => normed_rows,
     crate::graphs::inverted_bottleneck => inverted_bottleneck,
     crate::graphs::elementwise_expression => elementwise_expression,
     crate::graphs::random_network => random_network,

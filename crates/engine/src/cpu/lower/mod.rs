@@ -100,7 +100,7 @@ pub(super) fn lower(plan: &Plan, memory: &Memory, level: Level, step: &Step, use
             match chain {
                 Chain::Perceptron => chains::perceptron(&mut site, sites[0]),
                 Chain::Bottleneck => chains::bottleneck(&mut site, sites[0], sites[1]),
-                Chain::Elementwise => unreachable!("plans for the CPU have none"),
+                Chain::Elementwise | Chain::Normed => unreachable!("plans for the CPU have none"),
             }
         }
         Step::Node { index, copy_parts } => {

@@ -68,15 +68,24 @@ DEVICE void transform(const Epilogue& e, uint32_t residual_row, uint32_t col, fl
     }
 }
 
-// Finishes neighbours of a row and stores them; with `wide`, `out` is aligned as well. The residual may be the result's own
-// memory.
-template <bool HALF>
-DEVICE void finish(const Epilogue& e, const Operand& out, uint32_t row, uint32_t col, float (&v)[8], uint32_t count,
-                   bool wide) {
-    transform<HALF>(e, !e.residual.data || e.residual.rows == out.rows ? row : row % e.residual.rows, col, v, count, wide);
+// Row of the residual that belongs to a row of the result.
+DEVICE uint32_t residual_row(const Epilogue& e, const Operand& out, uint32_t row) {
+    return !e.residual.data || e.residual.rows == out.rows ? row : row % e.residual.rows;
+}
+
+// Stores `count` neighbours of a row; with `wide` there are 8, and `out` is aligned to 8 elements at `col`.
+DEVICE void store_result(const Operand& out, uint32_t row, uint32_t col, const float (&v)[8], uint32_t count, bool wide) {
     if (out.type == F16) {
         put(element<__half>(out, row, col), v, count, wide);
     } else {
         put(element<float>(out, row, col), v, count, wide);
     }
+}
+
+// Finishes neighbours of a row and stores them. The residual may be the result's own memory.
+template <bool HALF>
+DEVICE void finish(const Epilogue& e, const Operand& out, uint32_t row, uint32_t col, float (&v)[8], uint32_t count,
+                   bool wide) {
+    transform<HALF>(e, residual_row(e, out, row), col, v, count, wide);
+    store_result(out, row, col, v, count, wide);
 }

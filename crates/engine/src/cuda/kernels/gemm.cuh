@@ -27,6 +27,8 @@ struct GemmParams {
     float* partial;
     // Valid rows of the product, over all entries.
     Rows rows;
+    // Of the layer norm of finished rows, in kernels that have one.
+    const float *gamma, *beta;
     // Of one entry; `n` counts the columns of `b` that are computed.
     uint32_t m, n, k;
     // Blocks along z are entries of a batch, or parts of K.
@@ -41,28 +43,35 @@ struct GemmParams {
     // Whether `b`, [N, K], is a constant that is loaded in whole chunks: its first slices need not wait for the previous kernel.
     uint32_t b_constant;
     Window window;
+    float norm_epsilon;
+    uint32_t norm_activation;
     uint32_t unused;
 };
-static_assert(sizeof(GemmParams) == 248, "as in Rust");
+static_assert(sizeof(GemmParams) == 272, "as in Rust");
 
 // Elements from one row of partial sums to the next.
 DEVICE uint32_t partial_pitch(const GemmParams& p) { return (p.n + 7) / 8 * 8; }
+
+// Where in `out` column `n` of a row of the product goes.
+struct Place {
+    uint32_t row, col;
+};
+DEVICE Place place_of(const GemmParams& p, uint32_t row, uint32_t n) {
+    if (!p.tap_cols) return {row, n};
+    // Row r of the product is pixel (y, x) of the map; tap (i, j) goes to pixel (2 y + i, 2 x + j).
+    const uint32_t tap = n / p.tap_cols, w = p.window.in_w;
+    const uint32_t line = row / w, x = row - line * w;
+    return {(line * 2 + tap / 2) * (w * 2) + x * 2 + tap % 2, n - tap * p.tap_cols};
+}
 
 // Finishes eight neighbouring sums of a row of the product, from column `n`, a multiple of 8.
 template <bool HALF>
 DEVICE void finish(const GemmParams& p, uint32_t row, uint32_t n, float (&sums)[8]) {
     if (n >= p.n) return;
-    uint32_t out_row = row, out_col = n;
-    if (p.tap_cols) {
-        // Row r of the product is pixel (y, x) of the map; tap (i, j) goes to pixel (2 y + i, 2 x + j).
-        const uint32_t tap = n / p.tap_cols, w = p.window.in_w;
-        const uint32_t line = row / w, x = row - line * w;
-        out_row = (line * 2 + tap / 2) * (w * 2) + x * 2 + tap % 2;
-        out_col = n - tap * p.tap_cols;
-        if (out_col >= p.out.cols) return;
-    }
-    const uint32_t left = p.out.cols - out_col;
-    finish<HALF>(p.epilogue, p.out, out_row, out_col, sums, left < 8 ? left : 8, p.out_width == 8);
+    const Place to = place_of(p, row, n);
+    if (to.col >= p.out.cols) return;
+    const uint32_t left = p.out.cols - to.col;
+    finish<HALF>(p.epilogue, p.out, to.row, to.col, sums, left < 8 ? left : 8, p.out_width == 8);
 }
 
 // Stores eight neighbouring sums of a row: as partial sums, or finished.
@@ -73,6 +82,35 @@ DEVICE void deliver(const GemmParams& p, uint32_t row, uint32_t n, float (&sums)
     } else if (n < p.n) {
         store_floats<8>(p.partial + (size_t(blockIdx.z) * p.m + row) * partial_pitch(p) + n, sums);
     }
+}
+
+// The same with a layer norm, for whole rows of N columns, which N / 8 lanes of a warp have between them. All lanes of the warp are
+// here, also those whose row is not `inside`.
+template <int N>
+DEVICE void finish_normed(const GemmParams& p, uint32_t row, uint32_t n, bool inside, float (&v)[8]) {
+    const Place to = place_of(p, row, n);
+    const bool wide = p.out_width == 8;
+    if (inside) transform<true>(p.epilogue, residual_row(p.epilogue, p.out, to.row), to.col, v, 8, wide);
+    auto mean_over_row = [](float sum) {
+#pragma unroll
+        for (int lanes = N / 16; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, lanes);
+        return sum / float(N);
+    };
+    float sum = 0.0f, squares = 0.0f;
+#pragma unroll
+    for (int i = 0; i < 8; i++) sum += v[i];
+    const float mean = mean_over_row(sum);
+#pragma unroll
+    for (int i = 0; i < 8; i++) squares += (v[i] - mean) * (v[i] - mean);
+    const float scale = 1.0f / sqrtf(mean_over_row(squares) + p.norm_epsilon);
+    if (!inside) return;
+    float gamma[8], beta[8];
+    load_floats<8>(gamma, p.gamma + to.col);
+    load_floats<8>(beta, p.beta + to.col);
+#pragma unroll
+    for (int i = 0; i < 8; i++) v[i] = beta[i] + (v[i] - mean) * scale * gamma[i];
+    activate<true>(p.norm_activation, 0.0f, 0.0f, v);
+    store_result(p.out, to.row, to.col, v, 8, wide);
 }
 
 // How a block's threads divide a tile of ROWS rows of COLS elements into chunks of 16 bytes, in shared memory with a
@@ -376,12 +414,13 @@ struct SameType<A, A> {
     static constexpr bool kValue = true;
 };
 
-// A tile's sizes. SUB_M and SUB_N are a warp's part for f16, a thread's for f32.
-template <class ELEMENT, int BM_, int BN_, int SUB_M, int SUB_N>
+// A tile's sizes. SUB_M and SUB_N are a warp's part for f16, a thread's for f32. STAGES: 0 for as many as the type has.
+template <class ELEMENT, int BM_, int BN_, int SUB_M, int SUB_N, int STAGES = 0>
 struct Tile {
     using T = ELEMENT;
     static constexpr bool kHalf = SameType<T, __half>::kValue;
-    static constexpr int BM = BM_, BN = BN_, kSubM = SUB_M, kSubN = SUB_N, BK = kHalf ? 32 : 16, kStages = kHalf ? 4 : 3;
+    static constexpr int BM = BM_, BN = BN_, kSubM = SUB_M, kSubN = SUB_N, BK = kHalf ? 32 : 16;
+    static constexpr int kStages = STAGES ? STAGES : kHalf ? 4 : 3;
     static constexpr int kThreads = kHalf ? BM / SUB_M * (BN / SUB_N) * 32 : BM / SUB_M * (BN / SUB_N);
 };
 
@@ -467,8 +506,9 @@ struct SourceOfB<T, TILE, false> {
     }
 };
 
-// A product whose rows of A are windows or matrix rows, and whose B is [N, K], or [K, N] with B_ROWS_ARE_K.
-template <class TILE, bool WINDOWS, bool B_ROWS_ARE_K>
+// A product whose rows of A are windows or matrix rows, and whose B is [N, K], or [K, N] with B_ROWS_ARE_K. With NORM a tile is as
+// wide as the rows of the result.
+template <class TILE, bool WINDOWS, bool B_ROWS_ARE_K, bool NORM = false>
 DEVICE void gemm(const GemmParams& p) {
     using T = typename TILE::T;
     using A = SourceOfA<T, TILE, WINDOWS>;
@@ -480,7 +520,8 @@ DEVICE void gemm(const GemmParams& p) {
     const uint32_t slices = (p.k + BK - 1) / BK, first = split * p.slices_per_split;
     const uint32_t end = first + p.slices_per_split < slices ? first + p.slices_per_split : slices;
     DYNAMIC_SHARED(T, shared);
-    const Stages<TILE, typename A::Type, typename B::Type> stages{shared};
+    using Memory = Stages<TILE, typename A::Type, typename B::Type>;
+    const Memory stages{shared};
     auto b = B::make(p, entry, first_col);
     uint32_t b_ahead = 0;
     if (!B_ROWS_ARE_K && p.b_constant) {
@@ -501,22 +542,26 @@ DEVICE void gemm(const GemmParams& p) {
     accumulate<TILE>(a, b, sums, first, end, stages, b_ahead);
     // The sums change hands where the slices were, so that each thread stores neighbours of a row.
     constexpr int kPitch = BN + 4;
-    static_assert(BM * kPitch * 4 <= TILE::kStages * (BM * (BK * int(sizeof(T)) + 16) + BN * BK * int(sizeof(T))),
-                  "room for the sums");
+    static_assert(BM * kPitch * 4 <= Memory::kCount * Memory::kElements * int(sizeof(T)), "room for the sums");
     float* staging = reinterpret_cast<float*>(shared);
     sums.stage(staging, kPitch);
     __syncthreads();
+    static_assert(BM * BN / 8 % kThreads == 0, "as much for each thread");
 #pragma unroll 1
     for (uint32_t at = threadIdx.x; at < BM * BN / 8; at += kThreads) {
         const uint32_t r = at / (BN / 8), c = at % (BN / 8) * 8;
-        if (first_row + r >= end_row) break;
+        const bool inside = first_row + r < end_row;
         const float4* own = reinterpret_cast<const float4*>(staging + r * kPitch + c);
         float v[8] = {own[0].x, own[0].y, own[0].z, own[0].w, own[1].x, own[1].y, own[1].z, own[1].w};
-        deliver<TILE::kHalf>(p, first_row + r, first_col + c, v);
+        if constexpr (NORM) {
+            finish_normed<BN>(p, first_row + r, first_col + c, inside, v);
+        } else if (inside) {
+            deliver<TILE::kHalf>(p, first_row + r, first_col + c, v);
+        }
     }
 }
 
-// The three forms: a convolution, and a matrix by the rows or the columns of another.
+// The forms: a convolution, a matrix by the rows of another, without and with a norm, or by its columns.
 template <class TILE>
 DEVICE void convolve(const GemmParams& p) {
     gemm<TILE, true, false>(p);
@@ -524,6 +569,10 @@ DEVICE void convolve(const GemmParams& p) {
 template <class TILE>
 DEVICE void multiply_rows(const GemmParams& p) {
     gemm<TILE, false, false>(p);
+}
+template <class TILE>
+DEVICE void multiply_rows_and_norm(const GemmParams& p) {
+    gemm<TILE, false, false, true>(p);
 }
 template <class TILE>
 DEVICE void multiply_columns(const GemmParams& p) {

@@ -9,7 +9,7 @@ use half::f16;
 use super::Site;
 use super::modules::{CONV_F16, CONV_F32, GEMM_F16, GEMM_F32, GEMM_REDUCE};
 pub(super) use super::tiles::Form;
-use super::tiles::{Choice, Pipeline, Sizes};
+use super::tiles::{Choice, NORMED_TILES, Pipeline, Sizes};
 use crate::cuda::abi::{Operand, Rows, element};
 use crate::cuda::driver::CudaError;
 use crate::cuda::launch::{Launch, Module};
@@ -116,6 +116,8 @@ struct GemmParams {
     finish: Finish,
     partial: u64,
     rows: Rows,
+    gamma: u64,
+    beta: u64,
     m: u32,
     n: u32,
     k: u32,
@@ -128,6 +130,8 @@ struct GemmParams {
     tap_cols: u32,
     b_constant: u32,
     window: Window,
+    norm_epsilon: f32,
+    norm_activation: u32,
     unused: u32,
 }
 
@@ -175,6 +179,17 @@ pub(super) fn is_half(a: &Operand) -> bool {
     a.element == element::F16
 }
 
+/// The layer norm of the rows of a product that is finished.
+#[derive(Clone, Copy)]
+pub(super) struct Norm {
+    /// f32, one for each column of the result.
+    pub gamma: Operand,
+    pub beta: Operand,
+    pub epsilon: f32,
+    /// Of the norm; no clamp.
+    pub activation: Option<UnaryOp>,
+}
+
 /// One product: `out = finish(a · b)`.
 pub(super) struct Product {
     pub form: Form,
@@ -196,6 +211,8 @@ pub(super) struct Product {
     /// Whether no kernel writes `b`.
     pub b_constant: bool,
     pub window: Window,
+    /// For weights, and results of as many columns as one of [`NORMED_TILES`] has.
+    pub norm: Option<Norm>,
 }
 
 impl Product {
@@ -217,6 +234,7 @@ impl Product {
             tap_cols: 0,
             b_constant: true,
             window,
+            norm: None,
         }
     }
 
@@ -239,6 +257,11 @@ impl Product {
         if self.m == 0 || self.n == 0 {
             return Vec::new();
         }
+        if self.norm.is_some() {
+            let tile = NORMED_TILES.iter().find(|tile| tile.cols == self.out.cols);
+            let tile = tile.expect("chains with norms are of results as wide as a tile");
+            return self.bind(Choice { tile, splits: 1 }, 0);
+        }
         let choice = self.sizes().choose();
         let room = scratch.map_or(1, |s| s.cols / (self.m * self.n.next_multiple_of(8)));
         let splits = choice.splits.min(room).max(1);
@@ -248,11 +271,13 @@ impl Product {
     /// The launches for a choice, of which K may get fewer parts. Partial sums go to `partial`.
     fn bind(self, Choice { tile, splits }: Choice, partial: u64) -> Vec<Launch> {
         let pipeline = self.sizes().pipeline;
-        let Product { form, a, b, out, finish, rows, entries, m, n, k, tap_cols, b_constant, window } = self;
+        let Product { form, a, b, out, finish, rows, entries, m, n, k, tap_cols, b_constant, window, norm } =
+            self;
         let slices = k.div_ceil(pipeline.slice()).max(1);
         let slices_per_split = slices.div_ceil(splits);
         let splits = slices.div_ceil(slices_per_split);
         let a_width = if form == Form::Windows && map_width(&a) == 0 { 0 } else { pipeline.width(&a) };
+        let (gamma, beta) = norm.map_or((0, 0), |norm| (norm.gamma.data, norm.beta.data));
         let params = GemmParams {
             a,
             b,
@@ -260,6 +285,8 @@ impl Product {
             finish,
             partial,
             rows,
+            gamma,
+            beta,
             m,
             n,
             k,
@@ -272,6 +299,8 @@ impl Product {
             tap_cols,
             b_constant: (b_constant && pipeline.width(&b) == pipeline.chunk()).into(),
             window,
+            norm_epsilon: norm.map_or(0.0, |norm| norm.epsilon),
+            norm_activation: activation(norm.and_then(|norm| norm.activation)),
             unused: 0,
         };
         let module: &'static Module = match (form, pipeline.half) {

@@ -174,6 +174,7 @@ fn check(
         tap_cols: 0,
         b_constant,
         window,
+        norm: None,
     };
     let bytes = run(driver, product.bind(Choice { tile, splits }, partial.address), &out.memory);
     let size = if half { 2 } else { 4 };

@@ -105,6 +105,7 @@ pub(super) fn lower(plan: &Plan, memory: &Memory, step: &Step) -> Result<Lowered
             match chain {
                 Chain::Elementwise => expression::expression(&site, nodes),
                 Chain::Perceptron => perceptron::perceptron(&site, nodes),
+                Chain::Normed => networks::normed(&site, nodes[0]),
                 Chain::Bottleneck => unreachable!("plans for CUDA have no such chains"),
             }
         }

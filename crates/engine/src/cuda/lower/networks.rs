@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::gemm::{self, Finish, Form, Product, Window};
+use super::gemm::{self, Finish, Form, Norm, Product, Window};
 use super::modules::DEPTHWISE;
 use super::rows::in_units;
 use super::{Lowered, Site};
@@ -106,9 +106,7 @@ pub(super) fn conv2d(site: &Site<'_>) -> Result<Lowered, CudaError> {
     let weight = values(site, 1);
     let window = window_of(site, kernel, stride, padding);
     let (launches, tile) = if groups == 1 && is_pointwise(kernel, stride, padding) {
-        let weights =
-            gemm::keep_weights(site, gemm::is_half(&x), [c_out, c_group], |o, c| weight[o * c_group + c])?;
-        bind(site, Product::linear(x, weights, out, finish, rows))?
+        bind(site, Product::linear(x, weights_by_rows(site, &x)?, out, finish, rows))?
     } else if groups == 1 {
         let channels = gemm::padded_channels(&x);
         let each = channels as usize;
@@ -185,24 +183,25 @@ fn grouped(
     ]))
 }
 
+/// Weights `[n, k]`, or those of a pointwise convolution, for products with `x`.
+fn weights_by_rows(site: &Site<'_>, x: &Operand) -> Result<Operand, CudaError> {
+    let (n, k) = (site.input_shape(1)[0], site.input_shape(1)[1]);
+    let weight = values(site, 1);
+    gemm::keep_weights(site, gemm::is_half(x), [n, k], |row, col| weight[row * k + col])
+}
+
 pub(super) fn linear(site: &Site<'_>) -> Result<Lowered, CudaError> {
     let Op::Linear { bias, epilogue } = site.node.op.clone() else { unreachable!("dispatched on the op") };
     let (x, out, rows) = (site.input(0)?, site.output()?, site.rows()?);
     let finish = finish(site, &epilogue, bias)?;
-    let &[n, k] = site.input_shape(1).dims() else { unreachable!("checked by the builder") };
-    let weight = values(site, 1);
-    let weights = gemm::keep_weights(site, gemm::is_half(&x), [n, k], |row, col| weight[row * k + col])?;
-    let (launches, tile) = bind(site, Product::linear(x, weights, out, finish, rows))?;
-    let flops = 2 * (site.output_shape().numel() * k) as u64;
+    let (launches, tile) = bind(site, Product::linear(x, weights_by_rows(site, &x)?, out, finish, rows))?;
+    let flops = 2 * (site.output_shape().numel() * x.cols as usize) as u64;
     Ok(Lowered { launches, name: format!("linear{epilogue}"), flops, tile })
 }
 
-pub(super) fn conv_transpose2d(site: &Site<'_>) -> Result<Lowered, CudaError> {
-    let Op::ConvTranspose2d { bias, epilogue } = site.node.op.clone() else {
-        unreachable!("dispatched on the op")
-    };
-    let (x, out) = (site.input(0)?, site.output()?);
-    let finish = finish(site, &epilogue, bias)?;
+/// The product of a transposed convolution, with `finish`, whose results go to `out`: rows of the product are pixels of the input.
+fn transposed(site: &Site<'_>, out: Operand, finish: Finish, rows: Rows) -> Result<Product, CudaError> {
+    let x = site.input(0)?;
     let (c_in, c_out) = (x.cols as usize, out.cols as usize);
     let each = tap_cols(c_out);
     let weight = values(site, 1);
@@ -210,13 +209,44 @@ pub(super) fn conv_transpose2d(site: &Site<'_>) -> Result<Lowered, CudaError> {
         let (tap, o) = (row / each, row % each);
         if o < c_out { weight[(col * c_out + o) * 4 + tap] } else { 0.0 }
     })?;
-    // Rows of the product are pixels of the input.
-    let rows = in_units(site.rows()?, x.rows as usize);
     let window = window_of(site, [2, 2], [2, 2], Padding::default());
-    let product = Product::linear(x, weights, out, finish, rows);
-    let (launches, tile) = bind(site, Product { window, tap_cols: each as u32, ..product })?;
-    let flops = 2 * (site.output_shape().numel() * c_in) as u64;
+    let product = Product::linear(x, weights, out, finish, in_units(rows, x.rows as usize));
+    Ok(Product { window, tap_cols: each as u32, ..product })
+}
+
+pub(super) fn conv_transpose2d(site: &Site<'_>) -> Result<Lowered, CudaError> {
+    let Op::ConvTranspose2d { bias, epilogue } = site.node.op.clone() else {
+        unreachable!("dispatched on the op")
+    };
+    let finish = finish(site, &epilogue, bias)?;
+    let (launches, tile) = bind(site, transposed(site, site.output()?, finish, site.rows()?)?)?;
+    let flops = 2 * (site.output_shape().numel() * site.input_shape(0).cols()) as u64;
     Ok(Lowered { launches, name: format!("conv_transpose2d{epilogue}"), flops, tile })
+}
+
+/// The layer norm at `site` with the layer before it, as one kernel.
+pub(super) fn normed(site: &Site<'_>, layer: usize) -> Result<Lowered, CudaError> {
+    let Op::LayerNorm { epsilon, activation } = site.node.op else {
+        unreachable!("chains of norms end with one")
+    };
+    let layer = Site { index: layer, node: &site.plan.graph.nodes()[layer], ..*site };
+    let (x, out, rows) = (layer.input(0)?, site.output()?, site.rows()?);
+    let (product, epilogue) = match &layer.node.op {
+        Op::Linear { bias, epilogue } | Op::Conv2d { bias, epilogue, .. } => {
+            let finish = finish(&layer, epilogue, *bias)?;
+            (Product::linear(x, weights_by_rows(&layer, &x)?, out, finish, rows), epilogue)
+        }
+        Op::ConvTranspose2d { bias, epilogue } => {
+            (transposed(&layer, out, finish(&layer, epilogue, *bias)?, rows)?, epilogue)
+        }
+        other => unreachable!("{} has no norm in its kernel", other.name()),
+    };
+    let norm = Norm { gamma: site.input(1)?, beta: site.input(2)?, epsilon, activation };
+    let launches = Product { norm: Some(norm), ..product }.launches(None);
+    let flops = 2 * (site.output_shape().numel() * x.cols as usize) as u64;
+    let after = Epilogue { activation, ..Epilogue::default() };
+    let name = format!("{}{epilogue}, layer_norm{after}", layer.node.op.name());
+    Ok(Lowered { flops, ..Lowered::new(name, launches) })
 }
 
 pub(super) fn matmul(site: &Site<'_>, transpose_b: bool) -> Result<Lowered, CudaError> {
@@ -237,6 +267,7 @@ pub(super) fn matmul(site: &Site<'_>, transpose_b: bool) -> Result<Lowered, Cuda
         tap_cols: 0,
         b_constant: false,
         window: Window::default(),
+        norm: None,
     };
     let (launches, tile) = bind(site, product)?;
     let flops = 2 * (site.output_shape().numel() as u64) * u64::from(k);

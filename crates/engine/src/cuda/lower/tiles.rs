@@ -25,6 +25,8 @@ pub(super) struct Tile {
     pub threads: u32,
     /// Kernel for A as matrix rows and as windows, both with B as `[N, K]`, and for matrix rows with B as `[K, N]`.
     pub kernels: [Option<&'static str>; 3],
+    /// Slices of K that are under way, where it is not as many as the type has.
+    pub stages: Option<u32>,
 }
 
 /// What A and B are; positions in [`Tile::kernels`].
@@ -55,8 +57,14 @@ static F32_TILES: [Tile; 3] = [
     tile([32, 32], 128, [Some("gemm_f32_32x32"), Some("conv_f32_32x32"), Some("matmul_f32_32x32")]),
 ];
 
+/// As wide as rows of which the layer norm is computed, in f16.
+pub(super) static NORMED_TILES: [Tile; 2] = [
+    Tile { stages: Some(3), ..tile([64, 256], 256, [Some("gemm_f16_64x256_norm"), None, None]) },
+    tile([128, 64], 128, [Some("gemm_f16_128x64_norm"), None, None]),
+];
+
 const fn tile([rows, cols]: [u32; 2], threads: u32, kernels: [Option<&'static str>; 3]) -> Tile {
-    Tile { rows, cols, threads, kernels }
+    Tile { rows, cols, threads, kernels, stages: None }
 }
 
 impl Tile {
@@ -91,7 +99,7 @@ impl Pipeline {
         let (chunk, slice) = (self.chunk(), self.slice());
         let b = if form == Form::Columns { slice * (tile.cols + chunk) } else { tile.cols * (slice + chunk) };
         let (stages, size) = if self.half { (4, 2) } else { (3, 4) };
-        stages * size * (tile.rows * (slice + chunk) + b)
+        tile.stages.unwrap_or(stages) * size * (tile.rows * (slice + chunk) + b)
     }
     /// How many elements of `o` a copy may take at once: 16 bytes where rows are made of them, 4 bytes, or 0 for one by one with
     /// conversion.
