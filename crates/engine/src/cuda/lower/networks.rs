@@ -139,8 +139,9 @@ struct DepthwiseParams {
     groups: u32,
 }
 
-/// Output pixels of a line that a thread computes.
+/// Output pixels of a line that a thread computes, and where windows overlap most.
 const DEPTHWISE_PIXELS: u32 = 2;
+const DENSE_PIXELS: u32 = 4;
 
 fn grouped(
     site: &Site<'_>,
@@ -165,14 +166,15 @@ fn grouped(
     let params = DepthwiseParams { x, out, finish, weights, rows, window, width, groups: groups as u32 };
     let half = gemm::is_half(&x) && width == 8;
     let (kernel, threads) = if depthwise {
-        let lines = out.rows / window.out_w;
-        let pixels = lines * window.out_w.div_ceil(DEPTHWISE_PIXELS);
-        let kernel = match window.kernel_w {
-            3 if half => "depthwise_f16_3",
-            5 if half => "depthwise_f16_5",
-            _ => "depthwise",
+        let threads = |pixels_each: u32| {
+            out.rows / window.out_w * window.out_w.div_ceil(pixels_each) * out.cols.div_ceil(8)
         };
-        (kernel, pixels * out.cols.div_ceil(8))
+        match window.kernel_w {
+            3 if half && window.stride_w == 1 => ("depthwise_f16_3_dense", threads(DENSE_PIXELS)),
+            3 if half => ("depthwise_f16_3", threads(DEPTHWISE_PIXELS)),
+            5 if half => ("depthwise_f16_5", threads(DEPTHWISE_PIXELS)),
+            _ => ("depthwise", threads(DEPTHWISE_PIXELS)),
+        }
     } else {
         ("conv_grouped", out.rows * out.cols)
     };
