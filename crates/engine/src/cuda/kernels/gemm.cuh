@@ -209,9 +209,8 @@ struct WindowRows {
     uint32_t width;
     // Where this thread's chunk of the next slice begins: channel and tap.
     uint32_t channel, tap_x, tap_y;
-    // For each row: the image's first pixel, and where in the image the window begins.
-    uint32_t image[Layout::kEach];
-    int32_t y[Layout::kEach], x[Layout::kEach];
+    // For each row: where in the image the window begins, and the pixel there, counted from the first of all images.
+    int32_t y[Layout::kEach], x[Layout::kEach], begin[Layout::kEach];
 
     DEVICE WindowRows(const Operand& source, const Window& window, uint32_t first, uint32_t count, uint32_t width,
                       uint32_t first_slice)
@@ -225,9 +224,9 @@ struct WindowRows {
         for (int i = 0; i < Layout::kEach; i++) {
             const uint32_t row = first + threadIdx.x / Layout::kAcross + i * Layout::kRowStep;
             const uint32_t line = row / window.out_w, n = line / window.out_h;
-            image[i] = n * window.in_h * window.in_w;
             x[i] = int32_t((row - line * window.out_w) * window.stride_w) - int32_t(window.pad_left);
             y[i] = int32_t((line - n * window.out_h) * window.stride_h) - int32_t(window.pad_top);
+            begin[i] = int32_t(n * window.in_h * window.in_w) + y[i] * int32_t(window.in_w) + x[i];
             // Rows past the end see only padding.
             if (row >= count) y[i] = -0x40000000;
         }
@@ -242,33 +241,44 @@ struct WindowRows {
             }
         }
     }
-    DEVICE bool inside(int i, uint32_t ty, uint32_t tx, uint32_t& pixel) const {
-        const uint32_t iy = uint32_t(y[i] + int32_t(ty)), ix = uint32_t(x[i] + int32_t(tx));
-        pixel = image[i] + iy * window.in_w + ix;
-        return ty < window.kernel_h && iy < window.in_h && ix < window.in_w;
+    DEVICE bool inside(int i, uint32_t ty, uint32_t tx) const {
+        return ty < window.kernel_h && uint32_t(y[i] + int32_t(ty)) < window.in_h &&
+               uint32_t(x[i] + int32_t(tx)) < window.in_w;
     }
+    DEVICE uint32_t pixel(int i, uint32_t ty, uint32_t tx) const { return uint32_t(begin[i]) + ty * window.in_w + tx; }
     DEVICE void load_slice(T* tile, uint32_t) {
-        const uint32_t own = threadIdx.x / Layout::kAcross;
+        const uint32_t own = threadIdx.x / Layout::kAcross, chunk = threadIdx.x % Layout::kAcross * Layout::kChunk;
+        T* const to = tile + own * Layout::kPitch + chunk;
+        if (width == Layout::kChunk) {
+            const T* const data = static_cast<const T*>(source.data);
 #pragma unroll
-        for (int i = 0; i < Layout::kEach; i++) {
-            T* to = tile + (own + i * Layout::kRowStep) * Layout::kPitch + threadIdx.x % Layout::kAcross * Layout::kChunk;
-            uint32_t pixel;
-            if (width) {
-                const T* data = static_cast<const T*>(source.data);
-                const bool there = inside(i, tap_y, tap_x, pixel);
-                const int valid = there ? int(window.channels) - int(channel) : 0;
-                copy_chunk(to, valid > 0 ? data + size_t(pixel) * source.pitch + channel : data, valid, width);
-            } else {
-                uint32_t c = channel, tx = tap_x, ty = tap_y;
+            for (int i = 0; i < Layout::kEach; i++) {
+                const bool there = channel < window.channels && inside(i, tap_y, tap_x);
+                copy_async<16>(to + i * Layout::kRowStep * Layout::kPitch,
+                               there ? data + size_t(pixel(i, tap_y, tap_x)) * source.pitch + channel : data, there ? 16 : 0);
+            }
+            return;
+        }
+#pragma unroll
+        for (int i = 0; i < Layout::kEach; i++) load_chunk(to + i * Layout::kRowStep * Layout::kPitch, i);
+    }
+    // A chunk by pieces or elements.
+    DEVICE void load_chunk(T* to, int i) const {
+        if (width) {
+            const T* const data = static_cast<const T*>(source.data);
+            const int valid = inside(i, tap_y, tap_x) ? int(window.channels) - int(channel) : 0;
+            const T* const from = data + size_t(pixel(i, tap_y, tap_x)) * source.pitch + channel;
+            copy_chunk(to, valid > 0 ? from : data, valid, width);
+        } else {
+            uint32_t c = channel, tx = tap_x, ty = tap_y;
 #pragma unroll 1
-                for (int e = 0; e < Layout::kChunk; e++) {
-                    to[e] = from_float<T>(inside(i, ty, tx, pixel) ? load(source, pixel, c) : 0.0f);
-                    if (++c == window.channels) {
-                        c = 0;
-                        if (++tx == window.kernel_w) {
-                            tx = 0;
-                            ty++;
-                        }
+            for (int e = 0; e < Layout::kChunk; e++) {
+                to[e] = from_float<T>(inside(i, ty, tx) ? load(source, pixel(i, ty, tx), c) : 0.0f);
+                if (++c == window.channels) {
+                    c = 0;
+                    if (++tx == window.kernel_w) {
+                        tx = 0;
+                        ty++;
                     }
                 }
             }
