@@ -341,6 +341,28 @@ pub fn attention(r: &mut Random) -> Case {
     c
 }
 
+/// Few queries of many keys, which a GPU's blocks share, for as many batches as a count on the device says.
+pub fn attention_of_many_keys(r: &mut Random) -> Case {
+    let mut c = Case::new();
+    let (batch, heads, d, d_v) = (r.size(1, 3), r.size(1, 3), r.pick(&[5, 16, 32, 64]), r.pick(&[8, 16, 31]));
+    let (queries, keys) = (r.size(1, 40), r.size(300, 1100));
+    let mut q = c.input(r.values([batch, queries, heads * d]));
+    let k = c.input(r.values([1, keys, heads * d]));
+    let v = c.input(r.values([1, keys, heads * d_v]));
+    let count = r.size(1, batch);
+    let counter = c.input(HostTensor::i32([1], vec![count as i32]));
+    q = c.graph.limit_rows(q, counter).expect("entries");
+    let y = c.graph.attention([q, k, v], None, heads, 1.0 / (d as f32).sqrt()).expect("fits");
+    // Entries past the count are not defined.
+    let y = c.graph.reshape(y, [batch * queries, heads * d_v]).expect("as many");
+    let valid =
+        c.input(HostTensor::i32([count * queries], (0..(count * queries) as i32).collect::<Vec<i32>>()));
+    let y = c.graph.gather(y, valid).expect("a table");
+    c.output(y);
+    c.tolerance = 5e-6;
+    c
+}
+
 /// As many heads and batches as keep a GPU busy, and keys beyond one tile: its backend then shares the work out otherwise.
 pub fn attention_of_many_batches(r: &mut Random) -> Case {
     let mut c = Case::new();

@@ -56,6 +56,7 @@ all_backends!([
     crate::cases::gather => gather,
     crate::cases::attention => attention,
     crate::cases::attention_of_many_batches => attention_of_many_batches,
+    crate::cases::attention_of_many_keys => attention_of_many_keys,
     crate::cases::window_attention => window_attention,
     crate::cases::deformable_attention => deformable_attention,
     crate::cases::image_to_tensor => image_to_tensor,

@@ -10,6 +10,9 @@ struct AttentionParams {
     // `[heads * bias_rows, keys]` with as many rows and columns as blocks look at, very low past the last key.
     Operand bias;
     Rows batches;
+    // Where keys are shared out among blocks on tensor cores, what each part gives: [parts, rows of `out`, heads, columns of a head
+    // and then the highest score and the sum of the weights].
+    float* partial;
     uint32_t heads, queries, keys;
     uint32_t shared_q, shared_k;  // 1: one batch of queries, or of keys and values, serves all
     float scale;
@@ -18,6 +21,7 @@ struct AttentionParams {
     // a map. Pixels outside the map have q, k and v in `outside_row`, and no result.
     uint32_t side, height, width_px, across, per_image, outside_row;
     uint32_t bias_rows;
+    uint32_t parts, part_keys;  // `part_keys`: a multiple of a tile
 };
 
 // Row of a token of a batch, or `outside` where a window's pixel is outside its map.

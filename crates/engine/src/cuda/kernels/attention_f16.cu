@@ -3,7 +3,7 @@
 #include "attention.cuh"
 #include "ptx.cuh"
 
-constexpr uint32_t WARPS = 4, TILE = 64;  // keys that are in shared memory at once, twice
+constexpr uint32_t WARPS = 4;
 constexpr float LOG2_E = 1.44269504088896341f;
 
 // Lower than any score, and finite: differences from it are no NaN.
@@ -55,11 +55,19 @@ DEVICE void fetch(const Tokens& at, const Operand& from, uint32_t d, uint32_t ba
     }
 }
 
+// A part of the result of a head and a query: see AttentionParams.
+DEVICE float* part_of(const AttentionParams& p, uint32_t part, uint32_t row, uint32_t head) {
+    const uint32_t each = p.out.cols / p.heads + 2;
+    return p.partial + ((size_t(part) * p.out.rows + row) * p.heads + head) * each;
+}
+
 // Heads of at most D elements. The block's warps take 16 queries each, or with SPLIT the same 16 and a quarter of the keys,
-// whose parts are then joined.
+// whose parts are then joined; of the keys a block then has a part itself, if there are `parts`.
 template <uint32_t D, bool SPLIT>
 DEVICE void attend(const AttentionParams& p) {
     constexpr uint32_t PITCH = D + 8;  // rows on different banks
+    // Keys that are in shared memory at once, twice: with few blocks nothing but more of them hides how long a tile takes.
+    constexpr uint32_t TILE = SPLIT ? 4096 / D : 64;
     constexpr uint32_t QUERIES = SPLIT ? 16 : 16 * WARPS, KEYS = SPLIT ? TILE / WARPS : TILE;
     DYNAMIC_SHARED(__half, shared);
     __half* const q_rows = shared;
@@ -69,7 +77,10 @@ DEVICE void attend(const AttentionParams& p) {
     if (batch >= valid_rows(p.batches)) return;
     const uint32_t d = p.q.cols / p.heads, dv = p.v.cols / p.heads;
     const uint32_t q_batch = p.shared_q != 0 ? 0 : batch, k_batch = p.shared_k != 0 ? 0 : batch;
-    const uint32_t block_query = blockIdx.x * QUERIES, warp_query = SPLIT ? 0 : warp * 16, warp_key = SPLIT ? warp * KEYS : 0;
+    const uint32_t part = SPLIT ? blockIdx.x % p.parts : 0;
+    const uint32_t first_key = part * p.part_keys, some_keys = p.keys - first_key;
+    const uint32_t end_key = !SPLIT || some_keys < p.part_keys ? p.keys : first_key + p.part_keys;
+    const uint32_t block_query = (SPLIT ? blockIdx.x / p.parts : blockIdx.x) * QUERIES, warp_query = SPLIT ? 0 : warp * 16, warp_key = SPLIT ? warp * KEYS : 0;
     if (p.side != 0) {
         for (uint32_t token = threadIdx.x; token < p.keys; token += 32 * WARPS) {
             window_rows[token] = token_row(p, batch, token, p.keys, NO_ROW);
@@ -84,7 +95,7 @@ DEVICE void attend(const AttentionParams& p) {
         fetch<D, PITCH, TILE>(at, p.v, dv, k_batch, first, p.keys, to + TILE * PITCH);
     };
     fetch<D, PITCH, QUERIES>(at, p.q, d, q_batch, block_query, p.queries, q_rows);
-    fetch_tile(0);
+    fetch_tile(first_key);
     copy_commit();
 
     // This thread's part of a product: rows `lane / 4` and 8 below, columns `lane % 4 * 2` and the next of every eight.
@@ -98,14 +109,14 @@ DEVICE void attend(const AttentionParams& p) {
         for (int i = 0; i < 4; i++) result[c][i] = 0.0f;
     }
 
-    for (uint32_t tile = 0; tile < p.keys; tile += TILE) {
-        if (tile + TILE < p.keys) fetch_tile(tile + TILE);
+    for (uint32_t tile = first_key; tile < end_key; tile += TILE) {
+        if (tile + TILE < end_key) fetch_tile(tile + TILE);
         copy_commit();
         copy_wait<1>();
         __syncthreads();
         const __half* const k_rows = tiles + tile / TILE % 2 * (2 * TILE * PITCH);
         const __half* const v_rows = k_rows + TILE * PITCH;
-        if (tile == 0) {
+        if (tile == first_key) {
 #pragma unroll
             for (uint32_t c = 0; c < D / 16; c++) {
                 load_matrices(q[c], q_rows + (warp_query + lane % 16) * PITCH + c * 16 + lane / 16 * 8);
@@ -255,7 +266,16 @@ DEVICE void attend(const AttentionParams& p) {
                 total += share * parts_sum[w][row];
                 value += share * parts[(w * 16 + row) * D + column];
             }
-            store(p.out, to, head * dv + column, value / total);
+            if (p.parts == 1) {
+                store(p.out, to, head * dv + column, value / total);
+                continue;
+            }
+            float* const own = part_of(p, part, to, head);
+            own[column] = value;
+            if (column == 0) {
+                own[dv] = all;
+                own[dv + 1] = total;
+            }
         }
     }
 }
@@ -266,3 +286,19 @@ KERNEL_BOUNDED(attention_f16_64, AttentionParams, 128) { attend<64, false>(p); }
 KERNEL_BOUNDED(attention_f16_16_split, AttentionParams, 128) { attend<16, true>(p); }
 KERNEL_BOUNDED(attention_f16_32_split, AttentionParams, 128) { attend<32, true>(p); }
 KERNEL_BOUNDED(attention_f16_64_split, AttentionParams, 128) { attend<64, true>(p); }
+
+// Joins the parts: a thread has one element of the result.
+KERNEL_BOUNDED(attention_f16_join, AttentionParams, 256) {
+    const uint32_t at = blockIdx.x * blockDim.x + threadIdx.x, row = at / p.out.cols, column = at - row * p.out.cols;
+    if (row / p.queries >= valid_rows(p.batches)) return;
+    const uint32_t dv = p.out.cols / p.heads, head = column / dv, own = column - head * dv;
+    float highest = LOWEST, total = 0.0f, value = 0.0f;
+    for (uint32_t part = 0; part < p.parts; part++) highest = fmaxf(highest, part_of(p, part, row, head)[dv]);
+    for (uint32_t part = 0; part < p.parts; part++) {
+        const float* const from = part_of(p, part, row, head);
+        const float share = exp2_approx(from[dv] - highest);
+        total += share * from[dv + 1];
+        value += share * from[own];
+    }
+    store(p.out, row, column, value / total);
+}

@@ -12,7 +12,7 @@ use crate::compile::Storage;
 use crate::cuda::abi::{Operand, Rows, element};
 use crate::cuda::driver::CudaError;
 use crate::cuda::launch::Launch;
-use crate::graph::{Epilogue, Graph, Op};
+use crate::graph::{Epilogue, Graph, Op, Tensor};
 use crate::tensor::DType;
 
 /// The params of `attention.cu` and `attention_f16.cu`.
@@ -25,6 +25,7 @@ struct AttentionParams {
     out: Operand,
     bias: Operand,
     batches: Rows,
+    partial: u64,
     heads: u32,
     queries: u32,
     keys: u32,
@@ -34,6 +35,8 @@ struct AttentionParams {
     width: u32,
     windows: Windows,
     bias_rows: u32,
+    parts: u32,
+    part_keys: u32,
 }
 
 /// Maps cut into windows, whose pixels are the tokens.
@@ -78,10 +81,65 @@ const MOST_F16_DIMS: u32 = 64;
 /// Blocks that keep a large GPU busy: with fewer, the keys of a query are shared out.
 const BUSY_BLOCKS: u32 = 264;
 
+/// How attention on tensor cores is shared out among blocks.
+#[derive(Clone, Copy)]
+struct Shares {
+    /// Elements of a head, as its kernel has them.
+    dims: u32,
+    /// The warps of a block have the same queries and share its keys.
+    split: bool,
+    /// Blocks that share the keys of a query, and how many each has.
+    parts: u32,
+    part_keys: u32,
+}
+
+impl Shares {
+    /// `widest`: elements of a head. With few queries, first warps, then blocks have parts of the keys.
+    fn new(widest: u32, [batches, heads, queries, keys]: [u32; 4]) -> Shares {
+        let dims = [16, 32].into_iter().find(|&d| widest <= d).unwrap_or(MOST_F16_DIMS);
+        let blocks = |queries_of_block: u32| queries.div_ceil(queries_of_block) * heads * batches;
+        let split = queries <= SPLIT_QUERIES || (blocks(F16_TILE) < BUSY_BLOCKS && keys >= F16_TILE);
+        if !split {
+            return Shares { dims, split, parts: 1, part_keys: keys };
+        }
+        let tile = Shares::split_tile(dims);
+        let wanted = BUSY_BLOCKS / blocks(SPLIT_QUERIES).max(1);
+        let part_keys = keys.div_ceil(wanted.clamp(1, keys.div_ceil(tile).max(1))).next_multiple_of(tile);
+        Shares { dims, split, parts: keys.div_ceil(part_keys).max(1), part_keys }
+    }
+    /// Keys that a block has in shared memory at once.
+    fn split_tile(dims: u32) -> u32 {
+        4096 / dims
+    }
+    /// Elements of f32 that the parts of `rows` of `heads` take, of `dv` elements each.
+    fn partial(self, rows: u32, heads: u32, dv: u32) -> usize {
+        if self.parts == 1 { 0 } else { (self.parts * rows * heads * (dv + 2)) as usize }
+    }
+    fn kernel(self) -> &'static str {
+        match (self.dims, self.split) {
+            (16, false) => "attention_f16_16",
+            (16, true) => "attention_f16_16_split",
+            (32, false) => "attention_f16_32",
+            (32, true) => "attention_f16_32_split",
+            (_, false) => "attention_f16_64",
+            (_, true) => "attention_f16_64_split",
+        }
+    }
+    fn queries_of_block(self) -> u32 {
+        if self.split { SPLIT_QUERIES } else { F16_TILE }
+    }
+    /// Shared memory: queries, and two tiles of keys and values, in rows that are 8 elements longer than a head.
+    fn shared_bytes(self) -> u32 {
+        let tile = if self.split { Shares::split_tile(self.dims) } else { F16_TILE };
+        2 * (self.queries_of_block() + 4 * tile) * (self.dims + 8)
+    }
+}
+
 /// Most tokens of a window on tensor cores: a block keeps a list of their rows.
 const MOST_F16_WINDOW: u32 = 1024;
-/// Queries and keys that a block on tensor cores looks at together.
+/// Queries and keys that a block on tensor cores looks at together, and queries where its warps share the keys.
 const F16_TILE: u32 = 64;
+const SPLIT_QUERIES: u32 = 16;
 
 /// A constant bias of `[heads * queries, keys]` as `attention_f16.cu` wants it, and the rows of a head.
 fn packed_bias(
@@ -106,7 +164,12 @@ fn packed_bias(
 }
 
 impl Attention {
-    pub(super) fn launch(self, site: &Site<'_>) -> Result<Launch, CudaError> {
+    /// The launches. `partial` has what [`scratch`] asked for; without it keys are not shared out among blocks.
+    pub(super) fn launches(
+        self,
+        site: &Site<'_>,
+        partial: Option<&Operand>,
+    ) -> Result<Vec<Launch>, CudaError> {
         let Attention { q, k, v, out, bias, batches, heads, queries, keys, .. } = self;
         let (d, dv) = (q.cols / heads, v.cols / heads);
         let widest = d.max(dv);
@@ -128,6 +191,10 @@ impl Attention {
         };
         let in_eights = |o: &Operand| o.data.is_multiple_of(16) && (o.pitch.is_multiple_of(8) || o.rows <= 1);
         let aligned = d.is_multiple_of(8) && dv.is_multiple_of(8) && all.iter().all(in_eights);
+        let mut shares = Shares::new(widest, [batches.bound, heads, queries, keys]);
+        if partial.is_none_or(|p| (p.cols as usize) < shares.partial(out.rows, heads, dv)) {
+            (shares.parts, shares.part_keys) = (1, keys);
+        }
         let params = AttentionParams {
             q,
             k,
@@ -135,6 +202,7 @@ impl Attention {
             out,
             bias,
             batches,
+            partial: partial.map_or(0, |p| p.data),
             heads,
             queries,
             keys,
@@ -144,27 +212,29 @@ impl Attention {
             width: if aligned { 8 } else { 1 },
             windows: self.windows,
             bias_rows,
+            parts: shares.parts,
+            part_keys: shares.part_keys,
         };
         let grid = |queries_of_block: u32| [queries.div_ceil(queries_of_block), heads, batches.bound];
         if tensor_cores {
-            let blocks: u32 = grid(F16_TILE).iter().product();
-            let split = queries <= 16 || (blocks < BUSY_BLOCKS && keys >= 64);
-            let (kernel, dims) = match (widest, split) {
-                (..=16, false) => ("attention_f16_16", 16),
-                (..=16, true) => ("attention_f16_16_split", 16),
-                (..=32, false) => ("attention_f16_32", 32),
-                (..=32, true) => ("attention_f16_32_split", 32),
-                (_, false) => ("attention_f16_64", 64),
-                (_, true) => ("attention_f16_64_split", 64),
-            };
-            let queries_of_block = if split { 16 } else { F16_TILE };
-            // Queries, and two tiles of keys and values, in rows that are 8 elements longer than a head; rows of a window's tokens.
+            let [across, heads, batches] = grid(shares.queries_of_block());
+            // Rows of a window's tokens, after all else.
             let window_rows = if self.windows.side == 0 { 0 } else { 4 * keys };
-            let shared = 2 * (queries_of_block + 4 * F16_TILE) * (dims + 8) + window_rows;
-            return Ok(Launch::new(&ATTENTION_F16, kernel, &params)
-                .grid(grid(queries_of_block))
-                .block([128, 1, 1])
-                .shared(shared));
+            let mut launches = vec![
+                Launch::new(&ATTENTION_F16, shares.kernel(), &params)
+                    .grid([across * shares.parts, heads, batches])
+                    .block([128, 1, 1])
+                    .shared(shares.shared_bytes() + window_rows),
+            ];
+            if shares.parts > 1 {
+                let threads = out.rows * out.cols;
+                launches.push(
+                    Launch::new(&ATTENTION_F16, "attention_f16_join", &params)
+                        .grid([threads.div_ceil(256), 1, 1])
+                        .block([256, 1, 1]),
+                );
+            }
+            return Ok(launches);
         }
         let kernel = match widest.div_ceil(32) {
             0 | 1 => "attention_32",
@@ -172,7 +242,7 @@ impl Attention {
             3 => "attention_96",
             _ => "attention_128",
         };
-        Ok(Launch::new(&ATTENTION, kernel, &params).grid(grid(16)).block([128, 1, 1]))
+        Ok(vec![Launch::new(&ATTENTION, kernel, &params).grid(grid(16)).block([128, 1, 1])])
     }
 }
 
@@ -180,7 +250,7 @@ pub(super) fn attention(site: &Site<'_>) -> Result<Lowered, CudaError> {
     let Op::Attention { heads, scale, bias } = site.node.op else { unreachable!("dispatched on the op") };
     let [q_shape, k_shape, v_shape] = [0, 1, 2].map(|i| site.input_shape(i));
     let batch = site.output_shape()[0];
-    let launch = Attention {
+    let launches = Attention {
         q: site.input(0)?,
         k: site.input(1)?,
         v: site.input(2)?,
@@ -195,9 +265,9 @@ pub(super) fn attention(site: &Site<'_>) -> Result<Lowered, CudaError> {
         scale,
         windows: Windows::default(),
     }
-    .launch(site)?;
+    .launches(site, site.scratch()?.first())?;
     let flops = 2 * (batch * q_shape[1] * k_shape[1] * (q_shape[2] + v_shape[2])) as u64;
-    Ok(Lowered { flops, ..Lowered::new("attention", vec![launch]) })
+    Ok(Lowered { flops, ..Lowered::new("attention", launches) })
 }
 
 /// Scratch of a window attention over `pixels` of `c` channels: normalised pixels; queries, keys and values; what the heads
@@ -214,10 +284,26 @@ fn window_scratch(half: bool, pixels: usize, c: usize) -> Vec<(DType, usize)> {
 /// Scratch buffers of a node that is an attention.
 pub(super) fn scratch(graph: &Graph, storage: &[Storage], node: usize) -> Option<Vec<(DType, usize)>> {
     let node = &graph.nodes()[node];
-    let x = node.inputs.first()?;
-    let shape = graph.shape(*x);
-    matches!(node.op, Op::WindowAttention { .. })
-        .then(|| window_scratch(storage[x.0 as usize] == Storage::F16, shape.rows(), shape.cols()))
+    let half = |tensor: &Tensor| storage[tensor.0 as usize] == Storage::F16;
+    match node.op {
+        Op::WindowAttention { .. } => {
+            let x = &node.inputs[0];
+            Some(window_scratch(half(x), graph.shape(*x).rows(), graph.shape(*x).cols()))
+        }
+        Op::Attention { heads, .. } => {
+            let [q, k, v, out] =
+                [node.inputs[0], node.inputs[1], node.inputs[2], node.outputs[0]].map(|t| graph.shape(t));
+            let widest = q.cols().max(v.cols()) / heads;
+            if !node.inputs[..3].iter().chain(&node.outputs).all(half) || widest > MOST_F16_DIMS as usize {
+                return Some(Vec::new());
+            }
+            let sizes = [out[0], heads, q[1], k[1]].map(|n| n as u32);
+            let shares = Shares::new(widest as u32, sizes);
+            let partial = shares.partial(out.rows() as u32, heads as u32, (v.cols() / heads) as u32);
+            Some(if partial == 0 { Vec::new() } else { vec![(DType::F32, partial)] })
+        }
+        _ => None,
+    }
 }
 
 /// Four steps, none of which writes padding down: the layer norm of the map's pixels, and of one that is zero for all that
@@ -275,7 +361,7 @@ pub(super) fn window_attention(site: &Site<'_>) -> Result<Lowered, CudaError> {
             outside_row: pixels,
         },
     };
-    launches.push(attention.launch(site)?);
+    launches.extend(attention.launches(site, None)?);
     let (weights, finish) = layer(6, c, Some(x))?;
     launches.extend(Product::linear(attended, weights, out, finish, rows).launches(partial));
     let flops = 2 * (shape.rows() * 4 * c * c + windows * area * area * 2 * c) as u64;
