@@ -113,6 +113,15 @@ DEVICE void finish_normed(const GemmParams& p, uint32_t row, uint32_t n, bool in
     store_result(p.out, to.row, to.col, v, 8, wide);
 }
 
+template <class A, class B>
+struct SameType {
+    static constexpr bool kValue = false;
+};
+template <class A>
+struct SameType<A, A> {
+    static constexpr bool kValue = true;
+};
+
 // How a block's threads divide a tile of ROWS rows of COLS elements into chunks of 16 bytes, in shared memory with a
 // chunk between rows, which keeps the reads of matrix loads out of each other's banks.
 template <class T, int ROWS, int COLS, int THREADS>
@@ -270,17 +279,32 @@ struct WindowRows {
             const T* const from = data + size_t(pixel(i, tap_y, tap_x)) * source.pitch + channel;
             copy_chunk(to, valid > 0 ? from : data, valid, width);
         } else {
-            uint32_t c = channel, tx = tap_x, ty = tap_y;
+            load_elements(to, i);
+        }
+    }
+    DEVICE void load_elements(T* to, int i) const {
+        uint32_t c = channel, tx = tap_x, ty = tap_y;
+        auto next = [&]() {
+            if (++c < window.channels) return;
+            c = 0;
+            if (++tx < window.kernel_w) return;
+            tx = 0;
+            ty++;
+        };
+        if (source.type == (SameType<T, float>::kValue ? F32 : F16)) {
+            // All loads are under way before the first is waited for.
+            T values[Layout::kChunk];
+#pragma unroll
+            for (int e = 0; e < Layout::kChunk; e++, next()) {
+                values[e] = from_float<T>(0.0f);
+                if (inside(i, ty, tx)) values[e] = *element<const T>(source, pixel(i, ty, tx), c);
+            }
+#pragma unroll
+            for (int e = 0; e < Layout::kChunk; e++) to[e] = values[e];
+        } else {
 #pragma unroll 1
-            for (int e = 0; e < Layout::kChunk; e++) {
+            for (int e = 0; e < Layout::kChunk; e++, next()) {
                 to[e] = from_float<T>(inside(i, ty, tx) ? load(source, pixel(i, ty, tx), c) : 0.0f);
-                if (++c == window.channels) {
-                    c = 0;
-                    if (++tx == window.kernel_w) {
-                        tx = 0;
-                        ty++;
-                    }
-                }
             }
         }
     }
@@ -413,15 +437,6 @@ struct FmaSums {
             for (int j = 0; j < TN; j++) own[i * kDown * pitch + j * kAcross] = sums[i][j];
         }
     }
-};
-
-template <class A, class B>
-struct SameType {
-    static constexpr bool kValue = false;
-};
-template <class A>
-struct SameType<A, A> {
-    static constexpr bool kValue = true;
 };
 
 // A tile's sizes. SUB_M and SUB_N are a warp's part for f16, a thread's for f32. STAGES: 0 for as many as the type has.
