@@ -89,7 +89,7 @@ impl Finish {
     }
 }
 
-/// Rows of A that are windows of a feature map; the twin of `Window` in `gemm.cuh`.
+/// Rows of A that are windows of a feature map; the twin of `Window` in `window.cuh`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
 pub(super) struct Window {
