@@ -22,6 +22,7 @@ pub(super) struct Memory {
     pub(super) output: Allocation,
     states: Vec<u64>,
     weights: RefCell<Weights>,
+    counters: RefCell<Vec<Allocation>>,
 }
 
 #[derive(Default)]
@@ -43,13 +44,25 @@ impl Memory {
             output: Allocation::new(driver, plan.output_bytes)?,
             states,
             weights: RefCell::default(),
+            counters: RefCell::default(),
         })
     }
 
-    /// Bytes of arena, blocks and weights.
+    /// Bytes of arena, blocks, weights and counters.
     pub(super) fn bytes(&self) -> usize {
-        let weights: usize = self.weights.borrow().pieces.iter().map(|p| p.bytes).sum();
-        self.arena.bytes + self.input.bytes + self.output.bytes + weights
+        let sum = |pieces: &[Allocation]| pieces.iter().map(|p| p.bytes).sum::<usize>();
+        let kept = sum(&self.weights.borrow().pieces) + sum(&self.counters.borrow());
+        self.arena.bytes + self.input.bytes + self.output.bytes + kept
+    }
+
+    /// Puts `count` zeros of u32 on the device, for as long as the program lives.
+    pub(super) fn counters(&self, count: usize) -> Result<u64, CudaError> {
+        let zeros = vec![0u8; 4 * count];
+        let memory = Allocation::new(&self.driver, zeros.len())?;
+        memory.write(&zeros)?;
+        let address = memory.address;
+        self.counters.borrow_mut().push(memory);
+        Ok(address)
     }
 
     /// Puts packed weights on the device, for as long as the program lives.

@@ -5,7 +5,7 @@
 // of BK of both operands come to shared memory by asynchronous copies, STAGES of them under way at once. f16 operands
 // are multiplied by tensor cores, f32 ones by FMAs; sums are f32 in both.
 //
-// With few tiles K is split over blocks, which leave partial sums in `partial`; `gemm_reduce` adds them in a fixed
+// With few tiles K is split over blocks, which leave partial sums in `partial`; the last of a tile's blocks adds them in a fixed
 // order and finishes.
 #pragma once
 #include "epilogue.cuh"
@@ -16,8 +16,10 @@ struct GemmParams {
     // `a`: [entries * m, K] or a map; `b`: [N, K] or [entries * K, N].
     Operand a, b, out;
     Epilogue epilogue;
-    // [splits, m, n rounded up to 8] when `splits` > 1.
+    // [splits, m, n rounded up to 8] when `splits` > 1, and for each tile how many of its blocks have left their sums: 0 before the
+    // kernel and after it.
     float* partial;
+    uint32_t* arrivals;
     // Valid rows of the product, over all entries.
     Rows rows;
     // Of the layer norm of finished rows, in kernels that have one.
@@ -40,7 +42,7 @@ struct GemmParams {
     uint32_t norm_activation;
     uint32_t unused;
 };
-static_assert(sizeof(GemmParams) == 272, "as in Rust");
+static_assert(sizeof(GemmParams) == 280, "as in Rust");
 
 // Elements from one row of partial sums to the next.
 DEVICE uint32_t partial_pitch(const GemmParams& p) { return (p.n + 7) / 8 * 8; }
@@ -60,21 +62,31 @@ DEVICE Place place_of(const GemmParams& p, uint32_t row, uint32_t n) {
 // Finishes eight neighbouring sums of a row of the product, from column `n`, a multiple of 8.
 template <bool HALF>
 DEVICE void finish(const GemmParams& p, uint32_t row, uint32_t n, float (&sums)[8]) {
-    if (n >= p.n) return;
     const Place to = place_of(p, row, n);
     if (to.col >= p.out.cols) return;
     const uint32_t left = p.out.cols - to.col;
     finish<HALF>(p.epilogue, p.out, to.row, to.col, sums, left < 8 ? left : 8, p.out_width == 8);
 }
 
-// Stores eight neighbouring sums of a row: as partial sums, or finished.
-template <bool HALF>
-DEVICE void deliver(const GemmParams& p, uint32_t row, uint32_t n, float (&sums)[8]) {
-    if (p.splits == 1) {
-        finish<HALF>(p, row, n, sums);
-    } else if (n < p.n) {
-        store_floats<8>(p.partial + (size_t(blockIdx.z) * p.m + row) * partial_pitch(p) + n, sums);
+// Eight neighbouring partial sums of part `split`.
+DEVICE float* partial_sums(const GemmParams& p, uint32_t split, uint32_t row, uint32_t n) {
+    return p.partial + (size_t(split) * p.m + row) * partial_pitch(p) + n;
+}
+
+// Whether this block is the last of its tile's to come here. What the others wrote before can then be read, from the L2 cache.
+DEVICE bool is_last_of_tile(const GemmParams& p) {
+    SHARED(uint32_t, last, );
+    // This thread's sums are seen by whoever sees the count.
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        uint32_t* const arrived = p.arrivals + blockIdx.y * gridDim.x + blockIdx.x;
+        last = atomicAdd(arrived, 1) + 1 == p.splits;
+        if (last) *arrived = 0;
     }
+    __syncthreads();
+    __threadfence();
+    return last;
 }
 
 // Finishes sums and stores the layer norm of their row, whose N columns N / 8 lanes of a warp have between them. All lanes of the
@@ -239,18 +251,41 @@ DEVICE void gemm(const GemmParams& p) {
     sums.stage(staging, kPitch);
     __syncthreads();
     static_assert(BM * BN / 8 % kThreads == 0, "as much for each thread");
+    // `f(row, column, eight sums)` for each part of this thread.
+    auto each_part = [&](auto f) {
 #pragma unroll 1
-    for (uint32_t at = threadIdx.x; at < BM * BN / 8; at += kThreads) {
-        const uint32_t r = at / (BN / 8), c = at % (BN / 8) * 8;
-        const bool inside = first_row + r < end_row;
-        const float4* own = reinterpret_cast<const float4*>(staging + r * kPitch + c);
-        float v[8] = {own[0].x, own[0].y, own[0].z, own[0].w, own[1].x, own[1].y, own[1].z, own[1].w};
-        if constexpr (NORM) {
-            finish_normed<BN>(p, first_row + r, first_col + c, inside, v);
-        } else if (inside) {
-            deliver<TILE::kHalf>(p, first_row + r, first_col + c, v);
+        for (uint32_t at = threadIdx.x; at < BM * BN / 8; at += kThreads) {
+            const uint32_t r = at / (BN / 8), c = at % (BN / 8) * 8;
+            const float4* own = reinterpret_cast<const float4*>(staging + r * kPitch + c);
+            float v[8] = {own[0].x, own[0].y, own[0].z, own[0].w, own[1].x, own[1].y, own[1].z, own[1].w};
+            f(first_row + r, first_col + c, v);
         }
+    };
+    if constexpr (NORM) {
+        each_part([&](uint32_t row, uint32_t n, float (&v)[8]) { finish_normed<BN>(p, row, n, row < end_row, v); });
+        return;
     }
+    auto exists = [&](uint32_t row, uint32_t n) { return row < end_row && n < p.n; };
+    if (p.splits > 1) {
+        each_part([&](uint32_t row, uint32_t n, float (&v)[8]) {
+            if (exists(row, n)) store_floats<8>(partial_sums(p, split, row, n), v);
+        });
+        if (!is_last_of_tile(p)) return;
+    }
+    each_part([&](uint32_t row, uint32_t n, float (&v)[8]) {
+        if (!exists(row, n)) return;
+        if (p.splits > 1) {
+#pragma unroll
+            for (int i = 0; i < 8; i++) v[i] = 0.0f;
+            for (uint32_t part = 0; part < p.splits; part++) {
+                float more[8];
+                load_latest(more, partial_sums(p, part, row, n));
+#pragma unroll
+                for (int i = 0; i < 8; i++) v[i] += more[i];
+            }
+        }
+        finish<TILE::kHalf>(p, row, n, v);
+    });
 }
 
 // The forms: a convolution, a matrix by the rows of another, without and with a norm, or by its columns.

@@ -336,7 +336,7 @@ pub(super) fn window_attention(site: &Site<'_>) -> Result<Lowered, CudaError> {
         vec![norm(x, [site.input(1)?, site.input(2)?], normed, rows, epsilon, &Epilogue::default(), true)];
     let (weights, finish) = layer(3, 3 * c, None)?;
     let with_outside = Rows { entries: 0, rows_per_entry: 1, bound: pixels + 1 };
-    launches.extend(Product::linear(normed, weights, qkv, finish, with_outside).launches(partial));
+    launches.extend(Product::linear(normed, weights, qkv, finish, with_outside).launch(site, partial)?);
     let (down, across) = (h.div_ceil(window), w.div_ceil(window));
     let (area, windows, width) = (window * window, shape[0] * down * across, c as u32);
     let attention = Attention {
@@ -363,7 +363,7 @@ pub(super) fn window_attention(site: &Site<'_>) -> Result<Lowered, CudaError> {
     };
     launches.extend(attention.launches(site, None)?);
     let (weights, finish) = layer(6, c, Some(x))?;
-    launches.extend(Product::linear(attended, weights, out, finish, rows).launches(partial));
+    launches.extend(Product::linear(attended, weights, out, finish, rows).launch(site, partial)?);
     let flops = 2 * (shape.rows() * 4 * c * c + windows * area * area * 2 * c) as u64;
     Ok(Lowered { flops, ..Lowered::new("window_attention", launches) })
 }

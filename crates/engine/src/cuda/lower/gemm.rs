@@ -1,13 +1,13 @@
 //! Matrix products: what the kernels of `gemm.cuh` are told.
 //!
-//! In: operands and a layer's epilogue. Out: one launch, or two where K is split over blocks. A layer whose input is
+//! In: operands and a layer's epilogue. Out: one launch. A layer whose input is
 //! stored in f16 has its weights packed in f16 and runs on tensor cores; one that reads f32 is all f32.
 
 use bytemuck::{Pod, Zeroable};
 use half::f16;
 
 use super::Site;
-use super::modules::{CONV_F16, CONV_F32, GEMM_F16, GEMM_F32, GEMM_REDUCE};
+use super::modules::{CONV_F16, CONV_F32, GEMM_F16, GEMM_F32};
 pub(super) use super::tiles::Form;
 use super::tiles::{Choice, NORMED_TILES, Pipeline, Sizes};
 use crate::cuda::abi::{Operand, Rows, element};
@@ -115,6 +115,7 @@ struct GemmParams {
     out: Operand,
     finish: Finish,
     partial: u64,
+    arrivals: u64,
     rows: Rows,
     gamma: u64,
     beta: u64,
@@ -252,24 +253,30 @@ impl Product {
         self.sizes().line(self.sizes().choose())
     }
 
-    /// The launches. `scratch` has what [`partial_sums`] asked for; without it K is not split.
-    pub(super) fn launches(self, scratch: Option<&Operand>) -> Vec<Launch> {
+    /// The launch, if there is anything to compute. `scratch` has what [`partial_sums`] asked for; without it K is not split.
+    pub(super) fn launch(
+        self,
+        site: &Site<'_>,
+        scratch: Option<&Operand>,
+    ) -> Result<Option<Launch>, CudaError> {
         if self.m == 0 || self.n == 0 {
-            return Vec::new();
+            return Ok(None);
         }
         if self.norm.is_some() {
             let tile = NORMED_TILES.iter().find(|tile| tile.cols == self.out.cols);
             let tile = tile.expect("chains with norms are of results as wide as a tile");
-            return self.bind(Choice { tile, splits: 1 }, 0);
+            return Ok(Some(self.bind(Choice { tile, splits: 1 }, 0, 0)));
         }
         let choice = self.sizes().choose();
         let room = scratch.map_or(1, |s| s.cols / (self.m * self.n.next_multiple_of(8)));
         let splits = choice.splits.min(room).max(1);
-        self.bind(Choice { splits, ..choice }, scratch.map_or(0, |s| s.data))
+        let arrivals =
+            if splits > 1 { site.counters(choice.tile.blocks(self.m, self.n) as usize)? } else { 0 };
+        Ok(Some(self.bind(Choice { splits, ..choice }, scratch.map_or(0, |s| s.data), arrivals)))
     }
 
-    /// The launches for a choice, of which K may get fewer parts. Partial sums go to `partial`.
-    fn bind(self, Choice { tile, splits }: Choice, partial: u64) -> Vec<Launch> {
+    /// The launch for a choice, of which K may get fewer parts. Partial sums go to `partial`; `arrivals` has a zero for each tile.
+    fn bind(self, Choice { tile, splits }: Choice, partial: u64, arrivals: u64) -> Launch {
         let pipeline = self.sizes().pipeline;
         let Product { form, a, b, out, finish, rows, entries, m, n, k, tap_cols, b_constant, window, norm } =
             self;
@@ -284,6 +291,7 @@ impl Product {
             out,
             finish,
             partial,
+            arrivals,
             rows,
             gamma,
             beta,
@@ -310,21 +318,10 @@ impl Product {
             (_, false) => &GEMM_F32,
         };
         let kernel = tile.kernel(form).expect("choices are of tiles that have one");
-        let mut launches = vec![
-            Launch::new(module, kernel, &params)
-                .grid([m.div_ceil(tile.rows), n.div_ceil(tile.cols), entries.max(splits)])
-                .block([tile.threads, 1, 1])
-                .shared(pipeline.shared_bytes(tile, form)),
-        ];
-        if splits > 1 {
-            let threads = m * n.div_ceil(8);
-            launches.push(
-                Launch::new(&GEMM_REDUCE, "gemm_reduce", &params)
-                    .grid([threads.div_ceil(256), 1, 1])
-                    .block([256, 1, 1]),
-            );
-        }
-        launches
+        Launch::new(module, kernel, &params)
+            .grid([m.div_ceil(tile.rows), n.div_ceil(tile.cols), entries.max(splits)])
+            .block([tile.threads, 1, 1])
+            .shared(pipeline.shared_bytes(tile, form))
     }
 }
 

@@ -78,6 +78,10 @@ impl Site<'_> {
     fn keep(&self, bytes: &[u8]) -> Result<u64, CudaError> {
         self.memory.keep(bytes)
     }
+    /// As many counters, which are 0 and which kernels leave so.
+    fn counters(&self, count: usize) -> Result<u64, CudaError> {
+        self.memory.counters(count)
+    }
     /// Scratch buffers that [`scratch`] asked for, each as one row.
     fn scratch(&self) -> Result<Vec<Operand>, CudaError> {
         self.plan.scratch[self.index]

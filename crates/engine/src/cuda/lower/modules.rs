@@ -13,7 +13,6 @@ pub(super) static EXPRESSION: Module = module!("expression");
 pub(super) static GATHER: Module = module!("gather");
 pub(super) static GEMM_F16: Module = module!("gemm_f16");
 pub(super) static GEMM_F32: Module = module!("gemm_f32");
-pub(super) static GEMM_REDUCE: Module = module!("gemm_reduce");
 pub(super) static IMAGE: Module = module!("image");
 pub(super) static MAPS: Module = module!("maps");
 pub(super) static PERCEPTRON: Module = module!("perceptron");

@@ -91,7 +91,7 @@ pub(super) fn scratch(graph: &Graph, storage: &[Storage], node: usize) -> Vec<(D
 /// The launches of a node's product, and the tile that was chosen.
 fn bind(site: &Site<'_>, product: Product) -> Result<(Vec<Launch>, String), CudaError> {
     let tile = product.tile();
-    Ok((product.launches(site.scratch()?.first()), tile))
+    Ok((product.launch(site, site.scratch()?.first())?.into_iter().collect(), tile))
 }
 
 pub(super) fn conv2d(site: &Site<'_>) -> Result<Lowered, CudaError> {
@@ -244,7 +244,7 @@ pub(super) fn normed(site: &Site<'_>, layer: usize) -> Result<Lowered, CudaError
         other => unreachable!("{} has no norm in its kernel", other.name()),
     };
     let norm = Norm { gamma: site.input(1)?, beta: site.input(2)?, epsilon, activation };
-    let launches = Product { norm: Some(norm), ..product }.launches(None);
+    let launches = Product { norm: Some(norm), ..product }.launch(site, None)?.into_iter().collect();
     let flops = 2 * (site.output_shape().numel() * x.cols as usize) as u64;
     let after = Epilogue { activation, ..Epilogue::default() };
     let name = format!("{}{epilogue}, layer_norm{after}", layer.node.op.name());

@@ -71,7 +71,7 @@ impl Tile {
     pub(super) fn kernel(&self, form: Form) -> Option<&'static str> {
         self.kernels[form as usize]
     }
-    fn blocks(&self, m: u32, n: u32) -> u32 {
+    pub(super) fn blocks(&self, m: u32, n: u32) -> u32 {
         m.div_ceil(self.rows) * n.div_ceil(self.cols)
     }
 }
