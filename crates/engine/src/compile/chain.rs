@@ -67,24 +67,23 @@ const MOST_ROWS: usize = 1024;
 const MOST_WIDTH: usize = 512;
 const MOST_WEIGHTS: usize = 180_000;
 
-/// Small linear layers in turn that read f16, for a GPU, with a sum before the first and a layer norm after the last: the same as
-/// [`find`]. Nodes that are `taken` are left alone.
-pub(crate) fn find_small_perceptrons(
+/// Adds small linear layers in turn that read f16, for a GPU, with a sum before the first and a layer norm after the last, to what
+/// [`find`] gives. Nodes that are `taken` are left alone, and those of new chains are taken.
+pub(crate) fn add_small_perceptrons(
     graph: &Graph,
     storage: &[Storage],
-    mut taken: Vec<bool>,
-) -> Vec<Option<(Chain, Vec<usize>)>> {
+    taken: &mut [bool],
+    chains: &mut [Option<(Chain, Vec<usize>)>],
+) {
     let links = Links::of(graph);
     let nodes = graph.nodes();
-    let mut chains = vec![None; nodes.len()];
     for last in (0..nodes.len()).rev().filter(|&n| !nodes[n].outputs.is_empty()) {
-        let found = small_perceptron(graph, &links, storage, &taken, last);
+        let found = small_perceptron(graph, &links, storage, taken, last);
         if found.len() > 1 {
             found.iter().for_each(|&n| taken[n] = true);
             chains[last] = Some((Chain::Perceptron, found));
         }
     }
-    chains
 }
 
 /// The chain that ends with the node `last`, in order.
@@ -152,35 +151,38 @@ const NORMED_TRANSPOSED: usize = 64;
 /// Least rows of that layer's input: with fewer, tiles as wide as the result are too few to keep a GPU busy.
 const LEAST_NORMED_ROWS: usize = 8192;
 
-/// Layers that read f16 and the layer norms of their results, for a GPU: the same as [`find`]. Nodes that are `taken` are left
-/// alone.
-pub(crate) fn find_normed(
+/// Adds layers that read f16 with the layer norms of their results, for a GPU: as [`add_small_perceptrons`].
+pub(crate) fn add_normed(
     graph: &Graph,
     storage: &[Storage],
-    taken: &[bool],
-) -> Vec<Option<(Chain, Vec<usize>)>> {
+    taken: &mut [bool],
+    chains: &mut [Option<(Chain, Vec<usize>)>],
+) {
     let links = Links::of(graph);
-    let layer_of = |index: usize| {
-        let norm = &graph.nodes()[index];
-        let Op::LayerNorm { activation, .. } = norm.op else { return None };
+    for (index, norm) in graph.nodes().iter().enumerate() {
+        let Op::LayerNorm { activation, .. } = norm.op else { continue };
         let x = norm.inputs[0];
-        let before = links.producer(x).filter(|&n| links.uses(x) == 1 && !taken[n] && !taken[index])?;
+        let Some(before) = links.producer(x).filter(|_| links.uses(x) == 1) else { continue };
         let layer = &graph.nodes()[before];
         let columns = match &layer.op {
             Op::Linear { .. } => NORMED_LINEAR,
             Op::Conv2d { .. } if is_pointwise(graph, layer) => NORMED_LINEAR,
             Op::ConvTranspose2d { .. } => NORMED_TRANSPOSED,
-            _ => return None,
+            _ => continue,
         };
         let input = layer.inputs[0];
-        let fits = graph.shape(x).cols() == columns
+        let fits = !taken[before]
+            && !taken[index]
+            && graph.shape(x).cols() == columns
             && graph.shape(input).rows() >= LEAST_NORMED_ROWS
             && storage[input.0 as usize] == Storage::F16
             && !matches!(activation, Some(UnaryOp::Clamp(..)))
             && constant(graph, &links, layer.inputs[1]).is_some();
-        fits.then(|| (Chain::Normed, vec![before, index]))
-    };
-    (0..graph.nodes().len()).map(layer_of).collect()
+        if fits {
+            (taken[before], taken[index]) = (true, true);
+            chains[index] = Some((Chain::Normed, vec![before, index]));
+        }
+    }
 }
 
 /// Constant weights, and no residual: a layer inside a chain.

@@ -248,16 +248,11 @@ impl Plan {
         let chains = if options.chains {
             chain::find(&graph)
         } else if options.cuda {
-            let taken = |chains: &[Option<(Chain, Vec<usize>)>]| {
-                let mut taken = vec![false; graph.nodes.len()];
-                chains.iter().flatten().for_each(|(_, nodes)| nodes.iter().for_each(|&n| taken[n] = true));
-                taken
-            };
             let mut chains = expression::find(&graph, &places.free);
-            let small = chain::find_small_perceptrons(&graph, &storage, taken(&chains));
-            chains.iter_mut().zip(small).for_each(|(chain, found)| *chain = chain.take().or(found));
-            let normed = chain::find_normed(&graph, &storage, &taken(&chains));
-            chains.iter_mut().zip(normed).for_each(|(chain, found)| *chain = chain.take().or(found));
+            let mut taken = vec![false; graph.nodes.len()];
+            chains.iter().flatten().for_each(|(_, nodes)| nodes.iter().for_each(|&n| taken[n] = true));
+            chain::add_small_perceptrons(&graph, &storage, &mut taken, &mut chains);
+            chain::add_normed(&graph, &storage, &mut taken, &mut chains);
             chains
         } else {
             vec![None; graph.nodes.len()]

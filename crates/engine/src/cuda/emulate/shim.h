@@ -67,8 +67,8 @@ void* dynamic_shared();
 // Ends the launch unless the bytes are in the block's shared memory, or in one allocation of global memory.
 void check_shared(const void* p, size_t bytes);
 void check_global(const void* p, size_t bytes);
-// What `wait_for_previous` of `abi.cuh` is here. Until a thread has called it, it may read constants only, and by asynchronous
-// copies only; one that ends without it is a fault.
+// What `wait_for_previous` of `abi.cuh` is here. Until a thread has called it, it may read constants only, and them not as
+// elements of an operand; one that ends without it is a fault.
 void wait_for_previous();
 extern const bool* waited;
 // `valid` bytes are copied and the rest of `bytes` becomes zero, at once or not before the matching wait.

@@ -55,6 +55,26 @@ DEVICE void fetch(const Tokens& at, const Operand& from, uint32_t d, uint32_t ba
     }
 }
 
+// What some of the keys give to an element of the result: their highest score, and sums of weights and of weighted values
+// relative to it.
+struct Part {
+    float highest, sum, value;
+};
+
+// What the parts 0..count give together.
+template <class F>
+DEVICE Part join(uint32_t count, F part) {
+    Part all{LOWEST, 0.0f, 0.0f};
+    for (uint32_t i = 0; i < count; i++) all.highest = fmaxf(all.highest, part(i).highest);
+    for (uint32_t i = 0; i < count; i++) {
+        const Part one = part(i);
+        const float share = exp2_approx(one.highest - all.highest);
+        all.sum += share * one.sum;
+        all.value += share * one.value;
+    }
+    return all;
+}
+
 // A part of the result of a head and a query: see AttentionParams.
 DEVICE float* part_of(const AttentionParams& p, uint32_t part, uint32_t row, uint32_t head) {
     const uint32_t each = p.out.cols / p.heads + 2;
@@ -259,22 +279,18 @@ DEVICE void attend(const AttentionParams& p) {
             if (token >= p.queries || column >= dv) continue;
             const uint32_t to = at.row(batch, token, p.queries);
             if (to == NO_ROW) continue;
-            float all = LOWEST, total = 0.0f, value = 0.0f;
-            for (uint32_t w = 0; w < WARPS; w++) all = fmaxf(all, parts_highest[w][row]);
-            for (uint32_t w = 0; w < WARPS; w++) {
-                const float share = exp2_approx(parts_highest[w][row] - all);
-                total += share * parts_sum[w][row];
-                value += share * parts[(w * 16 + row) * D + column];
-            }
+            const Part all = join(WARPS, [&](uint32_t w) {
+                return Part{parts_highest[w][row], parts_sum[w][row], parts[(w * 16 + row) * D + column]};
+            });
             if (p.parts == 1) {
-                store(p.out, to, head * dv + column, value / total);
+                store(p.out, to, head * dv + column, all.value / all.sum);
                 continue;
             }
             float* const own = part_of(p, part, to, head);
-            own[column] = value;
+            own[column] = all.value;
             if (column == 0) {
-                own[dv] = all;
-                own[dv + 1] = total;
+                own[dv] = all.highest;
+                own[dv + 1] = all.sum;
             }
         }
     }
@@ -292,13 +308,9 @@ KERNEL_BOUNDED(attention_f16_join, AttentionParams, 256) {
     const uint32_t at = blockIdx.x * blockDim.x + threadIdx.x, row = at / p.out.cols, column = at - row * p.out.cols;
     if (row / p.queries >= valid_rows(p.batches)) return;
     const uint32_t dv = p.out.cols / p.heads, head = column / dv, own = column - head * dv;
-    float highest = LOWEST, total = 0.0f, value = 0.0f;
-    for (uint32_t part = 0; part < p.parts; part++) highest = fmaxf(highest, part_of(p, part, row, head)[dv]);
-    for (uint32_t part = 0; part < p.parts; part++) {
+    const Part all = join(p.parts, [&](uint32_t part) {
         const float* const from = part_of(p, part, row, head);
-        const float share = exp2_approx(from[dv] - highest);
-        total += share * from[dv + 1];
-        value += share * from[own];
-    }
-    store(p.out, row, column, value / total);
+        return Part{from[dv], from[dv + 1], from[own]};
+    });
+    store(p.out, row, column, all.value / all.sum);
 }
