@@ -29,7 +29,7 @@ from PIL import Image
 from data import SPLITS, load, shared_data
 
 HERE = Path(__file__).resolve().parent
-MOST_BYTES = 300_000
+MAX_BYTES = 300_000
 # Fields of a log's row that are no loss.
 NOT_LOSSES = {"step", "minutes", "seconds", "lr", "step_s", "side", "norm", "gradient", "iou_error", "dice"}
 # Fields that hold scores by set and class, what they are, and how they are drawn.
@@ -70,7 +70,7 @@ def save(figure, path: Path):
     while True:
         encoded = io.BytesIO()
         picture.quantize(palette=palette(), dither=Image.Dither.NONE).save(encoded, "PNG", optimize=True)
-        if len(encoded.getvalue()) <= MOST_BYTES:
+        if len(encoded.getvalue()) <= MAX_BYTES:
             break
         picture = picture.resize((picture.width * 9 // 10, picture.height * 9 // 10), Image.LANCZOS)
     path.write_bytes(encoded.getvalue())

@@ -19,7 +19,7 @@ from pycocotools import mask as run_length
 
 from evaluate import Predictor, load_model
 
-LEAST_IOU, LEAST_PIXELS = 0.995, 400
+MIN_IOU, MIN_PIXELS = 0.995, 400
 
 
 def main():
@@ -41,12 +41,12 @@ def main():
         for found, mask in zip(row["objects"], masks):
             counts = {"size": found["mask"]["size"], "counts": found["mask"]["counts"].encode()}
             own = run_length.decode(counts).astype(bool)
-            if (union := np.logical_or(own, mask).sum()) >= LEAST_PIXELS:
+            if (union := np.logical_or(own, mask).sum()) >= MIN_PIXELS:
                 ious.append(np.logical_and(own, mask).sum() / union)
     if not ious:
-        sys.exit(f"{arguments.results} holds no mask of {LEAST_PIXELS} pixels or more: run with a lower threshold")
-    low = sum(iou < LEAST_IOU for iou in ious)
-    print(f"{len(ious)} masks, IoU mean {np.mean(ious):.4f}, lowest {min(ious):.4f}, {low} below {LEAST_IOU}")
+        sys.exit(f"{arguments.results} holds no mask of {MIN_PIXELS} pixels or more: run with a lower threshold")
+    low = sum(iou < MIN_IOU for iou in ious)
+    print(f"{len(ious)} masks, IoU mean {np.mean(ious):.4f}, lowest {min(ious):.4f}, {low} below {MIN_IOU}")
     sys.exit(1 if low else 0)
 
 

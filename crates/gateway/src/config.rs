@@ -316,7 +316,7 @@ impl SourceConfig {
     pub(crate) fn server(&self, address: SocketAddr) -> Result<ServerConfig, ConfigError> {
         Ok(ServerConfig {
             allow: allow_list("source.allow", &self.allow)?,
-            max_clients: MOST_SCANNERS,
+            max_clients: MAX_SCANNERS,
             idle_timeout: optional_s(self.idle_timeout_s),
             keep_alive: optional_s(self.keep_alive_s),
             receive_queue: RECEIVE_QUEUE,
@@ -329,7 +329,7 @@ impl SourceConfig {
 /// Messages that may wait between the socket and the receiving stage: a burst, not a backlog.
 const RECEIVE_QUEUE: usize = 256;
 /// Peers that may be connected where the gateway listens for its source: a scanner, a tracker, and one to spare each.
-const MOST_SCANNERS: usize = 4;
+const MAX_SCANNERS: usize = 4;
 
 impl OutputConfig {
     /// The server's settings.

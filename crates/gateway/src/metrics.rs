@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// Why the page cannot be served.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}; choose another address or stop who uses it")]
+#[error("cannot listen on {address}: {source}; choose another address or stop the process using it")]
 pub struct MetricsError {
     address: SocketAddr,
     source: io::Error,

@@ -63,7 +63,7 @@ pub enum GatewayError {
     #[error(transparent)]
     Source(#[from] LinkError),
     /// Results cannot be served.
-    #[error("output.listen: {0}; choose another address or stop who uses it")]
+    #[error("output.listen: {0}; choose another address or stop the process using it")]
     Output(#[from] ServerError),
     /// The session cannot be recorded.
     #[error("record.folder: {0}")]
@@ -115,10 +115,10 @@ struct Timings {
 
 impl Timings {
     /// More than come in between two reports; beyond it the first ones count.
-    const MOST: usize = 4096;
+    const MAX_TIMES: usize = 4096;
 
     fn note(times: &mut Vec<f64>, elapsed: Duration) {
-        if times.len() < Self::MOST {
+        if times.len() < Self::MAX_TIMES {
             times.push(elapsed.as_secs_f64() * 1e3);
         }
     }

@@ -67,7 +67,7 @@ fn checksum() {
 }
 
 fn image(pixels: &[u8]) -> Message<'_> {
-    Message::new(DeviceName::truncated("Image"), Content::Image(Image::gray8(WIDTH, HEIGHT, pixels)))
+    Message::new(DeviceName::truncated("Image"), Content::Image(Image::grey8(WIDTH, HEIGHT, pixels)))
 }
 
 fn pixels() -> Vec<u8> {

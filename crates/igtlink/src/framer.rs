@@ -219,23 +219,23 @@ struct BufferPool {
 
 impl BufferPool {
     /// More than these are let go.
-    const MOST: usize = 4;
+    const MAX_BUFFERS: usize = 4;
     /// Smaller buffers are not worth the trouble.
-    const LEAST_BYTES: usize = 4096;
+    const MIN_BYTES: usize = 4096;
 
     fn put(&self, buffer: Vec<u8>) {
-        if buffer.capacity() < Self::LEAST_BYTES {
+        if buffer.capacity() < Self::MIN_BYTES {
             return;
         }
         let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        if buffers.len() < Self::MOST {
+        if buffers.len() < Self::MAX_BUFFERS {
             buffers.push(buffer);
         }
     }
 
     /// A buffer that fits without wasting much, or a new one.
     fn take(&self, size: usize) -> Vec<u8> {
-        if size < Self::LEAST_BYTES {
+        if size < Self::MIN_BYTES {
             return Vec::new();
         }
         let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);

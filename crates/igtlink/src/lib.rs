@@ -21,7 +21,7 @@
 //! use ultramotion_igtlink::{Content, Image, Message, Timestamp};
 //!
 //! let pixels = vec![0u8; 640 * 480];
-//! let mut message = Message::new("Image_Reference".parse()?, Content::Image(Image::gray8(640, 480, &pixels)))
+//! let mut message = Message::new("Image_Reference".parse()?, Content::Image(Image::grey8(640, 480, &pixels)))
 //!     .at(Timestamp::from_nanos(1_700_000_000, 40_000_000));
 //! message.metadata.push("Depth", "50 mm");
 //!

@@ -18,7 +18,7 @@ fn a_running_stream_allocates_nothing() {
         if round == 3 {
             counting_alloc::start();
         }
-        let image = Image::gray8(640, 480, &pixels[..]);
+        let image = Image::grey8(640, 480, &pixels[..]);
         let message = Message::new(DeviceName::truncated("Image"), Content::Image(image));
         message.encode_into(&mut bytes).expect("a message");
         for piece in bytes.chunks(65536) {

@@ -254,7 +254,7 @@ fn official_images_have_the_right_values() {
     let expected = Image {
         endian: Endian::Little,
         coordinates: CoordinateSystem::Ras,
-        ..Image::gray8(50, 50, pixels).placed(test_placement())
+        ..Image::grey8(50, 50, pixels).placed(test_placement())
     };
     assert_eq!(*image, expected);
     // Pixels are not copied.

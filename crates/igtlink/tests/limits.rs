@@ -25,7 +25,7 @@ fn what_does_not_fit_is_named() {
         encode(Content::string("x".repeat(65536))),
         Err(EncodeError::TooLong { part: "STRING", field: "text", len: 65536, max: 65535 })
     );
-    let error = encode(Content::Image(Image::gray8(4, 4, vec![0; 15]))).expect_err("a pixel is missing");
+    let error = encode(Content::Image(Image::grey8(4, 4, vec![0; 15]))).expect_err("a pixel is missing");
     assert_eq!(error.to_string(), "IMAGE: pixel bytes = 15, expected 16");
     let sensor = Sensor { status: 0, unit: Unit::NONE, values: vec![0.0; 256] };
     assert!(matches!(encode(Content::Sensor(sensor)), Err(EncodeError::TooLong { field: "values", .. })));
@@ -52,7 +52,7 @@ fn version_1_carries_no_extras() {
 
 #[test]
 fn a_subvolume_lies_within_its_image() {
-    let mut image = Image::gray8(4, 4, vec![0; 4]);
+    let mut image = Image::grey8(4, 4, vec![0; 4]);
     (image.subvolume_offset, image.subvolume_size) = ([2, 2, 0], [2, 2, 1]);
     assert!(!image.is_whole());
     assert!(encode(Content::Image(image.clone())).is_ok());

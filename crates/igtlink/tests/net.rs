@@ -100,7 +100,7 @@ fn a_peer_that_never_reads_stalls_nobody() {
     assert!(server.wait_clients(2, WATCHDOG));
     let pixels = vec![1; 1024 * 1024];
     let image =
-        Message::new("Image".parse().expect("a name"), Content::Image(Image::gray8(1024, 1024, &pixels)));
+        Message::new("Image".parse().expect("a name"), Content::Image(Image::grey8(1024, 1024, &pixels)));
     let dropped = || server.clients().iter().map(|client| client.dropped).max();
     let mut sent = 0;
     while dropped() == Some(0) {
@@ -129,7 +129,7 @@ fn a_peer_that_never_reads_is_let_go() {
     assert!(server.wait_clients(1, WATCHDOG));
     let pixels = vec![1; 1024 * 1024];
     let image =
-        Message::new("Image".parse().expect("a name"), Content::Image(Image::gray8(1024, 1024, &pixels)));
+        Message::new("Image".parse().expect("a name"), Content::Image(Image::grey8(1024, 1024, &pixels)));
     let reason = loop {
         server.broadcast(&image).expect("a message");
         match server.recv_timeout(Duration::from_millis(1)) {

@@ -74,7 +74,7 @@ fn questions() -> Vec<Message<'static>> {
         ..Point::new(name(text), position)
     };
     vec![
-        with_extras("Image", Content::Image(Image::gray8(4, 3, pixels).placed(placement))),
+        with_extras("Image", Content::Image(Image::grey8(4, 3, pixels).placed(placement))),
         with_extras("Transform", Content::Transform(pose)),
         with_extras("String", Content::string("Gr\u{fc}\u{df}e")),
         with_extras("Point", Content::Points(vec![point("tip", [1., 2., 3.]), point("entry", [4., 5., 6.])])),

@@ -168,11 +168,11 @@ pub struct Phantom {
 }
 
 /// An object is left out when less than this share of it is inside the view …
-const LEAST_SHARE_IN_VIEW: f32 = 0.15;
+const MIN_SHARE_IN_VIEW: f32 = 0.15;
 /// … or less than this share of that is lit, the rest being in the shadow of bone …
-const LEAST_SHARE_LIT: f32 = 0.35;
+const MIN_SHARE_LIT: f32 = 0.35;
 /// … or fewer pixels than this remain.
-const LEAST_AREA_PX: u32 = 24;
+const MIN_AREA_PX: u32 = 24;
 
 impl Phantom {
     /// Draws the scene of `config.seed`. Takes a fraction of a second, and memory for about three frames in f32.
@@ -276,9 +276,9 @@ impl Phantom {
         for (object, (&class, &area)) in self.classes.iter().zip(&self.areas_px).enumerate() {
             let [lit, hidden] = counts[object + 1];
             let in_view = (lit + hidden) as f32;
-            let seen = lit >= LEAST_AREA_PX
-                && in_view >= LEAST_SHARE_IN_VIEW * area as f32
-                && lit as f32 >= LEAST_SHARE_LIT * in_view;
+            let seen = lit >= MIN_AREA_PX
+                && in_view >= MIN_SHARE_IN_VIEW * area as f32
+                && lit as f32 >= MIN_SHARE_LIT * in_view;
             if seen {
                 let nothing = [f32::INFINITY, f32::INFINITY, 0.0, 0.0];
                 frame.objects.push(TruthObject {

@@ -44,6 +44,6 @@ mod stages;
 pub use by_format::ByFormat;
 pub use error::PipelineError;
 pub use frame::{Frame, FrameError, MAX_SIDE_PX, PixelFormat};
-pub use options::{MOST_OBJECTS, Modes, PipelineOptions, Residency};
+pub use options::{MAX_OBJECTS, Modes, PipelineOptions, Residency};
 pub use orchestrator::Orchestrator;
 pub use packet::{DetectedObject, Fault, LatencyMs, MaskView, ResultPacket};

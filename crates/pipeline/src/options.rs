@@ -33,7 +33,7 @@ impl FromStr for Residency {
         match text {
             "device" => Ok(Residency::Device),
             "host" => Ok(Residency::Host),
-            other => Err(format!("'{other}' is no residency; device and host are")),
+            other => Err(format!("unknown residency '{other}'; expected `device` or `host`")),
         }
     }
 }
@@ -67,7 +67,7 @@ pub struct PipelineOptions {
 }
 
 /// Most objects that a frame can be asked for.
-pub const MOST_OBJECTS: usize = 64;
+pub const MAX_OBJECTS: usize = 64;
 
 impl Default for PipelineOptions {
     fn default() -> Self {

@@ -10,7 +10,7 @@ use ultramotion_tracking::track::{Detections, FrameClock, Tracker, Visibility};
 use crate::by_format::ByFormat;
 use crate::error::PipelineError;
 use crate::frame::Frame;
-use crate::options::{MOST_OBJECTS, Modes, PipelineOptions, Residency};
+use crate::options::{MAX_OBJECTS, Modes, PipelineOptions, Residency};
 use crate::outcome::{FrameFormat, Outcome};
 use crate::packet::{DetectedObject, LatencyMs, ResultPacket};
 use crate::resident::{ResidentProgram, ms};
@@ -47,11 +47,11 @@ impl Orchestrator {
         segmenter: Segmenter,
         mut options: PipelineOptions,
     ) -> Result<Self, PipelineError> {
-        if !(1..=MOST_OBJECTS).contains(&options.max_objects) {
+        if !(1..=MAX_OBJECTS).contains(&options.max_objects) {
             return Err(PipelineError::Option {
                 option: "max-objects",
                 value: options.max_objects.to_string(),
-                range: format!("1 to {MOST_OBJECTS}"),
+                range: format!("1 to {MAX_OBJECTS}"),
             });
         }
         for (option, value) in

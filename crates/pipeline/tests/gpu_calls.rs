@@ -15,7 +15,7 @@ use small::{grey, options, picture, pipeline_on};
 use ultramotion_engine::cuda::{ActivityError, Recording};
 use ultramotion_engine::ledger::Counts;
 use ultramotion_engine::{Device, Precision};
-use ultramotion_pipeline::{MOST_OBJECTS, PipelineOptions};
+use ultramotion_pipeline::{MAX_OBJECTS, PipelineOptions};
 
 const MARK: &str = "---";
 
@@ -104,7 +104,7 @@ fn kernels_overlap_from_hopper_on() {
 #[test]
 fn every_number_of_objects_fits_into_shared_memory() {
     if log().is_some() {
-        for max_objects in [1, 16, 32, MOST_OBJECTS] {
+        for max_objects in [1, 16, 32, MAX_OBJECTS] {
             let options = PipelineOptions { max_objects, ..options() };
             let mut pipeline = pipeline_on(Device::cuda(0, Precision::F16).unwrap(), options);
             assert_eq!(

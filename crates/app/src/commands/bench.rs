@@ -62,7 +62,7 @@ pub(crate) struct Args {
 
 const WARM_UP: usize = 5;
 /// Most rows or columns of an assignment.
-const MOST_ASSIGNED: usize = 1000;
+const MAX_ASSIGNED: usize = 1000;
 
 /// One line of the report.
 #[derive(Debug, Serialize)]
@@ -179,8 +179,8 @@ fn network(args: &Args, model: &str) -> Result<()> {
                 g.output("embedding", embedding)?;
                 ([side, side], vec![noise([1, side, side, 3])], None)
             } else {
-                if !(1..=ultramotion_pipeline::MOST_OBJECTS).contains(&args.boxes) {
-                    let most = ultramotion_pipeline::MOST_OBJECTS;
+                if !(1..=ultramotion_pipeline::MAX_OBJECTS).contains(&args.boxes) {
+                    let most = ultramotion_pipeline::MAX_OBJECTS;
                     return Err(usage(format!("--boxes {}: 1 to {most} boxes are decoded", args.boxes)));
                 }
                 let embedding = g.input("embedding", DType::F32, [1, cells, cells, EMBED_DIM])?;
@@ -269,7 +269,7 @@ fn print_tiles(g: &Graph, inputs: &[HostTensor], device: &Device, runs: usize) -
 fn assignment_size(model: &str) -> Option<[usize; 2]> {
     let (rows, columns) = model.strip_prefix("assignment_")?.split_once('x')?;
     let size = [rows.parse().ok()?, columns.parse().ok()?];
-    size.iter().all(|n| (1..=MOST_ASSIGNED).contains(n)).then_some(size)
+    size.iter().all(|n| (1..=MAX_ASSIGNED).contains(n)).then_some(size)
 }
 
 /// Costs of detections and tracks, all of them valid → pairs.

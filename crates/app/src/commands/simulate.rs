@@ -219,7 +219,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             Progress::Unreadable(problem) => {
                 bad_frames += 1;
                 // A broken file that is played over and over is reported once.
-                if bad_frames <= MOST_REPORTED {
+                if bad_frames <= MAX_REPORTED {
                     bar.suspend(|| report_bad_frame(problem));
                 }
             }
@@ -238,7 +238,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 }
 
 /// Bad frames that are reported one by one; all are counted.
-const MOST_REPORTED: u64 = 10;
+const MAX_REPORTED: u64 = 10;
 
 #[allow(clippy::print_stderr)] // a report for the user
 fn report_bad_frame(problem: &dyn std::fmt::Display) {

@@ -1,7 +1,7 @@
 //! Identities over a sequence: does each structure keep its track?
 //!
 //! CLEAR MOT (K. Bernardin and R. Stiefelhagen, EURASIP J. Image and Video Processing, 2008): in every frame a
-//! structure keeps the track that it had last while their boxes overlap by [`LEAST_IOU`]; the others are assigned at the
+//! structure keeps the track that it had last while their boxes overlap by [`MIN_IOU`]; the others are assigned at the
 //! largest total overlap. A structure that gets another track than the one it had last is an *identity switch*.
 //! MOTA = 1 − (missed + false + switches) / objects, MOTP here is the mean IoU of the pairs. *Coverage* is the share of
 //! a structure's frames in which some track has it, *longest share* that in which its most frequent track has it
@@ -17,7 +17,7 @@ use super::outlines::overlap;
 use super::truth::TrueObject;
 
 /// Overlap of boxes from which on a track has a structure.
-pub(crate) const LEAST_IOU: f64 = 0.5;
+pub(crate) const MIN_IOU: f64 = 0.5;
 /// Share of its frames from which on a structure counts as mostly tracked.
 const MOSTLY: f64 = 0.8;
 
@@ -92,7 +92,7 @@ impl IdentityTally {
         for (index, structure) in truth.iter().enumerate() {
             let last = self.lives.get(&structure.id).and_then(|life| life.last_track);
             let same = |(f, other): &(usize, &Identified)| {
-                Some(other.id) == last && !taken[*f] && iou(structure, other) >= LEAST_IOU
+                Some(other.id) == last && !taken[*f] && iou(structure, other) >= MIN_IOU
             };
             let kept = found.iter().enumerate().find(same).map(|(f, _)| f);
             if let Some(f) = kept {
@@ -103,7 +103,7 @@ impl IdentityTally {
         let cols: Vec<usize> = (0..found.len()).filter(|&i| !taken[i]).collect();
         let pairs = assign(rows.len(), cols.len(), |r, c| {
             let iou = iou(&truth[rows[r]], &found[cols[c]]);
-            (iou >= LEAST_IOU).then_some(iou)
+            (iou >= MIN_IOU).then_some(iou)
         });
         for (row, col) in pairs {
             track_of[rows[row]] = Some(cols[col]);

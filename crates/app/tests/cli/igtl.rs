@@ -113,7 +113,7 @@ fn malformed_messages_are_named_by_class() {
 /// A message of each kind that a person would look at.
 fn examples() -> Vec<Message<'static>> {
     let placement = Placement { step_i: [0.1, 0.0, 0.0], step_j: [0.0, 0.2, 0.0], ..Placement::IDENTITY };
-    let image = Image::gray8(8, 4, (0..32).collect::<Vec<u8>>()).placed(placement);
+    let image = Image::grey8(8, 4, (0..32).collect::<Vec<u8>>()).placed(placement);
     let mut contour = PolyData::closed_contour(vec![[0.0, 0.0, 0.0], [1.5, 0.0, 0.0], [1.5, 2.0, 0.0]]);
     contour.attributes.push(Attribute {
         kind: AttributeKind::PointScalars,

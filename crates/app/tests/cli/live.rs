@@ -20,7 +20,7 @@ fn scanner() -> Server {
 }
 
 fn send(scanner: &Server, number: usize) {
-    let image = Image::gray8(WIDTH as u16, HEIGHT as u16, pixels(number, WIDTH, HEIGHT));
+    let image = Image::grey8(WIDTH as u16, HEIGHT as u16, pixels(number, WIDTH, HEIGHT));
     let message = Message::new("Image_Probe".parse().unwrap(), Content::Image(image));
     let message = message.at(Timestamp::from_secs_f64(time_s(number)));
     assert_eq!(scanner.broadcast(&message).unwrap(), 1);
@@ -169,7 +169,7 @@ fn run_takes_a_scanners_stream() {
         let deadline = Instant::now() + SOON;
         let mut number = 0;
         while !run.is_finished() && Instant::now() < deadline {
-            let image = Image::gray8(WIDTH as u16, HEIGHT as u16, pixels(number, WIDTH, HEIGHT));
+            let image = Image::grey8(WIDTH as u16, HEIGHT as u16, pixels(number, WIDTH, HEIGHT));
             let message = Message::new("Image_Probe".parse().unwrap(), Content::Image(image));
             let message = message.at(Timestamp::from_secs_f64(time_s(number)));
             scanner.broadcast(&message).unwrap();

@@ -19,10 +19,10 @@ pub(crate) enum Chain {
 }
 
 /// Rows below which two layers in turn, each spread over all threads by columns, are faster.
-const LEAST_ROWS: usize = 128;
+const MIN_ROWS: usize = 128;
 
 /// Channels above which a strip of a bottleneck's middle no longer fits in the cache.
-const MOST_CHANNELS: usize = 1024;
+const MAX_CHANNELS: usize = 1024;
 
 /// For each node that ends a chain: what it is, and its nodes in order. No node is in two chains.
 pub(crate) fn find(graph: &Graph) -> Vec<Option<(Chain, Vec<usize>)>> {
@@ -37,7 +37,7 @@ pub(crate) fn find(graph: &Graph) -> Vec<Option<(Chain, Vec<usize>)>> {
         let previous = &graph.nodes()[before];
         chains[index] = match (&previous.op, &node.op) {
             (Op::Linear { .. }, Op::Linear { .. })
-                if plain(graph, &links, previous) && graph.shape(node.outputs[0]).rows() >= LEAST_ROWS =>
+                if plain(graph, &links, previous) && graph.shape(node.outputs[0]).rows() >= MIN_ROWS =>
             {
                 Some((Chain::Perceptron, vec![before, index]))
             }
@@ -62,10 +62,10 @@ pub(crate) fn find(graph: &Graph) -> Vec<Option<(Chain, Vec<usize>)>> {
 
 /// Most linear layers of a chain for a GPU, their most rows, channels, and weights in all: beyond, a launch for each costs less
 /// than that every block reads all weights.
-pub(crate) const MOST_LAYERS: usize = 3;
-const MOST_ROWS: usize = 1024;
-const MOST_WIDTH: usize = 512;
-const MOST_WEIGHTS: usize = 180_000;
+pub(crate) const MAX_LAYERS: usize = 3;
+const MAX_ROWS: usize = 1024;
+const MAX_WIDTH: usize = 512;
+const MAX_WEIGHTS: usize = 180_000;
 
 /// Adds small linear layers in turn that read f16, for a GPU, with a sum before the first and a layer norm after the last, to what
 /// [`find`] gives. Nodes that are `taken` are left alone, and those of new chains are taken.
@@ -105,7 +105,7 @@ fn small_perceptron(
     let size = |node: usize| match nodes[node].op {
         Op::Linear { .. } => {
             let weights = graph.shape(nodes[node].inputs[1]);
-            weights.dims().iter().all(|&n| n <= MOST_WIDTH).then(|| weights.numel())
+            weights.dims().iter().all(|&n| n <= MAX_WIDTH).then(|| weights.numel())
         }
         _ => None,
     };
@@ -116,13 +116,13 @@ fn small_perceptron(
         let Some(linear) = before(last) else { return Vec::new() };
         layer = linear;
     }
-    let few = graph.shape(nodes[last].outputs[0]).rows() <= MOST_ROWS;
+    let few = graph.shape(nodes[last].outputs[0]).rows() <= MAX_ROWS;
     let fits = few && !taken[last] && ends_well(graph, links, &nodes[layer]);
-    let Some(mut weights) = size(layer).filter(|&n| fits && n <= MOST_WEIGHTS) else { return Vec::new() };
+    let Some(mut weights) = size(layer).filter(|&n| fits && n <= MAX_WEIGHTS) else { return Vec::new() };
     found.push(layer);
     let mut layers = 1;
     while let Some((next, more)) = before(layer).and_then(|n| Some((n, size(n)?))) {
-        if layers == MOST_LAYERS || weights + more > MOST_WEIGHTS || !plain(graph, links, &nodes[next]) {
+        if layers == MAX_LAYERS || weights + more > MAX_WEIGHTS || !plain(graph, links, &nodes[next]) {
             break;
         }
         // What the first layer reads decides on the type that all compute in.
@@ -149,7 +149,7 @@ fn small_perceptron(
 const NORMED_LINEAR: usize = 256;
 const NORMED_TRANSPOSED: usize = 64;
 /// Least rows of that layer's input: with fewer, tiles as wide as the result are too few to keep a GPU busy.
-const LEAST_NORMED_ROWS: usize = 8192;
+const MIN_NORMED_ROWS: usize = 8192;
 
 /// Adds layers that read f16 with the layer norms of their results, for a GPU: as [`add_small_perceptrons`].
 pub(crate) fn add_normed(
@@ -174,7 +174,7 @@ pub(crate) fn add_normed(
         let fits = !taken[before]
             && !taken[index]
             && graph.shape(x).cols() == columns
-            && graph.shape(input).rows() >= LEAST_NORMED_ROWS
+            && graph.shape(input).rows() >= MIN_NORMED_ROWS
             && storage[input.0 as usize] == Storage::F16
             && !matches!(activation, Some(UnaryOp::Clamp(..)))
             && constant(graph, &links, layer.inputs[1]).is_some();
@@ -212,6 +212,6 @@ fn is_pointwise(graph: &Graph, node: &Node) -> bool {
 fn is_depthwise(graph: &Graph, node: &Node) -> bool {
     let weight = graph.shape(node.inputs[1]);
     matches!(node.op, Op::Conv2d { groups, .. } if groups == weight[0] && weight[1] == 1)
-        && weight[0] <= MOST_CHANNELS
+        && weight[0] <= MAX_CHANNELS
         && weight[2].max(weight[3]) <= 7
 }

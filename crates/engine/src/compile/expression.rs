@@ -8,8 +8,8 @@ use super::rewrite::Links;
 use crate::graph::{BinaryOp, Graph, Op, Tensor, UnaryOp};
 
 /// Most arguments and functions of one expression.
-pub(crate) const MOST_LEAVES: usize = 8;
-pub(crate) const MOST_STEPS: usize = 12;
+pub(crate) const MAX_LEAVES: usize = 8;
+pub(crate) const MAX_STEPS: usize = 12;
 
 /// A result as a function of arguments, element by element.
 #[derive(Debug, Clone)]
@@ -106,7 +106,7 @@ impl Expression {
             }
             _ => return None,
         }
-        (whole.leaves.len() <= MOST_LEAVES && whole.steps.len() <= MOST_STEPS).then_some(whole)
+        (whole.leaves.len() <= MAX_LEAVES && whole.steps.len() <= MAX_STEPS).then_some(whole)
     }
 
     fn result(&self) -> Value {

@@ -30,8 +30,8 @@ mod precision;
 mod rewrite;
 
 pub(crate) use arena::ALIGNMENT;
-pub(crate) use chain::{Chain, MOST_LAYERS};
-pub(crate) use expression::{Expression, Function, MOST_LEAVES, MOST_STEPS, Value};
+pub(crate) use chain::{Chain, MAX_LAYERS};
+pub(crate) use expression::{Expression, Function, MAX_LEAVES, MAX_STEPS, Value};
 pub(crate) use place::{Placement, Places};
 pub(crate) use precision::Storage;
 

@@ -31,7 +31,7 @@ mod op;
 pub use custom::{CpuCall, CustomOp, ParallelFor, Slice, SliceMut};
 pub use error::GraphError;
 pub use op::{
-    BinaryOp, Epilogue, ImageTransform, MOST_SAMPLING_POINTS, Op, Padding, ReduceOp, UnaryOp,
+    BinaryOp, Epilogue, ImageTransform, MAX_SAMPLING_POINTS, Op, Padding, ReduceOp, UnaryOp,
     WindowAttentionParameters,
 };
 

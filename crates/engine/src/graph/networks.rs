@@ -1,7 +1,7 @@
 //! Builder methods of neural networks: convolutions, linear layers, norms, attention, image input.
 
 use super::{
-    Epilogue, Graph, GraphError, ImageTransform, MOST_SAMPLING_POINTS, Op, Padding, Tensor, TensorType,
+    Epilogue, Graph, GraphError, ImageTransform, MAX_SAMPLING_POINTS, Op, Padding, Tensor, TensorType,
     WindowAttentionParameters,
 };
 use crate::tensor::{DType, Shape};
@@ -290,7 +290,7 @@ impl Graph {
         let points: usize = points_per_level.iter().sum();
         let pixels: usize = levels_hw.iter().map(|[h, w]| h * w).sum();
         let fits = heads > 0
-            && (1..=MOST_SAMPLING_POINTS).contains(&points)
+            && (1..=MAX_SAMPLING_POINTS).contains(&points)
             && levels_hw.len() == points_per_level.len()
             && v.rank() == 2
             && v[0] == pixels

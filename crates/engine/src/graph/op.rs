@@ -161,7 +161,7 @@ pub struct WindowAttentionParameters {
 }
 
 /// Most points that a head of [`Graph::deformable_attention`](super::Graph::deformable_attention) samples.
-pub const MOST_SAMPLING_POINTS: usize = 64;
+pub const MAX_SAMPLING_POINTS: usize = 64;
 
 /// How a raw frame becomes a network's input; see [`Graph::image_to_tensor`](super::Graph::image_to_tensor).
 #[derive(Debug, Clone, PartialEq)]

@@ -107,7 +107,7 @@ pub(super) struct PixelPool {
 
 impl PixelPool {
     /// As many as are under way at most in an undisturbed stream.
-    const MOST: usize = 8;
+    const MAX_BUFFERS: usize = 8;
 
     pub(super) fn take(&self) -> Vec<u8> {
         self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
@@ -115,7 +115,7 @@ impl PixelPool {
 
     fn put(&self, buffer: Vec<u8>) {
         let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        if buffer.capacity() > 0 && buffers.len() < Self::MOST {
+        if buffer.capacity() > 0 && buffers.len() < Self::MAX_BUFFERS {
             buffers.push(buffer);
         }
     }

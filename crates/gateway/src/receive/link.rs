@@ -18,7 +18,7 @@ pub enum LinkError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The address cannot be listened on.
-    #[error("source.listen: {0}; choose another address or stop who uses it")]
+    #[error("source.listen: {0}; choose another address or stop the process using it")]
     Listen(#[from] ServerError),
     /// There can be no thread.
     #[error("cannot start a thread for the source: {0}")]

@@ -15,7 +15,7 @@
 //! let mut receiver = Receiver::open(&config)?;
 //!
 //! assert!(scanner.wait_clients(1, Duration::from_secs(5)));
-//! let image = Image::gray8(4, 3, vec![7; 12]);
+//! let image = Image::grey8(4, 3, vec![7; 12]);
 //! let sent = Message::new("Image_Probe".parse()?, Content::Image(image)).at(Timestamp::from_nanos(17, 500));
 //! scanner.broadcast(&sent)?;
 //! let frame = loop {

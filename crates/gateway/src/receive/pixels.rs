@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn eight_bits_are_taken_as_they_are() {
         let mut pixels = vec![9; 100];
-        let image = Image::gray8(3, 2, vec![1, 2, 3, 4, 5, 6]);
+        let image = Image::grey8(3, 2, vec![1, 2, 3, 4, 5, 6]);
         assert_eq!(write_pixels(&image, None, &mut pixels), Ok(PixelFormat::Grey8));
         assert_eq!(pixels, [1, 2, 3, 4, 5, 6]);
         let image = Image::new(ScalarType::Uint8, 3, [1, 2, 1], vec![1, 2, 3, 4, 5, 6]);
@@ -160,7 +160,7 @@ mod tests {
         }
         let volume = Image::new(ScalarType::Uint8, 1, [2, 2, 3], vec![0; 12]);
         assert_eq!(refused(&volume, &mut pixels), DropReason::Volume);
-        let mut part = Image::gray8(4, 4, vec![0; 4]);
+        let mut part = Image::grey8(4, 4, vec![0; 4]);
         part.subvolume_size = [2, 2, 1];
         assert_eq!(refused(&part, &mut pixels), DropReason::Volume);
         for (scalar, components) in

@@ -155,7 +155,7 @@ impl Composer {
             message
         };
         if self.config.mask {
-            let mut image = Image::gray8(frame.size[0], frame.size[1], &self.label_pixels[..]);
+            let mut image = Image::grey8(frame.size[0], frame.size[1], &self.label_pixels[..]);
             (image.placement, image.coordinates) = (frame.placement, frame.coordinates);
             send(&message(self.names.mask, Content::Image(image)))?;
         }

@@ -10,7 +10,7 @@ use ultramotion_media::MediaError;
 /// Where figures and comings and goings are logged: beside the gateway's own, which are shown unasked.
 pub(super) const LOG: &str = "ultramotion_simulator";
 /// More clients are turned away.
-pub(super) const MOST_CLIENTS: usize = 16;
+pub(super) const MAX_CLIENTS: usize = 16;
 
 /// How a [`Simulator`](super::Simulator) works.
 #[derive(Debug, Clone, PartialEq)]

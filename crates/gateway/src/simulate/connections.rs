@@ -11,7 +11,7 @@ use std::time::Duration;
 use ultramotion_igtlink::{Framer, FramerConfig};
 
 use super::compose::{Bundle, Fault, Outgoing, keep_alive};
-use super::config::{LOG, MOST_CLIENTS, SimulateError};
+use super::config::{LOG, MAX_CLIENTS, SimulateError};
 use super::summary::Books;
 
 /// A client that was sent nothing for so long gets a STATUS (half of PlusServer's socket time-out).
@@ -233,8 +233,8 @@ impl Shared {
         let kept = stream.try_clone()?;
         let (parcels, waiting) = mpsc::sync_channel(queue);
         let mut state = shared.lock();
-        if state.links.len() >= MOST_CLIENTS {
-            return Err(io::Error::other(format!("there are {MOST_CLIENTS} clients already")));
+        if state.links.len() >= MAX_CLIENTS {
+            return Err(io::Error::other(format!("there are {MAX_CLIENTS} clients already")));
         }
         let id = state.next_id;
         let blocked = Arc::new(AtomicBool::new(false));

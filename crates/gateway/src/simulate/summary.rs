@@ -142,7 +142,7 @@ impl Books {
 
     pub(crate) fn sent_away(&mut self) {
         // More than there can be clients at a time are nobody's.
-        self.away.truncate(super::config::MOST_CLIENTS - 1);
+        self.away.truncate(super::config::MAX_CLIENTS - 1);
         self.away.push_back(Instant::now());
     }
 }

@@ -57,7 +57,7 @@ pub fn placement() -> Placement {
 }
 
 pub fn picture(number: u64) -> Message<'static> {
-    let image = Image::gray8(WIDTH as u16, HEIGHT as u16, small::picture(number)).placed(placement());
+    let image = Image::grey8(WIDTH as u16, HEIGHT as u16, small::picture(number)).placed(placement());
     Message::new("Image_Probe".parse().unwrap(), Content::Image(image)).at(time_of(number))
 }
 

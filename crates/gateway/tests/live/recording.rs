@@ -72,7 +72,7 @@ fn a_recording_gives_the_same_results_frame_for_frame() {
         assert_eq!(next_of(&client, "UM_Mask").header().timestamp, time_of(number));
     }
     // Another size begins another file.
-    let small_image = Image::gray8(40, 30, vec![90; 1200]);
+    let small_image = Image::grey8(40, 30, vec![90; 1200]);
     let small_image = Message::new("Image_Probe".parse().unwrap(), Content::Image(small_image));
     scanner.send(&small_image.at(time_of(50)));
     wait_for(&mut gateway, "the recording", |r| r.recorded == numbers.len() as u64 + 1);

@@ -150,7 +150,7 @@ impl Placement {
 ///
 /// ```
 /// use ultramotion_igtlink::Image;
-/// let image = Image::gray8(4, 2, &[0, 1, 2, 3, 4, 5, 6, 7]);
+/// let image = Image::grey8(4, 2, &[0, 1, 2, 3, 4, 5, 6, 7]);
 /// assert_eq!(image.size, [4, 2, 1]);
 /// ```
 #[derive(Debug, Clone, PartialEq)]
@@ -179,7 +179,7 @@ impl<'a> Image<'a> {
     /// A grey frame of 8 bits at unit spacing, in the LPS system.
     ///
     /// `pixels` has `width * height` bytes, row by row; encoding fails if it has not.
-    pub fn gray8(width: u16, height: u16, pixels: impl Into<Cow<'a, [u8]>>) -> Self {
+    pub fn grey8(width: u16, height: u16, pixels: impl Into<Cow<'a, [u8]>>) -> Self {
         Self::new(ScalarType::Uint8, 1, [width, height, 1], pixels)
     }
 
@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn the_centre_is_in_the_middle() {
-        let image = Image::gray8(3, 5, vec![0; 15]).placed(Placement {
+        let image = Image::grey8(3, 5, vec![0; 15]).placed(Placement {
             step_i: [0.5, 0.0, 0.0],
             step_j: [0.0, 2.0, 0.0],
             ..Placement::IDENTITY

@@ -7,7 +7,7 @@
 //! ```
 //! use ultramotion_igtlink::{Content, Image, Message};
 //! let pixels = vec![7; 640 * 480];
-//! let bytes = Message::new("Image".parse()?, Content::Image(Image::gray8(640, 480, &pixels))).to_bytes()?;
+//! let bytes = Message::new("Image".parse()?, Content::Image(Image::grey8(640, 480, &pixels))).to_bytes()?;
 //! let Content::Image(image) = Message::decode(&bytes)?.content else { panic!("an image") };
 //! assert!(matches!(image.pixels, std::borrow::Cow::Borrowed(_)), "pixels are not copied");
 //! # Ok::<(), Box<dyn std::error::Error>>(())

@@ -14,7 +14,7 @@ impl fmt::Display for Content<'_> {
     ///
     /// ```
     /// use ultramotion_igtlink::{Content, Image};
-    /// let content = Content::Image(Image::gray8(2, 1, &[0, 255]));
+    /// let content = Content::Image(Image::grey8(2, 1, &[0, 255]));
     /// assert_eq!(content.to_string(), "IMAGE 2x1x1, 1 x Uint8, spacing 1 1 1 mm, Lps");
     /// ```
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -168,7 +168,7 @@ pub(crate) struct EncodeBuffers {
 
 impl EncodeBuffers {
     /// More than these are let go.
-    const MOST: usize = 8;
+    const MAX_BUFFERS: usize = 8;
 
     pub(crate) fn message(&self, message: &Message<'_>) -> Result<Outgoing, EncodeError> {
         self.fill(message.encoded_len()?, |buffer| message.encode_into(buffer))
@@ -189,7 +189,7 @@ impl EncodeBuffers {
             write(buffer)?;
         }
         let mut buffers = self.lock();
-        if buffers.len() < Self::MOST {
+        if buffers.len() < Self::MAX_BUFFERS {
             buffers.push(Arc::clone(&bytes));
         }
         Ok(bytes)
@@ -208,7 +208,7 @@ impl EncodeBuffers {
             free = Some(index);
         }
         // An unfitting one makes room, or a change of sizes would leave nothing but such.
-        if let Some(index) = free.filter(|_| buffers.len() == Self::MOST) {
+        if let Some(index) = free.filter(|_| buffers.len() == Self::MAX_BUFFERS) {
             buffers.swap_remove(index);
         }
         Outgoing::default()

@@ -400,7 +400,7 @@ pub fn first_messages() -> Vec<Vec<u8>> {
         Content::Position(Position { position: [1.0; 3], orientation: Orientation::None }),
         Content::Position(Position { position: [1.0; 3], orientation: Orientation::Compressed([0.0; 3]) }),
         Content::QTransform(QTransform { position: [1.0; 3], quaternion: [0.0, 0.0, 0.0, 1.0] }),
-        Content::Image(Image::gray8(8, 4, vec![9; 32])),
+        Content::Image(Image::grey8(8, 4, vec![9; 32])),
         Content::Image(Image::new(ScalarType::Float64, 3, [2, 2, 1], vec![9; 96])),
         Content::Status(Status::new(StatusCode::Busy, "wait")),
         Content::Capability(KNOWN_TYPES.map(TypeName::truncated).into()),

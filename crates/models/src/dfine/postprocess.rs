@@ -78,7 +78,7 @@ struct SelectDetections(SelectionOptions);
 static MODULE: Module =
     Module { name: "select_detections", ptx: include_str!("../kernels/ptx/select_detections.ptx") };
 /// Keys of candidates that the kernel sorts in shared memory; more are sorted in scratch.
-const MOST_IN_SHARED: usize = 4096;
+const MAX_IN_SHARED: usize = 4096;
 
 /// The params of `select_detections.cu`.
 #[repr(C)]
@@ -216,7 +216,7 @@ impl CustomOp for SelectDetections {
     }
     fn cuda_scratch(&self, inputs: &[TensorType]) -> Vec<(DType, usize)> {
         let keys = self.sorted_keys(&inputs[0]);
-        if keys > MOST_IN_SHARED { vec![(DType::U8, keys * size_of::<u64>())] } else { Vec::new() }
+        if keys > MAX_IN_SHARED { vec![(DType::U8, keys * size_of::<u64>())] } else { Vec::new() }
     }
 
     fn cuda(&self, call: &CudaCall<'_>) -> Option<Vec<Launch>> {

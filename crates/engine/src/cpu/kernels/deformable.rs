@@ -5,7 +5,7 @@ use super::rows::{SoftmaxRow, load, store};
 use super::view::{Out, View, ViewMut};
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::{Kernel, Level, Simd};
-use crate::graph::MOST_SAMPLING_POINTS;
+use crate::graph::MAX_SAMPLING_POINTS;
 
 /// A feature level of a [`deformable`] attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub fn deformable(
     let points: usize = levels.iter().map(|l| l.points).sum();
     assert!(batch > 0 && heads > 0, "a deformable attention of {batch} images and {heads} heads");
     assert_eq!(value.rows(), batch * pixels, "rows of the values");
-    assert!((1..=MOST_SAMPLING_POINTS).contains(&points), "{points} points");
+    assert!((1..=MAX_SAMPLING_POINTS).contains(&points), "{points} points");
     assert_eq!((at.offsets.rows(), at.offsets.cols()), (out.rows(), heads * points * 2), "offsets");
     assert_eq!((at.logits.rows(), at.logits.cols()), (out.rows(), heads * points), "logits");
     assert_eq!((at.boxes.rows(), at.boxes.cols()), (out.rows(), 4), "boxes");
@@ -96,7 +96,7 @@ impl Kernel for Queries<'_> {
             let (offsets, logits, shape) =
                 (self.at.offsets.row(row), self.at.logits.row(row), self.at.boxes.row(row));
             for head in 0..self.heads {
-                let mut weights = [0.0; MOST_SAMPLING_POINTS];
+                let mut weights = [0.0; MAX_SAMPLING_POINTS];
                 let (first, n) = (head * self.points, self.points);
                 // SAFETY: as many logits of the head, and no more than there is room for.
                 unsafe {

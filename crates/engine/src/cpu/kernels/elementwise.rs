@@ -66,7 +66,7 @@ pub enum Operand<'a> {
 }
 
 /// Elements below which a chunk is not worth a dispatch of its own.
-const LEAST: usize = 8 * 1024;
+const MIN_ELEMENTS: usize = 8 * 1024;
 
 /// Cuts `rows` of `cols` elements into chunks of whole rows and runs them on the pool.
 pub(crate) fn by_rows(
@@ -125,7 +125,7 @@ pub fn unary(level: Level, pool: &Pool, f: Unary, x: View, out: ViewMut) {
     let (rows, cols) = flatten(x.rows(), x.cols(), dense);
     let (xp, op) = if (rows, cols) == (x.rows(), x.cols()) { (x.pitch(), out.pitch()) } else { (cols, cols) };
     let (from, to) = (Out(x.ptr().cast_mut()), Out(out.ptr()));
-    by_rows(pool, rows, cols, LEAST, |range| {
+    by_rows(pool, rows, cols, MIN_ELEMENTS, |range| {
         // SAFETY: row `r` is inside both views, and rows are written by one chunk each.
         let kernel = |r| unsafe {
             let (x, y) = (from.get().add(r * xp).cast_const(), to.get().add(r * op));
@@ -270,7 +270,7 @@ pub fn binary(level: Level, pool: &Pool, f: Binary, a: Operand, b: Operand, act:
         }
     }
     let to = Out(out.ptr());
-    by_rows(pool, n_rows, n_cols, LEAST, |range| {
+    by_rows(pool, n_rows, n_cols, MIN_ELEMENTS, |range| {
         let (a, b) = (a, b);
         // SAFETY: row `r` is inside all views, and rows are written by one chunk each.
         let kernel = |r| unsafe {

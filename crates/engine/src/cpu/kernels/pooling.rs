@@ -6,7 +6,7 @@ use crate::cpu::pool::Pool;
 use crate::cpu::simd::{Kernel, Level, Simd};
 
 /// Output elements below which a chunk is not worth a dispatch of its own.
-const LEAST: usize = 4 * 1024;
+const MIN_ELEMENTS: usize = 4 * 1024;
 
 /// Max pooling. Pixels outside the image count as `outside`: `f32::NEG_INFINITY` as in PyTorch's
 /// `MaxPool2d`, or 0 for a map that was zero padded before.
@@ -24,7 +24,7 @@ pub fn max_pool(
     output.check(out.rows(), "the output");
     assert_eq!(x.cols(), out.cols(), "input and output channels");
     let (from, to) = (Out(x.ptr().cast_mut()), Out(out.ptr()));
-    by_rows(pool, output.n * output.h, output.w * x.cols(), LEAST, |lines| {
+    by_rows(pool, output.n * output.h, output.w * x.cols(), MIN_ELEMENTS, |lines| {
         level.dispatch(MaxLines {
             x: from.get(),
             x_pitch: x.pitch(),
@@ -109,7 +109,7 @@ pub fn upsample_nearest2(level: Level, pool: &Pool, x: View, input: Map, out: Vi
     Map::new(input.n, input.h * 2, input.w * 2).check(out.rows(), "the output");
     assert_eq!(x.cols(), out.cols(), "input and output channels");
     let (from, to) = (Out(x.ptr().cast_mut()), Out(out.ptr()));
-    by_rows(pool, input.n * input.h, input.w * x.cols() * 4, LEAST, |lines| {
+    by_rows(pool, input.n * input.h, input.w * x.cols() * 4, MIN_ELEMENTS, |lines| {
         level.dispatch(RepeatLines {
             x: from.get(),
             x_pitch: x.pitch(),

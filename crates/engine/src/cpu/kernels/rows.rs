@@ -6,7 +6,7 @@ use crate::cpu::pool::Pool;
 use crate::cpu::simd::{Kernel, Level, Simd, math};
 
 /// Elements below which a chunk is not worth a dispatch of its own.
-const LEAST: usize = 4 * 1024;
+const MIN_ELEMENTS: usize = 4 * 1024;
 
 /// `body` for the vectors of a row of `len`: `n` elements from `i`, all full but perhaps the last.
 macro_rules! vectors {
@@ -78,7 +78,7 @@ pub fn softmax(level: Level, pool: &Pool, x: View, out: ViewMut) {
     if x.cols() == 0 {
         return;
     }
-    by_rows(pool, x.rows(), x.cols(), LEAST, |range| {
+    by_rows(pool, x.rows(), x.cols(), MIN_ELEMENTS, |range| {
         // SAFETY: row `r` is inside both views, and rows are written by one chunk each.
         let kernel = |r| unsafe {
             let x = from.get().add(r * x.pitch()).cast_const();
@@ -157,7 +157,7 @@ pub fn layer_norm(
     if cols == 0 {
         return;
     }
-    by_rows(pool, x.rows(), cols, LEAST, |range| {
+    by_rows(pool, x.rows(), cols, MIN_ELEMENTS, |range| {
         let kernel = |r| {
             // SAFETY: row `r` is inside all views, and rows are written by one chunk each.
             let row = |(p, pitch): (Out, usize)| unsafe { p.get().add(r * pitch) };
@@ -249,7 +249,7 @@ pub fn reduce(level: Level, pool: &Pool, f: Reduce, x: View, out: ViewMut) {
     assert_eq!((x.rows(), 1), (out.rows(), out.cols()), "one output for each input row");
     assert!(x.cols() > 0 || x.rows() == 0, "a reduction of no columns");
     let (from, to) = (Out(x.ptr().cast_mut()), Out(out.ptr()));
-    by_rows(pool, x.rows(), x.cols(), LEAST, |range| {
+    by_rows(pool, x.rows(), x.cols(), MIN_ELEMENTS, |range| {
         // SAFETY: row `r` is inside both views, and rows are written by one chunk each.
         let kernel = |r| unsafe {
             let row = from.get().add(r * x.pitch()).cast_const();

@@ -271,11 +271,11 @@ fn split<T: TileSource>(threads: usize, source: &T, panels: &Panels) -> (usize, 
     /// Operands of a block stay in the second-level cache while the panels pass.
     const BLOCK_BYTES: usize = 320 * 1024;
     /// Multiplications below which a chunk is not worth a dispatch of its own.
-    const LEAST_WORK: usize = 200_000;
+    const MIN_WORK: usize = 200_000;
     let (tiles, count) = (source.tiles(), panels.count());
     let by_cache = if count > 1 { (tiles * source.tile_bytes()).div_ceil(BLOCK_BYTES) } else { 1 };
     let work = tiles * panels.level.tile().0 * panels.n * panels.k;
-    let wanted = if threads == 1 { 1 } else { (threads * 6).min(work / LEAST_WORK).max(1) };
+    let wanted = if threads == 1 { 1 } else { (threads * 6).min(work / MIN_WORK).max(1) };
     let mut best = (usize::MAX, (1, 1));
     let mut panel_blocks = 1;
     while panel_blocks <= count {

@@ -8,7 +8,7 @@ use crate::cpu::memory::Operand;
 use crate::graph::{CpuCall, CustomOp, Slice, SliceMut};
 
 /// Longest list of inputs, outputs or scratch buffers.
-const MOST: usize = 24;
+const MAX_OPERANDS: usize = 24;
 
 /// Binds the op's CPU form. The lists of slices live on the stack: a run allocates nothing.
 pub(super) fn custom(site: &mut Site<'_>, op: Arc<dyn CustomOp>) -> Lowered {
@@ -23,15 +23,15 @@ pub(super) fn custom(site: &mut Site<'_>, op: Arc<dyn CustomOp>) -> Lowered {
         })
         .collect();
     assert!(
-        inputs.len() <= MOST && outputs.len() <= MOST && scratch.len() <= MOST,
-        "at most {MOST} operands"
+        inputs.len() <= MAX_OPERANDS && outputs.len() <= MAX_OPERANDS && scratch.len() <= MAX_OPERANDS,
+        "at most {MAX_OPERANDS} operands"
     );
     Lowered::new(op.name().to_owned(), move |call| {
-        let input_slices: [Slice<'_>; MOST] =
+        let input_slices: [Slice<'_>; MAX_OPERANDS] =
             std::array::from_fn(|i| inputs.get(i).map_or(Slice::U8(&[]), Operand::slice));
-        let mut output_slices: [SliceMut<'_>; MOST] =
+        let mut output_slices: [SliceMut<'_>; MAX_OPERANDS] =
             std::array::from_fn(|i| outputs.get(i).map_or(SliceMut::U8(&mut []), Operand::slice_mut));
-        let mut scratch_slices: [SliceMut<'_>; MOST] =
+        let mut scratch_slices: [SliceMut<'_>; MAX_OPERANDS] =
             std::array::from_fn(|i| scratch.get(i).map_or(SliceMut::U8(&mut []), Operand::slice_mut));
         let parallel = |n: usize, body: &(dyn Fn(usize) + Sync)| call.pool.parallel_for(n, body);
         op.cpu(&mut CpuCall {

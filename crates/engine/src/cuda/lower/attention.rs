@@ -75,9 +75,9 @@ pub(super) struct Attention {
 }
 
 /// Most elements of a head.
-const MOST_DIMS: u32 = 128;
+const MAX_DIMS: u32 = 128;
 /// Most on tensor cores.
-const MOST_F16_DIMS: u32 = 64;
+const MAX_F16_DIMS: u32 = 64;
 /// Blocks that keep a large GPU busy: with fewer, the keys of a query are shared out.
 const BUSY_BLOCKS: u32 = 264;
 
@@ -96,7 +96,7 @@ struct Shares {
 impl Shares {
     /// `widest`: elements of a head. With few queries, first warps, then blocks have parts of the keys.
     fn new(widest: u32, [batches, heads, queries, keys]: [u32; 4]) -> Shares {
-        let dims = [16, 32].into_iter().find(|&d| widest <= d).unwrap_or(MOST_F16_DIMS);
+        let dims = [16, 32].into_iter().find(|&d| widest <= d).unwrap_or(MAX_F16_DIMS);
         let blocks = |queries_of_block: u32| queries.div_ceil(queries_of_block) * heads * batches;
         let split = queries <= SPLIT_QUERIES || (blocks(F16_TILE) < BUSY_BLOCKS && keys >= F16_TILE);
         if !split {
@@ -136,7 +136,7 @@ impl Shares {
 }
 
 /// Most tokens of a window on tensor cores: a block keeps a list of their rows.
-const MOST_F16_WINDOW: u32 = 1024;
+const MAX_F16_WINDOW: u32 = 1024;
 /// Queries and keys that a block on tensor cores looks at together, and queries where its warps share the keys.
 const F16_TILE: u32 = 64;
 const SPLIT_QUERIES: u32 = 16;
@@ -173,17 +173,17 @@ impl Attention {
         let Attention { q, k, v, out, bias, batches, heads, queries, keys, .. } = self;
         let (d, dv) = (q.cols / heads, v.cols / heads);
         let widest = d.max(dv);
-        if widest > MOST_DIMS {
+        if widest > MAX_DIMS {
             return Err(CudaError::NoCudaForm {
-                op: format!("attention with heads of more than {MOST_DIMS}"),
+                op: format!("attention with heads of more than {MAX_DIMS}"),
             });
         }
         let all = [q, k, v, out];
         let constant_bias = bias.and_then(|argument| site.constant(argument)?.as_f32());
         let tensor_cores = all.iter().all(|o| o.element == element::F16)
-            && widest <= MOST_F16_DIMS
+            && widest <= MAX_F16_DIMS
             && (bias.is_none() || constant_bias.is_some())
-            && (self.windows.side == 0 || keys <= MOST_F16_WINDOW);
+            && (self.windows.side == 0 || keys <= MAX_F16_WINDOW);
         let (bias, bias_rows) = match (bias, constant_bias) {
             (Some(_), Some(values)) if tensor_cores => packed_bias(site, values, [heads, queries, keys])?,
             (Some(argument), _) => (site.input(argument)?, queries),
@@ -294,7 +294,7 @@ pub(super) fn scratch(graph: &Graph, storage: &[Storage], node: usize) -> Option
             let [q, k, v, out] =
                 [node.inputs[0], node.inputs[1], node.inputs[2], node.outputs[0]].map(|t| graph.shape(t));
             let widest = q.cols().max(v.cols()) / heads;
-            if !node.inputs[..3].iter().chain(&node.outputs).all(half) || widest > MOST_F16_DIMS as usize {
+            if !node.inputs[..3].iter().chain(&node.outputs).all(half) || widest > MAX_F16_DIMS as usize {
                 return Some(Vec::new());
             }
             let sizes = [out[0], heads, q[1], k[1]].map(|n| n as u32);
@@ -369,7 +369,7 @@ pub(super) fn window_attention(site: &Site<'_>) -> Result<Lowered, CudaError> {
 }
 
 /// Feature maps that one deformable attention can sample.
-const MOST_LEVELS: usize = 8;
+const MAX_LEVELS: usize = 8;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -384,18 +384,18 @@ struct DeformableParams {
     points: u32,
     levels: u32,
     width: u32,
-    heights: [u32; MOST_LEVELS],
-    widths: [u32; MOST_LEVELS],
-    level_points: [u32; MOST_LEVELS],
+    heights: [u32; MAX_LEVELS],
+    widths: [u32; MAX_LEVELS],
+    level_points: [u32; MAX_LEVELS],
 }
 
 pub(super) fn deformable(site: &Site<'_>) -> Result<Lowered, CudaError> {
     let Op::DeformableAttention { heads, levels_hw, points_per_level } = &site.node.op else {
         unreachable!("dispatched on the op")
     };
-    if levels_hw.len() > MOST_LEVELS {
+    if levels_hw.len() > MAX_LEVELS {
         return Err(CudaError::NoCudaForm {
-            op: format!("deformable attention of more than {MOST_LEVELS} levels"),
+            op: format!("deformable attention of more than {MAX_LEVELS} levels"),
         });
     }
     let (value, out, rows) = (site.input(0)?, site.output()?, site.rows()?);
@@ -410,7 +410,7 @@ pub(super) fn deformable(site: &Site<'_>) -> Result<Lowered, CudaError> {
     // 16 bytes of a map at once.
     let widest = if value.element == element::F16 { 8 } else { 4 };
     let width = [widest, 4].into_iter().find(|&w| fits(w)).unwrap_or(1);
-    let mut fixed = [[0; MOST_LEVELS]; 3];
+    let mut fixed = [[0; MAX_LEVELS]; 3];
     for (i, (hw, &points)) in levels_hw.iter().zip(points_per_level).enumerate() {
         [hw[0], hw[1], points].iter().zip(&mut fixed).for_each(|(&from, to)| to[i] = from as u32);
     }

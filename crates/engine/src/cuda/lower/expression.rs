@@ -6,7 +6,7 @@ use super::modules::EXPRESSION;
 use super::rows::{binary_code, in_units, unary_code};
 use super::walk::{MAX_RANK, Strided, THREADS, collapse, padded};
 use super::{Lowered, Site};
-use crate::compile::{Expression, Function, MOST_LEAVES, MOST_STEPS, Value};
+use crate::compile::{Expression, Function, MAX_LEAVES, MAX_STEPS, Value};
 use crate::cuda::abi::{Operand, Rows};
 use crate::cuda::driver::CudaError;
 use crate::cuda::launch::Launch;
@@ -28,7 +28,7 @@ struct Step {
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct ExpressionParams {
-    leaves: [Operand; MOST_LEAVES],
+    leaves: [Operand; MAX_LEAVES],
     out: Operand,
     elements: Rows,
     rank: u32,
@@ -37,8 +37,8 @@ struct ExpressionParams {
     reserved: u32,
     dims: [u32; MAX_RANK],
     out_strides: [u32; MAX_RANK],
-    strides: [[u32; MAX_RANK]; MOST_LEAVES],
-    steps: [Step; MOST_STEPS],
+    strides: [[u32; MAX_RANK]; MAX_LEAVES],
+    steps: [Step; MAX_STEPS],
 }
 
 /// Binds the expression of `nodes`, the last of which is the site's.
@@ -49,23 +49,23 @@ pub(super) fn expression(site: &Site<'_>, nodes: &[usize]) -> Result<Lowered, Cu
     let dims = &expression.dims;
     let out = Strided::new(site.output()?, dims, dims.len());
     let none = vec![0; dims.len()];
-    let mut leaves = [Operand::NONE; MOST_LEAVES];
-    let mut strides: [Vec<u32>; MOST_LEAVES + 1] = std::array::from_fn(|_| none.clone());
+    let mut leaves = [Operand::NONE; MAX_LEAVES];
+    let mut strides: [Vec<u32>; MAX_LEAVES + 1] = std::array::from_fn(|_| none.clone());
     for (i, leaf) in expression.leaves.iter().enumerate() {
         let whole = site.operand(leaf.tensor)?;
         let before = leaf.offset as u64 * u64::from(whole.element_bytes());
         leaves[i] = Operand { data: whole.data + before, ..whole };
         strides[i] = leaf.strides.iter().map(|&s| s as u32).collect();
     }
-    strides[MOST_LEAVES] = out.strides;
+    strides[MAX_LEAVES] = out.strides;
     let (dims, strides) =
-        collapse::<{ MOST_LEAVES + 1 }>(dims, std::array::from_fn(|i| strides[i].as_slice()));
+        collapse::<{ MAX_LEAVES + 1 }>(dims, std::array::from_fn(|i| strides[i].as_slice()));
 
     let place = |value: Value| match value {
         Value::Leaf(i) => i as u32,
-        Value::Step(i) => (MOST_LEAVES + i) as u32,
+        Value::Step(i) => (MAX_LEAVES + i) as u32,
     };
-    let mut steps = [Step::zeroed(); MOST_STEPS];
+    let mut steps = [Step::zeroed(); MAX_STEPS];
     let mut name = String::new();
     for (to, step) in steps.iter_mut().zip(&expression.steps) {
         let (op, alpha, beta) = match step.function {
@@ -91,7 +91,7 @@ pub(super) fn expression(site: &Site<'_>, nodes: &[usize]) -> Result<Lowered, Cu
         step_count: expression.steps.len() as u32,
         reserved: 0,
         dims: padded(&dims),
-        out_strides: padded(&strides[MOST_LEAVES]),
+        out_strides: padded(&strides[MAX_LEAVES]),
         strides: std::array::from_fn(|i| padded(&strides[i])),
         steps,
     };

@@ -6,7 +6,7 @@ use super::gemm::{self, Finish};
 use super::modules::PERCEPTRON;
 use super::networks::{finish, values};
 use super::{Lowered, Site};
-use crate::compile::MOST_LAYERS;
+use crate::compile::MAX_LAYERS;
 use crate::cuda::abi::{Operand, Rows};
 use crate::cuda::driver::CudaError;
 use crate::cuda::launch::Launch;
@@ -33,7 +33,7 @@ struct PerceptronParams {
     added: Operand,
     out: Operand,
     rows: Rows,
-    layers: [Layer; MOST_LAYERS],
+    layers: [Layer; MAX_LAYERS],
     gamma: u64,
     beta: u64,
     count: u32,
@@ -47,7 +47,7 @@ struct PerceptronParams {
 /// Binds `nodes`, the last of which is the site's: perhaps a sum, linear layers, perhaps a layer norm.
 pub(super) fn perceptron(site: &Site<'_>, nodes: &[usize]) -> Result<Lowered, CudaError> {
     let at = |index: usize| Site { index, node: &site.plan.graph.nodes()[index], ..*site };
-    let (mut layers, mut count) = ([Layer::zeroed(); MOST_LAYERS], 0);
+    let (mut layers, mut count) = ([Layer::zeroed(); MAX_LAYERS], 0);
     let mut names = Vec::new();
     let (mut widest_n, mut widest_k, mut multiplied) = (0, 0, 0);
     let (mut gamma, mut beta, mut norm_epsilon) = (0, 0, 0.0);

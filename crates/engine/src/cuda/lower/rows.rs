@@ -183,7 +183,7 @@ struct TopKParams {
 const WARP_COLS: u32 = 128;
 const WARP_K: u32 = 32;
 /// Most elements whose keys of 8 bytes fit in the shared memory of a block on every GPU.
-const MOST_SORTED: u32 = 8192;
+const MAX_SORTED: u32 = 8192;
 
 pub(super) fn top_k(site: &Site<'_>, k: usize) -> Result<Lowered, CudaError> {
     let (x, values, rows) = (site.input(0)?, site.output()?, site.rows()?);
@@ -193,14 +193,14 @@ pub(super) fn top_k(site: &Site<'_>, k: usize) -> Result<Lowered, CudaError> {
     let params = TopKParams { x, values, indices, rows, k, sorted };
     let launch = if x.cols <= WARP_COLS && k <= WARP_K {
         by_warps(Launch::new(&TOP_K, "top_k_warp", &params), rows.bound)
-    } else if sorted <= MOST_SORTED {
+    } else if sorted <= MAX_SORTED {
         let threads = x.cols.div_ceil(4).next_multiple_of(32).clamp(64, 1024);
         Launch::new(&TOP_K, "top_k_block", &params)
             .grid([rows.bound, 1, 1])
             .block([threads, 1, 1])
             .shared(8 * sorted)
     } else {
-        return Err(CudaError::NoCudaForm { op: format!("top_k of more than {MOST_SORTED}") });
+        return Err(CudaError::NoCudaForm { op: format!("top_k of more than {MAX_SORTED}") });
     };
     Ok(Lowered::new("top_k", vec![launch]))
 }

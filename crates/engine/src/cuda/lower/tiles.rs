@@ -14,8 +14,8 @@ use crate::cuda::abi::{Operand, element};
 /// Blocks that keep a large GPU busy: one for each multiprocessor of an H100.
 const BUSY_BLOCKS: u32 = 132;
 /// Most parts that K is split into, and least slices of a part by the rule.
-const MOST_SPLITS: u32 = 16;
-const LEAST_SLICES: u32 = 6;
+const MAX_SPLITS: u32 = 16;
+const MIN_SLICES: u32 = 6;
 
 /// A variant of the kernels: a block computes `rows` x `cols` of the result.
 #[derive(Debug, PartialEq, Eq)]
@@ -172,8 +172,8 @@ impl Sizes {
         let busy = self.usable().filter(fits).find(|t| t.blocks(m, n) * entries >= BUSY_BLOCKS);
         let tile = busy.or_else(|| self.usable().next_back()).expect("every form has a tile");
         let wanted = BUSY_BLOCKS / tile.blocks(m, n).max(1);
-        let splits = if entries > 1 { 1 } else { wanted.min(self.slices() / LEAST_SLICES) };
-        Choice { tile, splits: splits.clamp(1, MOST_SPLITS) }
+        let splits = if entries > 1 { 1 } else { wanted.min(self.slices() / MIN_SLICES) };
+        Choice { tile, splits: splits.clamp(1, MAX_SPLITS) }
     }
 
     fn slices(self) -> u32 {
@@ -184,7 +184,7 @@ impl Sizes {
     pub(super) fn candidates(self) -> Vec<Choice> {
         let mut all = vec![self.by_rule()];
         for tile in self.usable() {
-            for splits in [1, 2, 3, 4, 6, 8, 12, MOST_SPLITS] {
+            for splits in [1, 2, 3, 4, 6, 8, 12, MAX_SPLITS] {
                 let choice = Choice { tile, splits };
                 let enough = splits == 1
                     || self.entries == 1
@@ -246,7 +246,7 @@ fn parse_line(line: &str) -> Option<(Sizes, Choice)> {
     let (rows, cols): (u32, u32) = (rows.parse().ok()?, cols.parse().ok()?);
     let splits: u32 = splits.trim().parse().ok()?;
     let tile = sizes.usable().find(|t| t.rows == rows && t.cols == cols)?;
-    let allowed = splits == 1 || (sizes.entries == 1 && (2..=MOST_SPLITS).contains(&splits));
+    let allowed = splits == 1 || (sizes.entries == 1 && (2..=MAX_SPLITS).contains(&splits));
     allowed.then_some((sizes, Choice { tile, splits }))
 }
 

@@ -23,7 +23,7 @@ use kernels::{Kernel, Kernels};
 const NEEDED: (i32, i32) = (11, 8);
 const NEEDED_DRIVER: u32 = 520;
 /// Compute capability that the PTX is for; later ones run it too.
-const LEAST_CAPABILITY: (i32, i32) = (8, 0);
+const MIN_CAPABILITY: (i32, i32) = (8, 0);
 /// From here on a kernel's blocks may begin before the one before it is done: compute capability, and the CUDA version of a
 /// driver that captures it into graphs.
 const OVERLAP_CAPABILITY: (i32, i32) = (9, 0);
@@ -101,7 +101,7 @@ impl Gpu {
         use sys::CUdevice_attribute as A;
         let major = attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
         let minor = attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-        if (major, minor) < LEAST_CAPABILITY {
+        if (major, minor) < MIN_CAPABILITY {
             return Err(CudaError::Unsupported { name, major, minor });
         }
         // SAFETY: the device is valid; the context is released when the last user of `Shared` is gone.
