@@ -12,9 +12,10 @@ use ultramotion_gateway::config::{
 use ultramotion_media::MediaError;
 use ultramotion_models::dfine::ConfigError;
 use ultramotion_models::zoo::{Detector, Segmenter, ZooError};
-use ultramotion_pipeline::{Orchestrator, PipelineOptions, Residency};
-use ultramotion_tracking::assignment::{MatcherMode, Solver};
+use ultramotion_pipeline::{Orchestrator, PipelineOptions};
+use ultramotion_tracking::assignment::Solver;
 use ultramotion_tracking::track::TrackerConfig;
+use ultramotion_types::{MatcherMode, Residency};
 
 use crate::usage::usage;
 

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use anyhow::Result;
 use ultramotion_gateway::config::SourceConfig;
+use ultramotion_media::MediaError;
 use ultramotion_media::source::FrameSource;
-use ultramotion_media::{MediaError, MediaFrame, NamedTransform, PixelFormat};
 use ultramotion_phantom::{Phantom, PhantomConfig, PhantomFrame};
-use ultramotion_pipeline as pipeline;
+use ultramotion_types::{Frame, NamedTransform, PixelFormat};
 
 use crate::usage::usage;
 
@@ -50,22 +50,6 @@ pub(crate) fn live(source: &str) -> Option<Result<SourceConfig>> {
     Some(config.validate().map(|()| config).map_err(|error| usage(format!("SOURCE '{source}': {error}"))))
 }
 
-/// A frame as the pipeline takes it.
-pub(crate) fn borrow(frame: &MediaFrame) -> pipeline::Frame<'_> {
-    pipeline::Frame {
-        frame_id: frame.frame_id,
-        timestamp_s: frame.timestamp_s,
-        source: &frame.source,
-        width: frame.width,
-        height: frame.height,
-        format: match frame.pixel_format {
-            PixelFormat::Grey8 => pipeline::PixelFormat::Grey8,
-            PixelFormat::Rgb8 => pipeline::PixelFormat::Rgb8,
-        },
-        pixels: &frame.pixels,
-    }
-}
-
 /// The phantom as a source of frames.
 #[derive(Debug)]
 struct PhantomSource {
@@ -92,7 +76,7 @@ impl FrameSource for PhantomSource {
         Some(PHANTOM_FRAMES)
     }
 
-    fn read_into(&mut self, frame: &mut MediaFrame) -> Option<Result<(), MediaError>> {
+    fn read_into(&mut self, frame: &mut Frame) -> Option<Result<(), MediaError>> {
         self.phantom.render_into(self.next, &mut self.scratch);
         frame.frame_id = self.next;
         frame.timestamp_s = self.scratch.timestamp_s;

@@ -36,6 +36,7 @@ pub mod config;
 pub mod metrics;
 pub mod receive;
 pub mod record;
+mod recycle;
 pub mod report;
 pub mod send;
 pub mod service;

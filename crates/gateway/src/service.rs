@@ -24,8 +24,8 @@ use ultramotion_igtlink::{
     Timestamp, TypeName, Verb,
 };
 use ultramotion_pipeline::kpi::Quantiles;
-use ultramotion_pipeline::stream::Mailbox;
-use ultramotion_pipeline::{Frame, Orchestrator, PipelineError, ResultPacket};
+use ultramotion_pipeline::{Orchestrator, PipelineError};
+use ultramotion_types::{FrameView, Mailbox, ResultPacket};
 
 use crate::books::{Account, DropReason};
 use crate::config::{ConfigError, GatewayConfig};
@@ -33,6 +33,7 @@ use crate::metrics::{MetricsError, MetricsPage};
 use crate::receive::poses::chain_of_device;
 use crate::receive::{LinkError, LiveFrame, Received, Receiver, SourceState};
 use crate::record::{RecordError, Recorder};
+use crate::recycle::{Recycled, Recycler};
 use crate::report::Report;
 use crate::send::{Answer, Composer, DeviceNames, GatewayState, StatusBoard, header_version};
 pub use crate::supervise::BoxError;
@@ -40,13 +41,18 @@ use crate::supervise::{StopSignal, Supervisor};
 
 /// What turns frames into packets.
 pub trait Perceive {
-    /// Processes a frame. The packet is valid until the next one.
-    fn process(&mut self, frame: &Frame<'_>) -> Result<&ResultPacket, PipelineError>;
+    /// Processes a frame, and fills a packet, whose memory is used again.
+    fn process_into(&mut self, frame: &FrameView<'_>, packet: &mut ResultPacket)
+    -> Result<(), PipelineError>;
 }
 
 impl Perceive for Orchestrator {
-    fn process(&mut self, frame: &Frame<'_>) -> Result<&ResultPacket, PipelineError> {
-        Orchestrator::process(self, frame)
+    fn process_into(
+        &mut self,
+        frame: &FrameView<'_>,
+        packet: &mut ResultPacket,
+    ) -> Result<(), PipelineError> {
+        Orchestrator::process_into(self, frame, packet)
     }
 }
 
@@ -372,6 +378,7 @@ impl Shared {
     /// Mailbox through the pipeline.
     fn compute(&self, build: &mut BuildPipeline, pipelines_before: u64) -> Result<(), BoxError> {
         let mut pipeline = build()?;
+        let packets = Recycler::default();
         let max_lag = Duration::from_millis(self.config.stream.max_lag_ms);
         while let Some(frame) = self.waiting.take() {
             self.queue.fetch_sub(1, Relaxed);
@@ -384,9 +391,9 @@ impl Shared {
                 continue;
             }
             let start = Instant::now();
-            match pipeline.process(&frame.borrow()) {
-                Ok(packet) => {
-                    let packet = packet.clone();
+            let mut packet = packets.take();
+            match pipeline.process_into(&frame.view(), &mut packet) {
+                Ok(()) => {
                     Timings::note(&mut self.timings().pipeline_ms, start.elapsed());
                     self.hand_on(frame, packet, pipelines_before);
                 }
@@ -404,7 +411,7 @@ impl Shared {
     }
 
     /// A result to those who send and record it.
-    fn hand_on(&self, frame: LiveFrame, packet: ResultPacket, pipelines_before: u64) {
+    fn hand_on(&self, frame: LiveFrame, packet: Recycled<ResultPacket>, pipelines_before: u64) {
         // Only now: poses come after the image that they belong to, most of the time.
         let configured = &self.config.source.image_to_tracker;
         let by_name = || chain_of_device(&frame.device.to_string_lossy());

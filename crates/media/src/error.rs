@@ -38,8 +38,8 @@ pub enum MediaError {
         /// What is wrong with its value and what to do.
         problem: String,
     },
-    /// A picture with no pixels, or with sides beyond [`MAX_SIDE_PX`](crate::MAX_SIDE_PX).
-    #[error("{path} has frames of {width}x{height} pixels: sides from 1 to {limit} can be read", path = path.display(), limit = crate::MAX_SIDE_PX)]
+    /// A picture with no pixels, or with sides beyond [`MAX_SIDE_PX`](ultramotion_types::MAX_SIDE_PX).
+    #[error("{path} has frames of {width}x{height} pixels: sides from 1 to {limit} can be read", path = path.display(), limit = ultramotion_types::MAX_SIDE_PX)]
     Size {
         /// The file.
         path: PathBuf,

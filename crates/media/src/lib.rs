@@ -1,28 +1,27 @@
 //! Sources and sinks that are files.
 //!
 //! - [`source`]: MetaImage sequences (`.mha`, `.mhd`, `.igs.mha` as PLUS records them), PNG and JPEG images, and
-//!   folders of images come in; [`MediaFrame`]s of 8-bit pixels go out, one at a time, each bad frame as an error
+//!   folders of images come in; [`Frame`]s of 8-bit pixels go out, one at a time, each bad frame as an error
 //!   value that does not end the source.
 //! - [`sink`]: results go out as JSON lines and as overlay pictures.
 //! - [`metaimage`]: the file format itself, with a writer for sequences.
-//! - [`mask`]: binary masks, COCO run-length coding, outlines.
 //!
 //! ```
 //! use ultramotion_media::source::{FrameSource, open};
 //! use ultramotion_media::metaimage::{Layout, SequenceWriter};
-//! use ultramotion_media::{MediaFrame, PixelFormat};
+//! use ultramotion_types::{Frame, PixelFormat};
 //!
 //! let folder = tempfile::tempdir()?;
 //! let path = folder.path().join("two.igs.mha");
 //! let mut writer = SequenceWriter::create(&path, Layout::grey8(4, 3))?;
 //! for time in [0.0, 0.04] {
-//!     let frame = MediaFrame { timestamp_s: time, ..MediaFrame::grey8(4, 3, vec![7; 12]) };
+//!     let frame = Frame { timestamp_s: time, ..Frame::grey8(4, 3, vec![7; 12]) };
 //!     writer.write(&frame)?;
 //! }
 //! writer.finish()?;
 //!
 //! let mut source = open(&path)?;
-//! let mut frame = MediaFrame::default();
+//! let mut frame = Frame::default();
 //! while let Some(read) = source.read_into(&mut frame) {
 //!     match read {
 //!         Ok(()) => assert_eq!((frame.width, frame.height, frame.pixel_format), (4, 3, PixelFormat::Grey8)),
@@ -34,11 +33,8 @@
 //! ```
 
 mod error;
-mod frame;
-pub mod mask;
 pub mod metaimage;
 pub mod sink;
 pub mod source;
 
 pub use error::MediaError;
-pub use frame::{ImageStatus, MAX_SIDE_PX, MediaFrame, NamedTransform, PixelFormat};

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, ExtendedColorType};
 use tempfile::TempDir;
+use ultramotion_media::MediaError;
 use ultramotion_media::source::{frames, open};
-use ultramotion_media::{MediaError, MediaFrame, PixelFormat};
+use ultramotion_types::{Frame, PixelFormat};
 
 /// The shared data, when this machine has it.
 fn shared(relative: &str) -> Option<PathBuf> {
@@ -22,7 +23,7 @@ fn shared(relative: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-fn read_all(path: &Path) -> Result<Vec<Result<MediaFrame, MediaError>>, MediaError> {
+fn read_all(path: &Path) -> Result<Vec<Result<Frame, MediaError>>, MediaError> {
     Ok(frames(open(path)?).collect())
 }
 
@@ -39,7 +40,7 @@ fn recordings_of_plus_are_read_with_times_and_poses() {
         ("fCal_Test_Calibration_3NWires", 188, 425.398686, 440.246214),
     ] {
         let frames = read_all(&folder.join(format!("{name}.igs.mha"))).unwrap();
-        let frames: Vec<MediaFrame> = frames.into_iter().map(Result::unwrap).collect();
+        let frames: Vec<Frame> = frames.into_iter().map(Result::unwrap).collect();
         assert_eq!(frames.len(), count);
         assert!(frames.iter().all(|f| (f.width, f.height, f.pixel_format) == (820, 616, PixelFormat::Grey8)));
         assert_eq!((frames[0].timestamp_s, frames[count - 1].timestamp_s), (first_s, last_s));
@@ -60,7 +61,7 @@ fn a_folder_of_scans_is_read_in_order() {
     let Some(folder) = shared("data/usgra/images") else { return };
     let mut source = open(&folder).unwrap();
     assert_eq!(source.frame_count_hint(), Some(204));
-    let mut frame = MediaFrame::default();
+    let mut frame = Frame::default();
     let mut names = Vec::new();
     while let Some(read) = source.read_into(&mut frame) {
         read.unwrap();

@@ -4,8 +4,7 @@ use thiserror::Error;
 use ultramotion_engine::DeviceError;
 use ultramotion_engine::graph::GraphError;
 use ultramotion_tracking::TrackingError;
-
-use crate::frame::FrameError;
+use ultramotion_types::FrameError;
 
 /// Why a pipeline cannot be built, or a frame not be processed.
 #[derive(Debug, Clone, PartialEq, Error)]

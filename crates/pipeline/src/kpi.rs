@@ -1,6 +1,6 @@
 //! Key figures of a run: how many frames, how fast, how evenly.
 
-use crate::packet::{LatencyMs, ResultPacket};
+use ultramotion_types::{LatencyMs, ResultPacket};
 
 /// Median and tail of a latency, milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

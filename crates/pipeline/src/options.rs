@@ -1,53 +1,7 @@
 //! Choices made when a pipeline is built.
 
-use std::fmt;
-use std::str::FromStr;
-
-use serde::{Deserialize, Serialize};
-use ultramotion_tracking::assignment::MatcherMode;
 use ultramotion_tracking::track::TrackerConfig;
-
-/// Where stages hand over their tensors.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Residency {
-    /// On the device: one program, one copy in, one copy out.
-    #[default]
-    Device,
-    /// Through host memory after every stage: for comparison and debugging.
-    Host,
-}
-
-impl fmt::Display for Residency {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Residency::Device => "device",
-            Residency::Host => "host",
-        })
-    }
-}
-
-impl FromStr for Residency {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "device" => Ok(Residency::Device),
-            "host" => Ok(Residency::Host),
-            other => Err(format!("unknown residency '{other}'; expected `device` or `host`")),
-        }
-    }
-}
-
-/// The modes a packet was computed in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Modes {
-    /// Where stages hand over.
-    pub residency: Residency,
-    /// How detections and tracks are paired.
-    pub matcher: MatcherMode,
-    /// Number format of activations.
-    pub precision: &'static str,
-}
+use ultramotion_types::{MatcherMode, Residency};
 
 /// What a pipeline does.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,18 +1,22 @@
 //! Frame in, packet out.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use ultramotion_engine::cuda::CudaError;
+use ultramotion_engine::ledger::Counts;
 use ultramotion_engine::{Device, DeviceError, KernelTime, StateStore};
 use ultramotion_models::zoo::{Detector, Segmenter};
-use ultramotion_tracking::track::{Detections, FrameClock, Tracker, Visibility};
+use ultramotion_tracking::track::{Detections, FrameClock, Tracker};
+use ultramotion_types::{
+    DetectedObject, Fault, FrameFormat, FrameView, LatencyMs, Modes, Residency, ResultPacket, Transfers,
+    Visibility, boxes,
+};
 
 use crate::by_format::ByFormat;
 use crate::error::PipelineError;
-use crate::frame::Frame;
-use crate::options::{MAX_OBJECTS, Modes, PipelineOptions, Residency};
-use crate::outcome::{FrameFormat, Outcome};
-use crate::packet::{DetectedObject, LatencyMs, ResultPacket};
+use crate::options::{MAX_OBJECTS, PipelineOptions};
+use crate::outcome::Outcome;
 use crate::resident::{ResidentProgram, ms};
 use crate::staged::StagedPrograms;
 use crate::stages::track_capacity;
@@ -35,6 +39,11 @@ pub struct Orchestrator {
     host_tracker: Option<Tracker>,
     clock: FrameClock,
     outcome: Outcome,
+    labels: Arc<[String]>,
+    modes: Modes,
+    fallback: Option<Arc<str>>,
+    /// Of the last frame: a fault is said when it begins.
+    fault: Option<Fault>,
     packet: ResultPacket,
     profile: bool,
 }
@@ -62,7 +71,7 @@ impl Orchestrator {
                 return Err(PipelineError::Option { option, value: value.to_string(), range });
             }
         }
-        options.tracker.solver = options.matcher.solver();
+        options.tracker.solver = options.matcher.into();
         options.tracker.validate()?;
         let host_tracker = options
             .matcher
@@ -71,8 +80,11 @@ impl Orchestrator {
             .transpose()?;
         let modes =
             Modes { residency: options.residency, matcher: options.matcher, precision: device.precision() };
-        let packet = ResultPacket::new(&options, detector.labels(), &device, modes);
         Ok(Orchestrator {
+            labels: detector.labels().into(),
+            modes,
+            fallback: device.fallback().map(Arc::from),
+            fault: None,
             device,
             detector,
             segmenter,
@@ -82,7 +94,7 @@ impl Orchestrator {
             host_tracker,
             clock: FrameClock::default(),
             outcome: Outcome::default(),
-            packet,
+            packet: ResultPacket::default(),
             profile: false,
         })
     }
@@ -127,41 +139,59 @@ impl Orchestrator {
     }
 
     /// Compiles for a format, so that the first frame of it does not wait.
-    pub fn prepare(&mut self, frame: &Frame<'_>) -> Result<(), PipelineError> {
+    pub fn prepare(&mut self, frame: &FrameView<'_>) -> Result<(), PipelineError> {
         frame.check()?;
-        self.select_programs(FrameFormat::of(frame))
+        self.select_programs(frame.format())
     }
 
     /// Processes a frame. The packet is valid until the next one.
     ///
+    /// # Errors
+    /// As [`Orchestrator::process_into`].
+    pub fn process(&mut self, frame: &FrameView<'_>) -> Result<&ResultPacket, PipelineError> {
+        let mut packet = std::mem::take(&mut self.packet);
+        let result = self.process_into(frame, &mut packet);
+        self.packet = packet;
+        result.map(|()| &self.packet)
+    }
+
+    /// Processes a frame, and fills a packet of the caller's, whose memory is used again.
+    ///
     /// A GPU that fails is given up once: this frame and those after it are computed on the CPU, and their packets say so.
     /// Tracks begin anew.
-    pub fn process(&mut self, frame: &Frame<'_>) -> Result<&ResultPacket, PipelineError> {
+    ///
+    /// # Errors
+    /// A [`PipelineError::Frame`] is about this frame alone. The packet's content means nothing then.
+    pub fn process_into(
+        &mut self,
+        frame: &FrameView<'_>,
+        packet: &mut ResultPacket,
+    ) -> Result<(), PipelineError> {
         let arrival = Instant::now();
         frame.check()?;
-        let format = FrameFormat::of(frame);
+        let format = frame.format();
         let dt_s = self.clock.step(frame.timestamp_s);
         self.outcome.fit(&self.options, format);
-        let latency = match self.compute(frame, format, dt_s) {
+        let (latency, counts) = match self.compute(frame, format, dt_s) {
             Err(PipelineError::Device(DeviceError::Cuda(error))) => {
                 self.fall_back(&error);
                 self.compute(frame, format, dt_s)?
             }
             result => result?,
         };
-        self.fill_packet(frame);
-        self.packet.latency_ms = latency;
-        self.packet.latency_ms.total = ms(arrival.elapsed());
-        Ok(&self.packet)
+        self.fill(packet, frame);
+        packet.transfers = transfers(counts);
+        packet.latency_ms = LatencyMs { total: ms(arrival.elapsed()), ..latency };
+        Ok(())
     }
 
-    /// Runs the frame's programs, and the matcher if it is the host's. Leaves the outcome, and the packet's transfers.
+    /// Runs the frame's programs, and the matcher if it is the host's. Leaves the outcome.
     fn compute(
         &mut self,
-        frame: &Frame<'_>,
+        frame: &FrameView<'_>,
         format: FrameFormat,
         dt_s: f32,
-    ) -> Result<LatencyMs, PipelineError> {
+    ) -> Result<(LatencyMs, Counts), PipelineError> {
         self.select_programs(format)?;
         let before = self.device.ledger().counts();
         let programs = self.programs.current_mut().expect("select_programs() leaves one");
@@ -174,8 +204,7 @@ impl Orchestrator {
             match_on_host(tracker, dt_s, &mut self.outcome)?;
             latency.matching = ms(start.elapsed());
         }
-        self.packet.transfers = self.device.ledger().counts() - before;
-        Ok(latency)
+        Ok((latency, self.device.ledger().counts() - before))
     }
 
     /// Goes on with the CPU after a GPU has failed.
@@ -184,8 +213,8 @@ impl Orchestrator {
         self.programs.clear();
         self.states = StateStore::new();
         self.device = Device::cpu(0).instead(error.to_string());
-        let modes = Modes { precision: self.device.precision(), ..self.packet.modes };
-        self.packet = ResultPacket::new(&self.options, self.detector.labels(), &self.device, modes);
+        self.modes.precision = self.device.precision();
+        self.fallback = self.device.fallback().map(Arc::from);
     }
 
     fn select_programs(&mut self, format: FrameFormat) -> Result<(), PipelineError> {
@@ -208,56 +237,55 @@ impl Orchestrator {
         Ok(())
     }
 
-    fn fill_packet(&mut self, frame: &Frame<'_>) {
-        let (packet, outcome) = (&mut self.packet, &self.outcome);
+    /// Everything but times and transfers.
+    fn fill(&mut self, packet: &mut ResultPacket, frame: &FrameView<'_>) {
+        let outcome = &self.outcome;
         packet.frame_id = frame.frame_id;
         packet.timestamp_s = frame.timestamp_s;
         packet.source.clear();
         packet.source.push_str(frame.source);
         (packet.width, packet.height) = (frame.width, frame.height);
         packet.state = Visibility::from_i32(outcome.scene);
-        packet.latency_ms = LatencyMs::default();
-        packet.objects.clear();
-        let mask_bytes = FrameFormat::of(frame).mask_bytes();
-        (packet.masks.width, packet.masks.height) = (frame.width, frame.height);
-        packet.masks.bytes.clear();
-        // Room for K at once: more objects than ever before must not cost an allocation.
-        packet.masks.bytes.reserve(self.options.max_objects * mask_bytes);
-        let fault = outcome.fault();
-        if let (None, Some(network)) = (packet.fault, fault) {
+        packet.device = self.device.name();
+        packet.modes = self.modes;
+        packet.fallback.clone_from(&self.fallback);
+        packet.labels.clone_from(&self.labels);
+        packet.clear_objects(self.options.max_objects);
+        packet.fault = outcome.fault();
+        if let (None, Some(network)) = (self.fault, packet.fault) {
             tracing::error!(
                 frame = frame.frame_id,
                 ?network,
                 "answers that are not finite numbers: left out"
             );
         }
-        packet.fault = fault;
-        let objects = if fault.is_some() { 0 } else { outcome.len() };
+        self.fault = packet.fault;
+        let objects = if packet.fault.is_some() { 0 } else { outcome.len() };
+        let mask_bytes = frame.format().mask_bytes();
+        let (boxes_cxcywh, _) = outcome.boxes_cxcywh.as_chunks::<4>();
         for i in 0..objects {
-            // A row that the tracker took for no box is none.
+            // A row without an identity is one that the tracker could not take for a box.
             if outcome.track_ids[i] == 0 {
                 continue;
             }
-            let b = &outcome.boxes_cxcywh[4 * i..][..4];
-            let (w, h) = (frame.width as f32, frame.height as f32);
-            let box_xyxy = [
-                (b[0] - b[2] / 2.0) * w,
-                (b[1] - b[3] / 2.0) * h,
-                (b[0] + b[2] / 2.0) * w,
-                (b[1] + b[3] / 2.0) * h,
-            ];
-            packet.objects.push(DetectedObject {
+            let object = DetectedObject {
                 track_id: outcome.track_ids[i],
                 confirmed: outcome.confirmed[i] != 0,
                 class: usize::try_from(outcome.classes[i]).unwrap_or(usize::MAX),
                 score: outcome.scores[i],
-                box_xyxy,
+                box_xyxy: boxes::xyxy_from_cxcywh(boxes_cxcywh[i], frame.width, frame.height),
                 mask_score: outcome.mask_scores[i],
                 mask_area_px: usize::try_from(outcome.mask_areas_px[i]).unwrap_or(0),
-            });
-            packet.masks.bytes.extend_from_slice(&outcome.mask_bits[i * mask_bytes..][..mask_bytes]);
+            };
+            packet.push(object, &outcome.mask_bits[i * mask_bytes..][..mask_bytes]);
         }
     }
+}
+
+/// What a packet says of the ledger's counts.
+pub fn transfers(counts: Counts) -> Transfers {
+    let Counts { h2d, h2d_bytes, d2h, d2h_bytes, host_syncs, allocations, .. } = counts;
+    Transfers { h2d, h2d_bytes, d2h, d2h_bytes, host_syncs, allocations }
 }
 
 fn match_on_host(tracker: &mut Tracker, dt_s: f32, outcome: &mut Outcome) -> Result<(), PipelineError> {

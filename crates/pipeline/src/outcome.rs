@@ -1,26 +1,8 @@
 //! What a frame's computation gives, as plain arrays, before it becomes a packet.
 
-use crate::frame::Frame;
+use ultramotion_types::{Fault, FrameFormat};
+
 use crate::options::PipelineOptions;
-use crate::packet::Fault;
-
-/// Size and channels of a frame: programs are compiled for one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FrameFormat {
-    pub height: usize,
-    pub width: usize,
-    pub channels: usize,
-}
-
-impl FrameFormat {
-    pub(crate) fn of(frame: &Frame<'_>) -> Self {
-        FrameFormat { height: frame.height, width: frame.width, channels: frame.format.channels() }
-    }
-    /// Bytes of a bit-packed mask.
-    pub(crate) fn mask_bytes(self) -> usize {
-        self.height * self.width.div_ceil(8)
-    }
-}
 
 /// Results with room for K objects, the first `count` of them valid.
 #[derive(Debug, Clone, Default)]

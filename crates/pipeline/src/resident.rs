@@ -7,12 +7,11 @@ use ultramotion_engine::ledger::Budget;
 use ultramotion_engine::tensor::DType;
 use ultramotion_engine::{CompileOptions, Device, Program, StateStore};
 use ultramotion_models::zoo::{Detector, Segmenter};
+use ultramotion_types::{FrameFormat, FrameView, LatencyMs};
 
 use crate::error::PipelineError;
-use crate::frame::Frame;
 use crate::options::PipelineOptions;
-use crate::outcome::{FrameFormat, Outcome};
-use crate::packet::LatencyMs;
+use crate::outcome::Outcome;
 use crate::stages;
 
 /// A program for frames of one format.
@@ -50,7 +49,7 @@ impl ResidentProgram {
     /// Runs one frame. Copies, waits or allocations beyond the budget of a resident frame are an error.
     pub(crate) fn run(
         &mut self,
-        frame: &Frame<'_>,
+        frame: &FrameView<'_>,
         dt_s: f32,
         outcome: &mut Outcome,
     ) -> Result<LatencyMs, PipelineError> {

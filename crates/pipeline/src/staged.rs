@@ -8,12 +8,11 @@ use ultramotion_engine::tensor::{DType, HostTensor};
 use ultramotion_engine::{CompileOptions, Device, Program, StateStore};
 use ultramotion_models::dfine::DetectionTensors;
 use ultramotion_models::zoo::{Detector, Segmenter};
+use ultramotion_types::{FrameFormat, FrameView, LatencyMs};
 
 use crate::error::PipelineError;
-use crate::frame::Frame;
 use crate::options::PipelineOptions;
-use crate::outcome::{FrameFormat, Outcome};
-use crate::packet::LatencyMs;
+use crate::outcome::Outcome;
 use crate::resident::ms;
 use crate::stages;
 
@@ -91,12 +90,12 @@ impl StagedPrograms {
 
     pub(crate) fn run(
         &mut self,
-        frame: &Frame<'_>,
+        frame: &FrameView<'_>,
         dt_s: f32,
         outcome: &mut Outcome,
     ) -> Result<LatencyMs, PipelineError> {
         let mut latency = LatencyMs::default();
-        let shape = [frame.height, frame.width, frame.format.channels()];
+        let shape = [frame.height, frame.width, frame.pixel_format.channels()];
         let pixels = HostTensor::u8(shape, frame.pixels);
 
         let start = Instant::now();

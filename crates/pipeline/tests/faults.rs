@@ -8,7 +8,8 @@ use small::{grey, options, picture};
 use ultramotion_engine::Device;
 use ultramotion_models::checkpoint::{self, Checkpoint, StoredPrecision, WeightTensor, Weights};
 use ultramotion_models::zoo::{Detector, Segmenter};
-use ultramotion_pipeline::{Fault, Orchestrator, PipelineOptions, Residency};
+use ultramotion_pipeline::{Orchestrator, PipelineOptions};
+use ultramotion_types::{Fault, Residency};
 
 /// A checkpoint whose tensor of this name is so large that sums over it are infinite.
 fn overflowing(weights: &Weights, tensor: &str, folder: &std::path::Path) -> String {

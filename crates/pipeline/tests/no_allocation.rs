@@ -7,7 +7,7 @@ mod small;
 use counting_allocator::allocations;
 use small::{grey, options, picture, pipeline};
 use ultramotion_pipeline::PipelineOptions;
-use ultramotion_tracking::assignment::MatcherMode;
+use ultramotion_types::MatcherMode;
 
 fn main() {
     for (threads, matcher) in

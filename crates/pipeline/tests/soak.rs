@@ -3,7 +3,8 @@
 mod small;
 
 use small::{grey, options, picture, pipeline};
-use ultramotion_pipeline::{PipelineOptions, Residency};
+use ultramotion_pipeline::PipelineOptions;
+use ultramotion_types::Residency;
 
 /// Memory of this process, bytes, where the system tells.
 fn resident_bytes() -> Option<usize> {

@@ -3,10 +3,10 @@
 mod small;
 
 use small::{grey, options, picture, pipeline};
-use ultramotion_pipeline::{Frame, Orchestrator, PipelineError, PipelineOptions, PixelFormat, Residency};
-use ultramotion_tracking::assignment::MatcherMode;
+use ultramotion_pipeline::{Orchestrator, PipelineError, PipelineOptions};
+use ultramotion_types::{FrameView, MatcherMode, PixelFormat, Residency};
 
-fn ids(pipeline: &mut Orchestrator, frame: &Frame<'_>) -> Vec<i32> {
+fn ids(pipeline: &mut Orchestrator, frame: &FrameView<'_>) -> Vec<i32> {
     pipeline.process(frame).expect("a frame that fits").objects.iter().map(|o| o.track_id).collect()
 }
 
@@ -21,7 +21,7 @@ fn tracks_outlive_a_change_from_grey_to_colour_and_back() {
         for id in 1..6 {
             let mut frame = grey(id, &pixels);
             if id % 2 == 1 {
-                frame = Frame { format: PixelFormat::Rgb8, pixels: &colour, ..frame };
+                frame = FrameView { pixel_format: PixelFormat::Rgb8, pixels: &colour, ..frame };
             }
             assert_eq!(ids(&mut pipeline, &frame), first, "{residency}, frame {id}");
         }
@@ -36,9 +36,9 @@ fn tracks_outlive_programs_that_make_room_for_others() {
     let mut first = None;
     for id in 0..14u64 {
         let (width, height) = (40 + 10 * (id as usize % 7), 40);
-        let frame = Frame { width, height, pixels: &blank[..width * height], ..grey(id, &blank) };
+        let frame = FrameView { width, height, pixels: &blank[..width * height], ..grey(id, &blank) };
         let got = ids(&mut pipeline, &frame);
-        let packet = pipeline.process(&Frame { timestamp_s: frame.timestamp_s + 0.01, ..frame }).unwrap();
+        let packet = pipeline.process(&FrameView { timestamp_s: frame.timestamp_s + 0.01, ..frame }).unwrap();
         assert_eq!((packet.width, packet.height), (width, height));
         for i in 0..packet.objects.len() {
             let mask = packet.mask(i).unwrap();
@@ -84,11 +84,11 @@ fn a_bad_frame_is_refused_and_the_next_one_taken() {
     let before = ids(&mut pipeline, &grey(0, &pixels));
     let good = grey(1, &pixels);
     for bad in [
-        Frame { width: 0, ..good },
-        Frame { height: 0, ..good },
-        Frame { width: 1 << 40, height: 1 << 40, ..good },
-        Frame { pixels: &pixels[1..], ..good },
-        Frame { format: PixelFormat::Rgb8, ..good },
+        FrameView { width: 0, ..good },
+        FrameView { height: 0, ..good },
+        FrameView { width: 1 << 40, height: 1 << 40, ..good },
+        FrameView { pixels: &pixels[1..], ..good },
+        FrameView { pixel_format: PixelFormat::Rgb8, ..good },
     ] {
         let error = pipeline.process(&bad).unwrap_err();
         assert!(matches!(error, PipelineError::Frame(_)), "{error}");
@@ -102,7 +102,7 @@ fn odd_frames_are_processed() {
     let mut pipeline = pipeline(2, options());
     for (id, (width, height)) in [(1, 1), (1, 300), (300, 1), (9, 7)].into_iter().enumerate() {
         let pixels = vec![40; width * height];
-        let frame = Frame { width, height, pixels: &pixels, ..grey(id as u64, &pixels) };
+        let frame = FrameView { width, height, pixels: &pixels, ..grey(id as u64, &pixels) };
         let packet = pipeline.process(&frame).unwrap();
         for object in &packet.objects {
             assert!(object.box_xyxy.iter().all(|v| v.is_finite()), "{width}x{height}: {object:?}");
@@ -117,7 +117,7 @@ fn times_that_stand_still_jump_or_are_no_numbers_do_not_harm() {
         let pixels = picture(0);
         let times = [0.0, 0.0, -5.0, 1e300, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 3.0];
         for (id, timestamp_s) in times.into_iter().enumerate() {
-            let packet = pipeline.process(&Frame { timestamp_s, ..grey(id as u64, &pixels) }).unwrap();
+            let packet = pipeline.process(&FrameView { timestamp_s, ..grey(id as u64, &pixels) }).unwrap();
             assert_eq!(packet.timestamp_s.to_bits(), timestamp_s.to_bits(), "never re-stamped");
             assert!(!packet.objects.is_empty());
             assert!(

@@ -52,16 +52,6 @@ pub enum TrackingError {
         /// What it must be.
         rule: &'static str,
     },
-    /// A word that names no option.
-    #[error("unknown {what} `{word}`; choose one of {choices}")]
-    Unknown {
-        /// What was being named.
-        what: &'static str,
-        /// The word.
-        word: String,
-        /// The words there are.
-        choices: &'static str,
-    },
 }
 
 /// `Ok` if `got` reaches `needed`.

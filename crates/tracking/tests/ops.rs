@@ -13,7 +13,8 @@ use ultramotion_tracking::assignment::{
     BatchItem, ClassCost, CostMatrix, HungarianMatcher, Solver, UNMATCHED, Workspace,
 };
 use ultramotion_tracking::ops::{self, Assign, DetectionTensors, MatchCost, TargetTensors};
-use ultramotion_tracking::track::{Detections, TrackTable, Tracker, TrackerConfig, Visibility};
+use ultramotion_tracking::track::{Detections, TrackTable, Tracker, TrackerConfig};
+use ultramotion_types::Visibility;
 
 /// A graph on the devices and in the interpreter, fed the same frames.
 struct All<'g> {

@@ -5,8 +5,9 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use ultramotion_tracking::assignment::{Solver, Workspace};
 use ultramotion_tracking::track::{
-    self, Detections, TrackOutput, TrackTable, Tracker, TrackerConfig, Visibility, scratch_sizes, update,
+    self, Detections, TrackOutput, TrackTable, Tracker, TrackerConfig, scratch_sizes, update,
 };
+use ultramotion_types::Visibility;
 
 const DT: f32 = 1.0 / 30.0;
 const K: usize = 6;

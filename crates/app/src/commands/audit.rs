@@ -8,10 +8,9 @@ use serde::Serialize;
 use ultramotion_engine::DeviceKind;
 use ultramotion_engine::cuda::Recording;
 use ultramotion_engine::ledger::{Budget, Counts};
-use ultramotion_gateway::record::Transfers;
-use ultramotion_media::MediaFrame;
 use ultramotion_pipeline::kpi::Kpi;
-use ultramotion_pipeline::{LatencyMs, Orchestrator, Residency};
+use ultramotion_pipeline::{Orchestrator, transfers};
+use ultramotion_types::{Frame, LatencyMs, Residency, Transfers};
 
 use crate::device::DeviceArgs;
 use crate::settings::PipelineArgs;
@@ -85,7 +84,7 @@ enum Cupti {
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let settings = args.pipeline.resolve()?;
-    let mut worst = Counts::default();
+    let mut worst = Transfers::default();
     let mut modes = Vec::new();
     let mut described = None;
     let mut cupti = None;
@@ -94,14 +93,14 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         settings.options.residency = residency;
         let mut pipeline = settings.build(args.device.open()?)?;
         let mut source = source::open("phantom")?;
-        let mut frame = MediaFrame::default();
+        let mut frame = Frame::default();
         let mut kpi = Kpi::default();
-        let mut last = Counts::default();
+        let mut last = Transfers::default();
         for index in 0..args.frames.max(2) {
             if let Some(read) = source.read_into(&mut frame) {
                 read?;
             }
-            let packet = pipeline.process(&source::borrow(&frame))?;
+            let packet = pipeline.process(&frame.view())?;
             kpi.add(packet);
             // The first frame compiles: it allocates.
             if index > 0 {
@@ -127,7 +126,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
                 segment: p50(|l| l.segment),
                 download: p50(|l| l.download),
             },
-            transfers: last.into(),
+            transfers: last,
             device_memory_mb: pipeline.memory_bytes() as f64 / 1e6,
         });
         described = Some((pipeline.device().name(), pipeline.device().threads()));
@@ -141,36 +140,43 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         budget: [budget.h2d, budget.d2h, budget.host_syncs, budget.allocations],
         modes,
         cupti,
-        pass: confirmed && budget.check(worst).is_ok(),
+        pass: confirmed && budget.check(ledger_counts(worst)).is_ok(),
     };
     print(&report, args.json)?;
     Ok(if report.pass { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Some frames under CUPTI's eyes, which make them slower: none of those whose latency is reported.
-fn count_with_cupti(
-    library: Option<&Path>,
-    pipeline: &mut Orchestrator,
-    frame: &MediaFrame,
-) -> Result<Cupti> {
+fn count_with_cupti(library: Option<&Path>, pipeline: &mut Orchestrator, frame: &Frame) -> Result<Cupti> {
     const FRAMES: u64 = 10;
     let recording = Recording::start(library)?;
     for _ in 0..FRAMES {
-        pipeline.process(&source::borrow(frame))?;
+        pipeline.process(&frame.view())?;
     }
     let activity = recording.take()?;
     let kept = Budget::RESIDENT_FRAME.times(FRAMES).check(activity.counts).is_ok();
-    Ok(Cupti::Counted { frames: FRAMES, transfers: activity.counts.into(), kernels: activity.kernels, kept })
+    Ok(Cupti::Counted {
+        frames: FRAMES,
+        transfers: transfers(activity.counts),
+        kernels: activity.kernels,
+        kept,
+    })
 }
 
-fn largest(a: Counts, b: Counts) -> Counts {
-    Counts {
+fn largest(a: Transfers, b: Transfers) -> Transfers {
+    Transfers {
         h2d: a.h2d.max(b.h2d),
         d2h: a.d2h.max(b.d2h),
         host_syncs: a.host_syncs.max(b.host_syncs),
         allocations: a.allocations.max(b.allocations),
         ..b
     }
+}
+
+/// As a budget takes them.
+fn ledger_counts(transfers: Transfers) -> Counts {
+    let Transfers { h2d, h2d_bytes, d2h, d2h_bytes, host_syncs, allocations } = transfers;
+    Counts { h2d, h2d_bytes, d2h, d2h_bytes, host_syncs, allocations, ..Counts::default() }
 }
 
 /// A line of the report: its name, and how a mode's figure is found.

@@ -11,15 +11,14 @@ use serde::Serialize;
 use ultramotion_engine::graph::Graph;
 use ultramotion_engine::tensor::{DType, HostTensor};
 use ultramotion_engine::{CompileOptions, Device, DeviceKind, KernelTime, Program};
-use ultramotion_media::MediaFrame;
 use ultramotion_models::dfine;
 use ultramotion_models::mobile_sam::{self, EMBED_DIM, MaskOutput};
 use ultramotion_models::parameters::Parameters;
 use ultramotion_models::zoo::{Detector, Segmenter};
-use ultramotion_pipeline::LatencyMs;
 use ultramotion_pipeline::kpi::Quantiles;
 use ultramotion_tracking::assignment::Solver;
 use ultramotion_tracking::ops::{Assign, assign};
+use ultramotion_types::{Frame, LatencyMs};
 
 use crate::device::DeviceArgs;
 use crate::settings::{PipelineArgs, by_fault};
@@ -303,12 +302,12 @@ fn frame(args: &Args) -> Result<()> {
         pipeline.profile_kernels();
     }
     let mut source = source::open("phantom")?;
-    let mut frame = MediaFrame::default();
+    let mut frame = Frame::default();
     if !runs {
         if let Some(read) = source.read_into(&mut frame) {
             read?;
         }
-        pipeline.prepare(&source::borrow(&frame))?;
+        pipeline.prepare(&frame.view())?;
         print_plan(args, &pipeline.kernel_times());
         return Ok(());
     }
@@ -317,7 +316,7 @@ fn frame(args: &Args) -> Result<()> {
         if let Some(read) = source.read_into(&mut frame) {
             read?;
         }
-        let packet = pipeline.process(&source::borrow(&frame))?;
+        let packet = pipeline.process(&frame.view())?;
         if run >= WARM_UP {
             latencies.push(packet.latency_ms);
         }

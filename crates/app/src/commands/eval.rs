@@ -8,17 +8,16 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, anyhow};
 use indicatif::ProgressBar;
 use ultramotion_engine::Device;
-use ultramotion_gateway::record::binary_mask;
-use ultramotion_media::MediaFrame;
-use ultramotion_media::mask::BinaryMask;
 use ultramotion_media::sink::OverlayObject;
 use ultramotion_media::source::{FrameSource, ImageFiles, NOMINAL_FRAMES_PER_SECOND};
-use ultramotion_models::mobile_sam::{Mask, ObjectPrompt, PredictOptions, PredictorOptions, SamPredictor};
+use ultramotion_models::mobile_sam::{ObjectPrompt, PredictOptions, PredictorOptions, SamPredictor};
 use ultramotion_pipeline::{Orchestrator, PipelineOptions};
+use ultramotion_types::boxes::BoxXyxy;
+use ultramotion_types::{BitMask, Frame, MaskView};
 
 use crate::device::DeviceArgs;
 use crate::evaluation::average_precision::{FrameBoxes, IOU_50};
-use crate::evaluation::boxes::{BoxXyxy, greedy_match};
+use crate::evaluation::boxes::greedy_match;
 use crate::evaluation::classes::{MaskClasses, ObjectRule};
 use crate::evaluation::detector_alone::{DetectorAlone, Found};
 use crate::evaluation::gallery::{Gallery, true_colour};
@@ -30,7 +29,6 @@ use crate::evaluation::spacing::Spacing;
 use crate::evaluation::tally::{ClassTally, overall};
 use crate::evaluation::truth::{self, TrueObject};
 use crate::settings::{PipelineArgs, Settings};
-use crate::source;
 use crate::usage::usage;
 
 /// What `--help` says below the options.
@@ -167,8 +165,8 @@ fn guess_classes(pairs: &[Pair]) -> Result<(MaskClasses, ObjectRule)> {
     })
 }
 
-fn read_image(pair: &Pair) -> Result<MediaFrame> {
-    let mut frame = MediaFrame::default();
+fn read_image(pair: &Pair) -> Result<Frame> {
+    let mut frame = Frame::default();
     let read = ImageFiles::open_file(&pair.image)?.read_into(&mut frame);
     read.ok_or_else(|| anyhow!("{} holds no frame", pair.image.display()))??;
     Ok(frame)
@@ -180,7 +178,7 @@ struct RunObject {
     score: f32,
     track_id: i32,
     box_xyxy: [f32; 4],
-    mask: BinaryMask,
+    mask: BitMask,
 }
 
 /// Labels that an error lists.
@@ -295,7 +293,7 @@ impl Evaluation {
         self.identities.end_sequence();
     }
 
-    fn frame(&mut self, pair: &Pair, frame: &MediaFrame, sequence: bool) -> Result<()> {
+    fn frame(&mut self, pair: &Pair, frame: &Frame, sequence: bool) -> Result<()> {
         let mask = mask_file::read(&pair.mask, [frame.width, frame.height], self.classes.by_colour())?;
         let truth = truth::objects(&mask, &self.classes, self.rule).map_err(|value| {
             anyhow!(
@@ -315,7 +313,7 @@ impl Evaluation {
     }
 
     /// Everything that the detector sees, for average precision.
-    fn tally_detector(&mut self, frame: &MediaFrame, truth: &[TrueObject]) -> Result<()> {
+    fn tally_detector(&mut self, frame: &Frame, truth: &[TrueObject]) -> Result<()> {
         let answers = self.detector_alone.detect(frame)?;
         for (class, tally) in self.tallies.iter_mut().enumerate() {
             let of_class = |found: &[Found]| FrameBoxes {
@@ -339,7 +337,7 @@ impl Evaluation {
     /// Outlines that the segmenter gives for true boxes.
     fn tally_true_boxes(
         &mut self,
-        frame: &MediaFrame,
+        frame: &Frame,
         truth: &[TrueObject],
         spacing_mm: Option<[f64; 2]>,
     ) -> Result<()> {
@@ -356,22 +354,23 @@ impl Evaluation {
                 .collect();
             let masks = self.segmenter_alone.predict(&prompts, PredictOptions::default())?;
             for (i, object) in objects.iter().enumerate() {
-                let own = own_mask(&masks.get(i, 0), width, height);
-                self.tallies[object.class].true_boxes.add(&object.mask, &own, spacing_mm);
+                let own = MaskView::new(width, height, masks.get(i, 0).bits)
+                    .context("a mask of the segmenter has not the frame's size")?;
+                self.tallies[object.class].true_boxes.add(object.mask.view(), own, spacing_mm);
             }
         }
         Ok(())
     }
 
     /// The run itself.
-    fn run_frame(&mut self, frame: &MediaFrame) -> Result<Vec<RunObject>> {
-        let packet = self.pipeline.process(&source::borrow(frame))?;
+    fn run_frame(&mut self, frame: &Frame) -> Result<Vec<RunObject>> {
+        let packet = self.pipeline.process(&frame.view())?;
         let objects = packet.objects.iter().enumerate().map(|(i, object)| RunObject {
             label: packet.label(object.class).to_owned(),
             score: object.score,
             track_id: object.track_id,
             box_xyxy: object.box_xyxy,
-            mask: packet.mask(i).map(binary_mask).unwrap_or_default(),
+            mask: packet.mask(i).map(MaskView::to_owned).unwrap_or_default(),
         });
         Ok(objects.collect())
     }
@@ -379,7 +378,7 @@ impl Evaluation {
     fn tally_run(
         &mut self,
         pair: &Pair,
-        frame: &MediaFrame,
+        frame: &Frame,
         truth: &[TrueObject],
         found: &[RunObject],
         spacing_mm: Option<[f64; 2]>,
@@ -401,7 +400,7 @@ impl Evaluation {
             for (own, index) in found.iter().zip(greedy_match(&true_boxes, &found_boxes, IOU_50)) {
                 let Some(object) = index.map(|index| truth[index]) else { continue };
                 tally.right += 1;
-                dice.push(tally.end_to_end.add(&object.mask, &own.mask, spacing_mm));
+                dice.push(tally.end_to_end.add(object.mask.view(), own.mask.view(), spacing_mm));
             }
         }
         if !truth.is_empty() {
@@ -418,7 +417,7 @@ impl Evaluation {
                     label: &object.label,
                     score: object.score,
                     box_xyxy: object.box_xyxy,
-                    mask: Some(&object.mask),
+                    mask: Some(object.mask.view()),
                 })
                 .collect();
             gallery.add(&pair.name, figures.quality, frame, &drawn, truth)?;
@@ -489,8 +488,4 @@ impl Evaluation {
             by_frame: self.by_frame,
         }
     }
-}
-
-fn own_mask(mask: &Mask<'_>, width: usize, height: usize) -> BinaryMask {
-    BinaryMask::from_fn(width, height, |x, y| mask.contains(x, y))
 }

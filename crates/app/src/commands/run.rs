@@ -9,14 +9,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ultramotion_gateway::receive::{Received, Receiver};
-use ultramotion_gateway::record::{ResultLine, binary_masks};
 use ultramotion_igtlink::{ConnectError, Disconnect, RecvError};
-use ultramotion_media::sink::{JsonLines, Overlay, OverlayObject};
+use ultramotion_media::MediaError;
+use ultramotion_media::sink::{JsonLines, Overlay};
 use ultramotion_media::source::FrameSource;
-use ultramotion_media::{MediaError, MediaFrame};
 use ultramotion_pipeline::kpi::Kpi;
-use ultramotion_pipeline::stream::Mailbox;
-use ultramotion_pipeline::{LatencyMs, Orchestrator, PipelineError, ResultPacket};
+use ultramotion_pipeline::{Orchestrator, PipelineError};
+use ultramotion_types::{Frame, LatencyMs, Mailbox, ResultPacket};
 
 use crate::device::DeviceArgs;
 use crate::interrupt::Interrupt;
@@ -115,9 +114,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 /// Compiles for the first frame, so that neither its latency nor the real-time clock pays for it. What is wrong with
 /// that frame is said when its turn comes.
 fn compile_ahead(source: &mut dyn FrameSource, pipeline: &mut Orchestrator) -> Result<()> {
-    let mut frame = MediaFrame::default();
+    let mut frame = Frame::default();
     if let Some(Ok(())) = source.read_into(&mut frame) {
-        match pipeline.prepare(&source::borrow(&frame)) {
+        match pipeline.prepare(&frame.view()) {
             Ok(()) | Err(PipelineError::Frame(_)) => {}
             Err(error) => return Err(error).context(format!("frame {} of {}", frame.frame_id, frame.source)),
         }
@@ -148,7 +147,7 @@ fn one_after_another(
     interrupt: &Interrupt,
     job: &mut Job,
 ) -> Result<()> {
-    let mut frame = MediaFrame::default();
+    let mut frame = Frame::default();
     for _ in 0..limit {
         if interrupt.is_set() {
             break;
@@ -171,7 +170,7 @@ fn in_real_time(
     let mailbox = Mailbox::new(MAILBOX_DEPTH);
     thread::scope(|scope| {
         scope.spawn(|| {
-            let mut spare = MediaFrame::default();
+            let mut spare = Frame::default();
             let mut clock: Option<(Instant, f64)> = None;
             for _ in 0..limit {
                 // Closed: the pipeline has failed, and nobody takes what is put.
@@ -220,7 +219,7 @@ const TICK: Duration = Duration::from_millis(50);
 /// Takes a scanner's frames as they come, up to `limit` of them, until it closes the connection; returns how many were
 /// dropped because newer ones came.
 fn from_scanner(mut receiver: Receiver, limit: u64, interrupt: &Interrupt, job: &mut Job) -> Result<u64> {
-    let mailbox = Mailbox::<Result<MediaFrame, String>>::new(MAILBOX_DEPTH);
+    let mailbox = Mailbox::<Result<Frame, String>>::new(MAILBOX_DEPTH);
     let ended = thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let ended = read_scanner(&mut receiver, interrupt, &mailbox);
@@ -246,7 +245,7 @@ fn from_scanner(mut receiver: Receiver, limit: u64, interrupt: &Interrupt, job: 
 fn read_scanner(
     receiver: &mut Receiver,
     interrupt: &Interrupt,
-    mailbox: &Mailbox<Result<MediaFrame, String>>,
+    mailbox: &Mailbox<Result<Frame, String>>,
 ) -> Result<()> {
     let mut frames = 0u64;
     while !interrupt.is_set() && !mailbox.is_closed() {
@@ -254,7 +253,7 @@ fn read_scanner(
             Ok(Received::Frame(mut frame)) => {
                 frames += 1;
                 let poses = receiver.state().with_poses(|book| book.at(frame.timestamp));
-                mailbox.put(Ok(frame.take_media(&poses)));
+                mailbox.put(Ok(frame.take_frame(&poses)));
                 frame.ticket.answered();
             }
             Ok(Received::ConnectFailed(ConnectError::Connect { address, source })) => {
@@ -291,13 +290,13 @@ struct Job {
 
 impl Job {
     /// Processes a frame and writes what came of it. A frame that cannot be used is reported, counted and skipped.
-    fn take(&mut self, frame: Result<&MediaFrame, impl std::fmt::Display>) -> Result<()> {
+    fn take(&mut self, frame: Result<&Frame, impl std::fmt::Display>) -> Result<()> {
         match frame {
             Err(problem) => self.skip(&problem),
             Ok(frame) => {
                 // One slot for borrowing: the packet lives in the pipeline.
                 let Job { pipeline, sinks, kpi, bar, .. } = self;
-                match pipeline.process(&source::borrow(frame)) {
+                match pipeline.process(&frame.view()) {
                     Ok(packet) => {
                         kpi.add(packet);
                         sinks.write(frame, packet)?;
@@ -429,24 +428,10 @@ impl Sinks {
         Ok(Sinks { lines, results, overlay: Overlay::new(), overlay_folder })
     }
 
-    fn write(&mut self, frame: &MediaFrame, packet: &ResultPacket) -> Result<()> {
-        let masks = binary_masks(packet);
-        self.lines.write(&ResultLine::new(packet, &masks))?;
+    fn write(&mut self, frame: &Frame, packet: &ResultPacket) -> Result<()> {
+        self.lines.write(packet)?;
         if let Some(folder) = &self.overlay_folder {
-            let objects: Vec<OverlayObject<'_>> = packet
-                .objects
-                .iter()
-                .zip(&masks)
-                .map(|(object, mask)| OverlayObject {
-                    track_id: u64::try_from(object.track_id).ok(),
-                    confirmed: object.confirmed,
-                    label: packet.label(object.class),
-                    score: object.score,
-                    box_xyxy: object.box_xyxy,
-                    mask: Some(mask),
-                })
-                .collect();
-            self.overlay.draw(frame, &objects);
+            self.overlay.draw_results(frame, packet);
             self.overlay.write_png(&folder.join(format!("{:06}.png", frame.frame_id)))?;
         }
         Ok(())

@@ -2,7 +2,9 @@
 //! area range "all" and at most 100 detections a frame and class (T.-Y. Lin et al., "Microsoft COCO", ECCV 2014, and
 //! `cocoeval.py`).
 
-use super::boxes::{BoxXyxy, greedy_match};
+use ultramotion_types::boxes::BoxXyxy;
+
+use super::boxes::greedy_match;
 
 /// IoU from which on a detection counts, for AP50; the first of [`iou_thresholds`].
 pub(crate) const IOU_50: f64 = 0.5;

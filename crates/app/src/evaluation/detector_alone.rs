@@ -4,14 +4,14 @@ use anyhow::Result;
 use ultramotion_engine::graph::Graph;
 use ultramotion_engine::tensor::{DType, HostTensor};
 use ultramotion_engine::{CompileOptions, Device, Program};
-use ultramotion_media::MediaFrame;
 use ultramotion_models::dfine::{self, DetectionTensors, SelectionOptions};
 use ultramotion_models::parameters::Parameters;
 use ultramotion_models::zoo::Detector;
 use ultramotion_pipeline::ByFormat;
+use ultramotion_types::Frame;
+use ultramotion_types::boxes::BoxXyxy;
 
 use super::average_precision::MAX_DETECTIONS;
-use super::boxes::BoxXyxy;
 
 /// A scored box of a class, in pixels of the frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,7 +46,7 @@ impl DetectorAlone {
     }
 
     /// Looks at a frame.
-    pub(crate) fn detect(&mut self, frame: &MediaFrame) -> Result<Answers> {
+    pub(crate) fn detect(&mut self, frame: &Frame) -> Result<Answers> {
         let format = [frame.height, frame.width, frame.pixel_format.channels()];
         let DetectorAlone { device, detector, max_overlap_iou, programs } = self;
         let program = programs.select(format, || compile(device, detector, *max_overlap_iou, format))?;
@@ -88,7 +88,7 @@ fn compile(
 }
 
 /// Boxes (shares of the frame), scores, labels and count as detections.
-fn found(tensors: &[HostTensor], frame: &MediaFrame) -> Vec<Found> {
+fn found(tensors: &[HostTensor], frame: &Frame) -> Vec<Found> {
     let f32s = |i: usize| tensors[i].as_f32().unwrap_or_default();
     let i32s = |i: usize| tensors[i].as_i32().unwrap_or_default();
     let count = i32s(3).first().map_or(0, |&count| usize::try_from(count).unwrap_or(0));

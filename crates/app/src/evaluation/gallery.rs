@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use image::{ExtendedColorType, save_buffer};
-use ultramotion_media::mask::BinaryMask;
+use ultramotion_media::MediaError;
 use ultramotion_media::sink::{Overlay, OverlayObject};
-use ultramotion_media::{MediaError, MediaFrame};
+use ultramotion_types::Frame;
+use ultramotion_types::MaskView;
 
 use super::truth::TrueObject;
 use crate::usage::usage;
@@ -47,7 +48,7 @@ impl Gallery {
         &mut self,
         name: &str,
         quality: f64,
-        frame: &MediaFrame,
+        frame: &Frame,
         found: &[OverlayObject<'_>],
         truth: &[TrueObject],
     ) -> Result<()> {
@@ -55,7 +56,7 @@ impl Gallery {
         let [width, height] = self.overlay.size_px();
         let mut pixels = self.overlay.rgb().to_vec();
         for object in truth {
-            draw_outline(&mut pixels, &object.mask, true_colour(object.class).1);
+            draw_outline(&mut pixels, object.mask.view(), true_colour(object.class).1);
         }
         // A name comes from a file name, and can be none of another folder.
         let path = self.folder.join(format!("{quality:.3}_{name}.png"));
@@ -70,19 +71,19 @@ impl Gallery {
 }
 
 /// Pixels of a mask with a neighbour outside, two pixels thick, so that they show beside the found outline.
-fn draw_outline(pixels: &mut [u8], mask: &BinaryMask, colour: [u8; 3]) {
+fn draw_outline(pixels: &mut [u8], mask: MaskView<'_>, colour: [u8; 3]) {
     let Some([x1, y1, x2, y2]) = mask.box_xyxy() else { return };
     for y in y1..y2 {
         for x in x1..x2 {
             let near_edge = (1..=2).any(|r| {
-                !(mask.get(x + r, y)
-                    && mask.get(x, y + r)
+                !(mask.contains(x + r, y)
+                    && mask.contains(x, y + r)
                     && x >= r
-                    && mask.get(x - r, y)
+                    && mask.contains(x - r, y)
                     && y >= r
-                    && mask.get(x, y - r))
+                    && mask.contains(x, y - r))
             });
-            if mask.get(x, y) && near_edge {
+            if mask.contains(x, y) && near_edge {
                 pixels[(y * mask.width() + x) * 3..][..3].copy_from_slice(&colour);
             }
         }
@@ -91,6 +92,8 @@ fn draw_outline(pixels: &mut [u8], mask: &BinaryMask, colour: [u8; 3]) {
 
 #[cfg(test)]
 mod tests {
+    use ultramotion_types::BitMask;
+
     use super::*;
 
     #[test]
@@ -98,9 +101,9 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("new");
         let mut gallery = Gallery::create(&folder).unwrap();
-        let mask = BinaryMask::from_fn(60, 50, |x, y| (10..30).contains(&x) && (5..25).contains(&y));
+        let mask = BitMask::from_fn(60, 50, |x, y| (10..30).contains(&x) && (5..25).contains(&y));
         let object = TrueObject { class: 0, box_xyxy: [10.0, 5.0, 30.0, 25.0], mask };
-        let frame = MediaFrame::grey8(60, 50, vec![40; 3000]);
+        let frame = Frame::grey8(60, 50, vec![40; 3000]);
         for (name, quality) in [("good", 0.9), ("bad", 0.0), ("fair", 0.5)] {
             gallery.add(name, quality, &frame, &[], std::slice::from_ref(&object)).unwrap();
         }

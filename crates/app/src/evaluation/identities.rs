@@ -12,9 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use ultramotion_tracking::assignment::{CostMatrix, Solver, UNMATCHED, Workspace};
 
-use super::boxes::{BoxXyxy, box_iou};
 use super::outlines::overlap;
 use super::truth::TrueObject;
+use ultramotion_types::MaskView;
+use ultramotion_types::boxes::{BoxXyxy, iou};
 
 /// Overlap of boxes from which on a track has a structure.
 pub(crate) const MIN_IOU: f64 = 0.5;
@@ -87,7 +88,7 @@ impl IdentityTally {
         let mut track_of: Vec<Option<usize>> = vec![None; truth.len()];
         let mut taken = vec![false; found.len()];
         let iou = |t: &Identified, f: &Identified| {
-            if t.class == f.class { box_iou(&t.box_xyxy, &f.box_xyxy) } else { 0.0 }
+            if t.class == f.class { iou(&t.box_xyxy, &f.box_xyxy) } else { 0.0 }
         };
         for (index, structure) in truth.iter().enumerate() {
             let last = self.lives.get(&structure.id).and_then(|life| life.last_track);
@@ -175,9 +176,10 @@ impl TrueIdentities {
         }
         let pairs = assign(objects.len(), self.before.len(), |row, col| {
             let (now, (_, before)) = (&objects[row], &self.before[col]);
-            let same_size =
-                now.mask.width() == before.mask.width() && now.mask.height() == before.mask.height();
-            let iou = if same_size { overlap(&now.mask, &before.mask).iou } else { 0.0 };
+            let (now_mask, before_mask) = (now.mask.view(), before.mask.view());
+            let size = |mask: MaskView<'_>| [mask.width(), mask.height()];
+            let same_size = size(now_mask) == size(before_mask);
+            let iou = if same_size { overlap(now_mask, before_mask).iou } else { 0.0 };
             (now.class == before.class && iou > 0.0).then_some(iou)
         });
         let mut ids = vec![None; objects.len()];
@@ -215,7 +217,7 @@ fn assign(rows: usize, cols: usize, gain: impl Fn(usize, usize) -> Option<f64>) 
 
 #[cfg(test)]
 mod tests {
-    use ultramotion_media::mask::BinaryMask;
+    use ultramotion_types::BitMask;
 
     use super::*;
 
@@ -279,7 +281,7 @@ mod tests {
     #[test]
     fn masks_are_followed_by_their_overlap() {
         let object = |class: usize, x0: usize| {
-            let mask = BinaryMask::from_fn(60, 10, |x, _| (x0..x0 + 10).contains(&x));
+            let mask = BitMask::from_fn(60, 10, |x, _| (x0..x0 + 10).contains(&x));
             TrueObject { class, box_xyxy: [x0 as f64, 0.0, x0 as f64 + 10.0, 10.0], mask }
         };
         let mut identities = TrueIdentities::default();

@@ -9,7 +9,7 @@
 //! - Hausdorff distance, 95 % = max of the 95th percentiles of d(a, ∂B) and of d(b, ∂A) (percentiles interpolated
 //!   linearly), as MONAI and DeepMind's surface-distance take it.
 
-use ultramotion_media::mask::BinaryMask;
+use ultramotion_types::MaskView;
 
 /// Overlap of two masks.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,8 +26,8 @@ pub(crate) struct SurfaceDistance {
 }
 
 /// Dice and IoU of masks of one size; 1 where both are empty.
-pub(crate) fn overlap(a: &BinaryMask, b: &BinaryMask) -> Overlap {
-    let shared = a.bits().iter().zip(b.bits()).filter(|(a, b)| **a & **b != 0).count() as f64;
+pub(crate) fn overlap(a: MaskView<'_>, b: MaskView<'_>) -> Overlap {
+    let shared = a.shared_px(b) as f64;
     let total = (a.area_px() + b.area_px()) as f64;
     if total == 0.0 {
         return Overlap { dice: 1.0, iou: 1.0 };
@@ -37,7 +37,11 @@ pub(crate) fn overlap(a: &BinaryMask, b: &BinaryMask) -> Overlap {
 
 /// How far apart the outlines of two masks of one size are. `spacing` is the width and height of a pixel (1, 1 gives
 /// pixels). `None` where one of the masks is empty.
-pub(crate) fn surface_distance(a: &BinaryMask, b: &BinaryMask, spacing: [f64; 2]) -> Option<SurfaceDistance> {
+pub(crate) fn surface_distance(
+    a: MaskView<'_>,
+    b: MaskView<'_>,
+    spacing: [f64; 2],
+) -> Option<SurfaceDistance> {
     let ([ax1, ay1, ax2, ay2], [bx1, by1, bx2, by2]) = (a.box_xyxy()?, b.box_xyxy()?);
     // Nothing outside the two boxes matters.
     let window = Window { x: ax1.min(bx1), y: ay1.min(by1), width: 0, height: 0 };
@@ -76,17 +80,17 @@ struct Window {
 
 impl Window {
     /// Border pixels of a mask, `[height, width]`.
-    fn border(&self, mask: &BinaryMask) -> Vec<bool> {
+    fn border(&self, mask: MaskView<'_>) -> Vec<bool> {
         let mut border = Vec::with_capacity(self.width * self.height);
         for y in self.y..self.y + self.height {
             for x in self.x..self.x + self.width {
                 let inside = x > 0
                     && y > 0
-                    && mask.get(x - 1, y)
-                    && mask.get(x + 1, y)
-                    && mask.get(x, y - 1)
-                    && mask.get(x, y + 1);
-                border.push(mask.get(x, y) && !inside);
+                    && mask.contains(x - 1, y)
+                    && mask.contains(x + 1, y)
+                    && mask.contains(x, y - 1)
+                    && mask.contains(x, y + 1);
+                border.push(mask.contains(x, y) && !inside);
             }
         }
         border
@@ -152,27 +156,37 @@ impl LowerEnvelope {
 mod tests {
     use proptest::prelude::*;
 
+    use ultramotion_types::BitMask;
+
     use super::*;
 
-    fn rectangle(x1: usize, y1: usize, x2: usize, y2: usize) -> BinaryMask {
-        BinaryMask::from_fn(40, 30, |x, y| (x1..x2).contains(&x) && (y1..y2).contains(&y))
+    fn rectangle(x1: usize, y1: usize, x2: usize, y2: usize) -> BitMask {
+        BitMask::from_fn(40, 30, |x, y| (x1..x2).contains(&x) && (y1..y2).contains(&y))
     }
 
     #[test]
     fn known_masks() {
         let a = rectangle(5, 5, 15, 15);
-        assert_eq!(overlap(&a, &a), Overlap { dice: 1.0, iou: 1.0 });
-        assert_eq!(surface_distance(&a, &a, [1.0; 2]), Some(SurfaceDistance { hausdorff95: 0.0, mean: 0.0 }));
-        let half = overlap(&a, &rectangle(10, 5, 15, 15));
+        assert_eq!(overlap(a.view(), a.view()), Overlap { dice: 1.0, iou: 1.0 });
+        assert_eq!(
+            surface_distance(a.view(), a.view(), [1.0; 2]),
+            Some(SurfaceDistance { hausdorff95: 0.0, mean: 0.0 })
+        );
+        let half = overlap(a.view(), rectangle(10, 5, 15, 15).view());
         assert_eq!((half.dice, half.iou), (100.0 / 150.0, 0.5));
         // Single pixels, 3 to the right and 4 below; a pixel is 2 wide and 0.5 high.
         let (p, q) = (rectangle(4, 4, 5, 5), rectangle(7, 8, 8, 9));
-        assert_eq!(surface_distance(&p, &q, [1.0; 2]).unwrap().mean, 5.0);
+        assert_eq!(surface_distance(p.view(), q.view(), [1.0; 2]).unwrap().mean, 5.0);
         let apart = (36.0f64 + 4.0).sqrt();
-        assert!((surface_distance(&p, &q, [2.0, 0.5]).unwrap().hausdorff95 - apart).abs() < 1e-12);
-        let empty = BinaryMask::new(40, 30);
-        assert_eq!(surface_distance(&a, &empty, [1.0; 2]), None);
-        assert_eq!((overlap(&a, &empty).dice, overlap(&empty, &empty).dice), (0.0, 1.0));
+        assert!(
+            (surface_distance(p.view(), q.view(), [2.0, 0.5]).unwrap().hausdorff95 - apart).abs() < 1e-12
+        );
+        let empty = BitMask::new(40, 30);
+        assert_eq!(surface_distance(a.view(), empty.view(), [1.0; 2]), None);
+        assert_eq!(
+            (overlap(a.view(), empty.view()).dice, overlap(empty.view(), empty.view()).dice),
+            (0.0, 1.0)
+        );
     }
 
     #[test]
@@ -184,9 +198,9 @@ mod tests {
     }
 
     /// Border pixels by definition, and every distance by looking at every pair.
-    fn by_brute_force(a: &BinaryMask, b: &BinaryMask, spacing: [f64; 2]) -> Option<SurfaceDistance> {
-        let border = |mask: &BinaryMask| -> Vec<(i64, i64)> {
-            let at = |x: i64, y: i64| x >= 0 && y >= 0 && mask.get(x as usize, y as usize);
+    fn by_brute_force(a: MaskView<'_>, b: MaskView<'_>, spacing: [f64; 2]) -> Option<SurfaceDistance> {
+        let border = |mask: MaskView<'_>| -> Vec<(i64, i64)> {
+            let at = |x: i64, y: i64| x >= 0 && y >= 0 && mask.contains(x as usize, y as usize);
             (0..mask.height() as i64)
                 .flat_map(|y| (0..mask.width() as i64).map(move |x| (x, y)))
                 .filter(|&(x, y)| at(x, y) && !(at(x - 1, y) && at(x + 1, y) && at(x, y - 1) && at(x, y + 1)))
@@ -216,15 +230,15 @@ mod tests {
             bits in prop::collection::vec((0.0f64..1.0, 0.0f64..1.0), 24 * 20),
             spacing in prop::array::uniform2(0.05f64..3.0),
         ) {
-            let a = BinaryMask::from_fn(width, height, |x, y| bits[y * 24 + x].0 < density);
-            let b = BinaryMask::from_fn(width, height, |x, y| bits[y * 24 + x].1 < density * 0.7);
-            let (got, expected) = (surface_distance(&a, &b, spacing), by_brute_force(&a, &b, spacing));
+            let a = BitMask::from_fn(width, height, |x, y| bits[y * 24 + x].0 < density);
+            let b = BitMask::from_fn(width, height, |x, y| bits[y * 24 + x].1 < density * 0.7);
+            let (got, expected) = (surface_distance(a.view(), b.view(), spacing), by_brute_force(a.view(), b.view(), spacing));
             prop_assert_eq!(got.is_some(), expected.is_some());
             if let (Some(got), Some(expected)) = (got, expected) {
                 prop_assert!((got.mean - expected.mean).abs() < 1e-9, "{:?} {:?}", got, expected);
                 prop_assert!((got.hausdorff95 - expected.hausdorff95).abs() < 1e-9, "{:?} {:?}", got, expected);
                 // Symmetric.
-                let turned = surface_distance(&b, &a, spacing).unwrap();
+                let turned = surface_distance(b.view(), a.view(), spacing).unwrap();
                 prop_assert!((turned.mean - got.mean).abs() < 1e-9 && turned.hausdorff95 == got.hausdorff95);
             }
         }

@@ -1,7 +1,7 @@
 //! Adds up what frames show, class by class.
 
 use serde::Serialize;
-use ultramotion_media::mask::BinaryMask;
+use ultramotion_types::MaskView;
 
 use super::average_precision::{AveragePrecision, FrameBoxes, average_precision};
 use super::outlines::{overlap, percentile, surface_distance};
@@ -19,7 +19,12 @@ pub(crate) struct OutlineTally {
 
 impl OutlineTally {
     /// Adds an object, and gives its Dice. `spacing_mm` is the width and height of a pixel, where known.
-    pub(crate) fn add(&mut self, truth: &BinaryMask, own: &BinaryMask, spacing_mm: Option<[f64; 2]>) -> f64 {
+    pub(crate) fn add(
+        &mut self,
+        truth: MaskView<'_>,
+        own: MaskView<'_>,
+        spacing_mm: Option<[f64; 2]>,
+    ) -> f64 {
         let shared = overlap(truth, own);
         self.dice.push(shared.dice);
         self.iou.push(shared.iou);
@@ -211,10 +216,12 @@ pub(crate) fn overall(classes: &[ClassTally], frames: usize, frames_without_answ
 
 #[cfg(test)]
 mod tests {
+    use ultramotion_types::BitMask;
+
     use super::*;
 
-    fn square(side: usize) -> BinaryMask {
-        BinaryMask::from_fn(20, 20, |x, y| x < side && y < side)
+    fn square(side: usize) -> BitMask {
+        BitMask::from_fn(20, 20, |x, y| x < side && y < side)
     }
 
     #[test]
@@ -230,9 +237,9 @@ mod tests {
             frames: 1,
             ..ClassTally::default()
         };
-        assert_eq!(class.end_to_end.add(&square(10), &square(10), Some([0.5, 0.5])), 1.0);
-        class.true_boxes.add(&square(10), &square(8), Some([0.5, 0.5]));
-        class.true_boxes.add(&square(10), &square(0), None);
+        assert_eq!(class.end_to_end.add(square(10).view(), square(10).view(), Some([0.5, 0.5])), 1.0);
+        class.true_boxes.add(square(10).view(), square(8).view(), Some([0.5, 0.5]));
+        class.true_boxes.add(square(10).view(), square(0).view(), None);
         let figures = class.figures();
         assert_eq!((figures.detection.precision, figures.detection.recall), (Some(0.5), Some(0.5)));
         assert!((figures.detection.ap50.unwrap() - 51.0 / 101.0).abs() < 1e-9);

@@ -1,8 +1,8 @@
 //! A mask as the objects that are there.
 
-use ultramotion_media::mask::BinaryMask;
+use ultramotion_types::BitMask;
+use ultramotion_types::boxes::BoxXyxy;
 
-use super::boxes::BoxXyxy;
 use super::classes::{MIN_AREA_SHARE, MaskClasses, ObjectRule};
 use super::mask_file::{MaskImage, MaskValue};
 
@@ -14,7 +14,7 @@ pub(crate) struct TrueObject {
     /// Around its pixels.
     pub box_xyxy: BoxXyxy,
     /// Its pixels.
-    pub mask: BinaryMask,
+    pub mask: BitMask,
 }
 
 /// The objects of a mask, by class; an error is a value that no class has.
@@ -40,12 +40,12 @@ pub(crate) fn objects(
             ObjectRule::OnePerClass => 0.0,
         };
         for region in regions.into_iter().filter(|region| region.len() as f64 >= least) {
-            let mut mask = BinaryMask::new(width, height);
+            let mut mask = BitMask::new(width, height);
             for i in region {
                 mask.set(i % width, i / width, true);
             }
             // A class that the frame does not show has no box.
-            if let Some(box_xyxy) = mask.box_xyxy() {
+            if let Some(box_xyxy) = mask.view().box_xyxy() {
                 objects.push(TrueObject { class, box_xyxy: box_xyxy.map(|v| v as f64), mask });
             }
         }
@@ -109,7 +109,7 @@ mod tests {
             (0, 49, 2, 50, 1),
         ]);
         let found = objects(&mask, &classes, ObjectRule::Components).unwrap();
-        let summary: Vec<_> = found.iter().map(|o| (o.class, o.box_xyxy, o.mask.area_px())).collect();
+        let summary: Vec<_> = found.iter().map(|o| (o.class, o.box_xyxy, o.mask.view().area_px())).collect();
         assert_eq!(
             summary,
             [

@@ -6,10 +6,10 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use ultramotion_media::MediaFrame;
 use ultramotion_media::metaimage::{Layout, SequenceWriter};
 use ultramotion_models::checkpoint::{self, Checkpoint, StoredPrecision, WeightTensor};
 use ultramotion_models::zoo::{Detector, Segmenter};
+use ultramotion_types::Frame;
 
 /// Side of the networks' input.
 const SIDE: usize = 64;
@@ -78,8 +78,8 @@ pub fn write_sequence(path: &Path, frames: usize) {
     let mut writer =
         SequenceWriter::create(path, Layout { compressed: false, ..Layout::grey8(WIDTH, HEIGHT) }).unwrap();
     for i in 0..frames {
-        let frame = MediaFrame::grey8(WIDTH, HEIGHT, pixels(i, WIDTH, HEIGHT));
-        writer.write(&MediaFrame { timestamp_s: time_s(i), ..frame }).unwrap();
+        let frame = Frame::grey8(WIDTH, HEIGHT, pixels(i, WIDTH, HEIGHT));
+        writer.write(&Frame { timestamp_s: time_s(i), ..frame }).unwrap();
     }
     writer.finish().unwrap();
 }

@@ -1,7 +1,7 @@
 //! `results.jsonl`, field by field.
 
 use serde_json::{Map, Value};
-use ultramotion_media::mask::CocoRle;
+use ultramotion_types::CocoRle;
 
 use crate::program::{HEIGHT, WIDTH, results_of, shelf, time_s};
 
@@ -88,7 +88,7 @@ fn every_field_is_there_and_means_what_it_says() {
             assert_eq!(mask["size"], serde_json::json!([HEIGHT, WIDTH]));
             let rle: CocoRle = serde_json::from_value(entry["mask"].clone()).unwrap();
             let mask = rle.decode().unwrap();
-            assert_eq!((mask.width(), mask.height()), (WIDTH, HEIGHT));
+            assert_eq!((mask.view().width(), mask.view().height()), (WIDTH, HEIGHT));
         }
         assert!(ids.iter().all(|&id| id > 0));
         ids.sort_unstable();

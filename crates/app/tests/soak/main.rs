@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use ultramotion_igtlink::{Client, ClientConfig, ClientEvent, Content, RecvError, Timestamp};
-use ultramotion_media::MediaFrame;
 use ultramotion_media::metaimage::{Layout, SequenceWriter};
+use ultramotion_types::Frame;
 
 const RATE_HZ: u64 = 60;
 /// Frames of the short form.
@@ -294,8 +294,8 @@ fn write_recording(path: &Path) {
     let layout = Layout { compressed: false, ..Layout::grey8(WIDTH, HEIGHT) };
     let mut writer = SequenceWriter::create(path, layout).unwrap();
     for i in 0..24 {
-        let frame = MediaFrame::grey8(WIDTH, HEIGHT, program::pixels(i, WIDTH, HEIGHT));
-        writer.write(&MediaFrame { timestamp_s: program::time_s(i), ..frame }).unwrap();
+        let frame = Frame::grey8(WIDTH, HEIGHT, program::pixels(i, WIDTH, HEIGHT));
+        writer.write(&Frame { timestamp_s: program::time_s(i), ..frame }).unwrap();
     }
     writer.finish().unwrap();
 }

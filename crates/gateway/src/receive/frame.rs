@@ -1,13 +1,13 @@
 //! A frame as it came from the scanner.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use ultramotion_igtlink::{CoordinateSystem, DeviceName, Placement, Timestamp};
-use ultramotion_media::{MediaFrame, NamedTransform};
-use ultramotion_pipeline::{Frame, PixelFormat};
+use ultramotion_types::{Frame, FrameView, NamedTransform, PixelFormat};
 
 use crate::books::Ticket;
 use crate::receive::poses::MatchedPose;
+use crate::recycle::Recycled;
 
 /// A live frame: pixels as the pipeline takes them, and all that the scanner said about them.
 ///
@@ -27,12 +27,11 @@ pub struct LiveFrame {
     /// Layout of `pixels`.
     pub format: PixelFormat,
     /// `[height, width, channels]`.
-    pub pixels: Vec<u8>,
+    pub pixels: Recycled<Vec<u8>>,
     /// Where the image lies.
     pub placement: Placement,
     /// Axes that `placement` speaks of.
     pub coordinates: CoordinateSystem,
-    pub(super) home: Arc<PixelPool>,
 }
 
 impl LiveFrame {
@@ -47,14 +46,14 @@ impl LiveFrame {
     }
 
     /// As the pipeline takes it.
-    pub fn borrow(&self) -> Frame<'_> {
-        Frame {
+    pub fn view(&self) -> FrameView<'_> {
+        FrameView {
             frame_id: self.ticket.frame_id(),
             timestamp_s: self.timestamp.as_secs_f64(),
             source: &self.source,
             width: self.width(),
             height: self.height(),
-            format: self.format,
+            pixel_format: self.format,
             pixels: &self.pixels,
         }
     }
@@ -66,28 +65,19 @@ impl LiveFrame {
     }
 
     /// As a frame of a file, with poses; takes the pixels out.
-    pub fn take_media(&mut self, poses: &[MatchedPose]) -> MediaFrame {
-        MediaFrame {
+    pub fn take_frame(&mut self, poses: &[MatchedPose]) -> Frame {
+        Frame {
             frame_id: self.ticket.frame_id(),
             timestamp_s: self.timestamp.as_secs_f64(),
             source: self.source.to_string(),
             width: self.width(),
             height: self.height(),
-            pixel_format: match self.format {
-                PixelFormat::Grey8 => ultramotion_media::PixelFormat::Grey8,
-                PixelFormat::Rgb8 => ultramotion_media::PixelFormat::Rgb8,
-            },
-            pixels: std::mem::take(&mut self.pixels),
+            pixel_format: self.format,
+            pixels: std::mem::take(&mut *self.pixels),
             transforms: poses.iter().map(named_transform).collect(),
             spacing_mm: Some(self.spacing_mm()),
-            ..MediaFrame::default()
+            ..Frame::default()
         }
-    }
-}
-
-impl Drop for LiveFrame {
-    fn drop(&mut self) {
-        self.home.put(std::mem::take(&mut self.pixels));
     }
 }
 
@@ -97,26 +87,4 @@ pub(crate) fn named_transform(pose: &MatchedPose) -> NamedTransform {
     let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
     let name = if name.is_empty() { "Unnamed".to_owned() } else { name };
     NamedTransform { name, matrix: pose.matrix, valid: pose.valid }
-}
-
-/// Memory of pixels between uses.
-#[derive(Debug, Default)]
-pub(super) struct PixelPool {
-    buffers: Mutex<Vec<Vec<u8>>>,
-}
-
-impl PixelPool {
-    /// As many as are under way at most in an undisturbed stream.
-    const MAX_BUFFERS: usize = 8;
-
-    pub(super) fn take(&self) -> Vec<u8> {
-        self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
-    }
-
-    fn put(&self, buffer: Vec<u8>) {
-        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        if buffer.capacity() > 0 && buffers.len() < Self::MAX_BUFFERS {
-            buffers.push(buffer);
-        }
-    }
 }

@@ -52,7 +52,7 @@ use ultramotion_igtlink::{
 use crate::books::{Books, DropReason};
 use crate::complaints::Complaints;
 use crate::config::SourceConfig;
-use crate::receive::frame::PixelPool;
+use crate::recycle::Recycler;
 
 /// What a [`Receiver`] met.
 #[derive(Debug)]
@@ -147,7 +147,7 @@ pub struct Receiver {
     state: Arc<SourceState>,
     window: Option<[f64; 2]>,
     any_device: bool,
-    pool: Arc<PixelPool>,
+    pool: Recycler<Vec<u8>>,
     source: Arc<str>,
 }
 
@@ -160,7 +160,7 @@ impl Receiver {
     /// Receives from an open source.
     pub fn of(state: Arc<SourceState>, config: &SourceConfig) -> Self {
         let any_device = config.device.is_empty();
-        Receiver { state, window: config.window, any_device, pool: Arc::default(), source: "".into() }
+        Receiver { state, window: config.window, any_device, pool: Recycler::default(), source: "".into() }
     }
 
     /// What became of the frames.
@@ -279,7 +279,6 @@ impl Receiver {
             pixels,
             placement: image.placement,
             coordinates: image.coordinates,
-            home: Arc::clone(&self.pool),
         })
     }
 }

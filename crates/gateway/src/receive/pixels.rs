@@ -9,7 +9,7 @@
 
 use thiserror::Error;
 use ultramotion_igtlink::{Endian, Image, ScalarType};
-use ultramotion_pipeline::{MAX_SIDE_PX, PixelFormat};
+use ultramotion_types::{MAX_SIDE_PX, PixelFormat};
 
 use crate::books::DropReason;
 

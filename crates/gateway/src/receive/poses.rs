@@ -11,16 +11,13 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use ultramotion_igtlink::{Content, DeviceName, Message, Orientation, QTransform, Timestamp, Transform};
-
-/// A transform, by rows, lengths in millimetres: `to_from_from * point`.
-pub type Matrix = [[f64; 4]; 4];
+use ultramotion_types::Matrix;
+use ultramotion_types::pose::{IDENTITY, product};
 
 /// Poses of a name that are kept: some seconds of a fast tracker.
 const KEPT_POSES: usize = 256;
 /// Names that are kept. More are somebody's mistake, and must not take memory.
 const KEPT_NAMES: usize = 64;
-const IDENTITY: Matrix =
-    [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]];
 
 /// A pose at a frame's time.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -190,16 +187,6 @@ pub fn chain_of_device(device: &str) -> Vec<String> {
         "Tracker" => Vec::new(),
         frame => vec![format!("{frame}ToTracker")],
     }
-}
-
-/// `a * b`.
-pub fn product(a: &Matrix, b: &Matrix) -> Matrix {
-    std::array::from_fn(|row| std::array::from_fn(|column| (0..4).map(|k| a[row][k] * b[k][column]).sum()))
-}
-
-/// A point moved by a transform.
-pub fn moved(matrix: &Matrix, [x, y, z]: [f64; 3]) -> [f64; 3] {
-    std::array::from_fn(|row| matrix[row][0] * x + matrix[row][1] * y + matrix[row][2] * z + matrix[row][3])
 }
 
 fn seconds_between(from: Timestamp, to: Timestamp) -> f64 {
@@ -390,7 +377,7 @@ mod tests {
         let names = |names: &[&str]| names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>();
         let poses = book.at(at_ms(0));
         let tracker_from_image = book.chain(&names(&["ImageToProbe", "ProbeToTracker"]), &poses).unwrap();
-        assert_eq!(moved(&tracker_from_image, [1.0, 2.0, 3.0]), [12.0, 4.0, 6.0]);
+        assert_eq!(ultramotion_types::pose::moved(&tracker_from_image, [1.0, 2.0, 3.0]), [12.0, 4.0, 6.0]);
         assert_eq!(book.chain(&names(&["ImageToProbe", "NeedleToTracker"]), &poses), None);
         assert_eq!(book.chain(&[], &poses), Some(IDENTITY));
     }

@@ -10,15 +10,12 @@
 //! The sequence's header holds every frame's time and comes first, so a file is complete only when the recording
 //! ends; until then its pixels are in `frames.igs.mha.part`.
 
-mod line;
-
 use std::path::{Path, PathBuf};
 
-pub use line::{ResultLine, Transfers, binary_mask, binary_masks};
 use ultramotion_media::MediaError;
 use ultramotion_media::metaimage::{Layout, SequenceWriter};
 use ultramotion_media::sink::JsonLines;
-use ultramotion_pipeline::PixelFormat;
+use ultramotion_types::{PixelFormat, ResultLine};
 
 use crate::receive::named_transform;
 use crate::send::Answer;
@@ -111,8 +108,7 @@ impl Recorder {
         let number = part.frames.frame_count();
         let transforms: Vec<_> = answer.poses.iter().map(named_transform).collect();
         part.frames.write_raw(&frame.pixels, frame.timestamp.as_secs_f64(), &transforms)?;
-        let masks = binary_masks(&answer.packet);
-        part.lines.write(&ResultLine::new(&answer.packet, &masks).renamed(number, &part.name))?;
+        part.lines.write(&ResultLine::new(&answer.packet).renamed(number, &part.name))?;
         Ok(())
     }
 

@@ -15,24 +15,23 @@
 //! only where the scanner's clock is no more than a minute behind this machine's. A frame without structures sends
 //! empty outlines and an empty mask, so that nothing old stays on a screen.
 
-mod outline;
 mod status;
 
 use std::borrow::Cow;
 use std::time::SystemTime;
 
-pub use outline::ObjectShape;
 use serde::Serialize;
 pub use status::{GatewayState, StatusBoard};
 use ultramotion_igtlink::{
     Attribute, AttributeKind, Cells, Content, CoordinateSystem, DeviceName, EncodeError, FixedString,
     HeaderVersion, Image, Message, Metadata, Point, PolyData, Timestamp,
 };
-use ultramotion_pipeline::ResultPacket;
+use ultramotion_types::pose::{moved, product};
+use ultramotion_types::{DetectedObject, MaskView, Matrix, ResultPacket};
 
 use crate::config::OutputConfig;
-use crate::receive::poses::{Matrix, moved, product};
 use crate::receive::{LiveFrame, MatchedPose};
+use crate::recycle::Recycled;
 
 /// A frame with everything that is known about it.
 #[derive(Debug)]
@@ -40,7 +39,7 @@ pub struct Answer {
     /// The frame.
     pub frame: LiveFrame,
     /// What the pipeline found.
-    pub packet: ResultPacket,
+    pub packet: Recycled<ResultPacket>,
     /// Poses at the frame's time.
     pub poses: Vec<MatchedPose>,
     /// From the frame that the image is placed in to the tracker's, if the poses for it are there.
@@ -87,7 +86,6 @@ pub struct Composer {
     config: OutputConfig,
     names: DeviceNames,
     label_pixels: Vec<u8>,
-    shapes: Vec<ObjectShape>,
 }
 
 /// One object of `UM_Objects`.
@@ -132,7 +130,7 @@ impl Composer {
     /// For a checked configuration.
     pub fn new(config: OutputConfig) -> Self {
         let names = DeviceNames::new(&config.prefix);
-        Composer { config, names, label_pixels: Vec::new(), shapes: Vec::new() }
+        Composer { config, names, label_pixels: Vec::new() }
     }
 
     /// Hands the answer's messages to `send`, one after another.
@@ -142,7 +140,7 @@ impl Composer {
         mut send: impl FnMut(&Message<'_>) -> Result<(), EncodeError>,
     ) -> Result<(), EncodeError> {
         let Answer { frame, packet, .. } = answer;
-        self.look_at(packet);
+        self.draw_labels(packet);
         let world_from_ijk = frame.placement.world_from_ijk(frame.size);
         let texts = MetadataTexts::of(answer);
         let version = header_version(&self.config);
@@ -160,11 +158,11 @@ impl Composer {
             send(&message(self.names.mask, Content::Image(image)))?;
         }
         if self.config.contours {
-            send(&message(self.names.contours, self.contours(packet, &world_from_ijk)))?;
+            send(&message(self.names.contours, Self::contours(packet, &world_from_ijk)))?;
         }
         if let Some(tracker_from_image) = answer.tracker_from_image.filter(|_| self.config.tracker_contours) {
             let tracker_from_ijk = product(&tracker_from_image, &world_from_ijk);
-            send(&message(self.names.tracker_contours, self.contours(packet, &tracker_from_ijk)))?;
+            send(&message(self.names.tracker_contours, Self::contours(packet, &tracker_from_ijk)))?;
         }
         if self.config.objects {
             let text = self.objects_text(answer, &world_from_ijk);
@@ -176,33 +174,34 @@ impl Composer {
         Ok(())
     }
 
-    /// Shapes of all objects, and the picture of their identities; where objects overlap the better one shows.
-    fn look_at(&mut self, packet: &ResultPacket) {
-        self.shapes.clear();
+    /// The picture of identities; where objects overlap the better one shows.
+    fn draw_labels(&mut self, packet: &ResultPacket) {
         self.label_pixels.clear();
         self.label_pixels.resize(packet.width * packet.height, 0);
-        for (index, object) in packet.objects.iter().enumerate() {
-            let shape = packet.mask(index).map_or_else(ObjectShape::default, ObjectShape::of);
+        for (object, mask) in packet.objects_with_masks() {
             let label = label_of(object.track_id);
-            for [x, y] in shape.pixels() {
+            for [x, y] in mask.pixels() {
                 let pixel = &mut self.label_pixels[y * packet.width + x];
                 if *pixel == 0 {
                     *pixel = label;
                 }
             }
-            self.shapes.push(shape);
         }
     }
 
     /// Outlines of all objects as closed lines, each with the identity, class and score of its object.
-    fn contours(&self, packet: &ResultPacket, target_from_ijk: &Matrix) -> Content<'static> {
+    fn contours(packet: &ResultPacket, target_from_ijk: &Matrix) -> Content<'static> {
         let (mut points, mut lines) = (Vec::new(), Cells::default());
         let [mut ids, mut classes, mut scores] = [const { Vec::new() }; 3];
         let mut cell = Vec::new();
-        for (object, shape) in packet.objects.iter().zip(&self.shapes) {
-            for outline in shape.outlines_px() {
+        // Corners lie on the edges of pixels; the middle of the first pixel is at 0, 0.
+        let place = |[x, y]: [u32; 2]| {
+            moved(target_from_ijk, [f64::from(x) - 0.5, f64::from(y) - 0.5, 0.0]).map(|v| v as f32)
+        };
+        for (object, mask) in packet.objects_with_masks() {
+            for outline in mask.outlines() {
                 let first = points.len() as u32;
-                points.extend(outline.map(|[x, y]| moved(target_from_ijk, [x, y, 0.0]).map(|v| v as f32)));
+                points.extend(outline.into_iter().map(place));
                 cell.clear();
                 cell.extend((first..points.len() as u32).chain([first]));
                 lines.push(&cell);
@@ -226,22 +225,22 @@ impl Composer {
     }
 
     /// Middle of an object in pixels: of its mask, or else of its box.
-    fn middle_px(&self, packet: &ResultPacket, index: usize) -> [f64; 2] {
-        let in_mask = self.shapes.get(index).and_then(ObjectShape::centroid_px);
+    fn middle_px(packet: &ResultPacket, index: usize) -> [f64; 2] {
+        let in_mask = packet.mask(index).and_then(MaskView::centroid_px);
         in_mask.unwrap_or_else(|| {
             let [left, top, right, bottom] = packet.objects[index].box_xyxy.map(f64::from);
             [(left + right) / 2.0 - 0.5, (top + bottom) / 2.0 - 0.5]
         })
     }
 
-    fn middle_mm(&self, packet: &ResultPacket, index: usize, world_from_ijk: &Matrix) -> [f32; 3] {
-        let [x, y] = self.middle_px(packet, index);
+    fn middle_mm(packet: &ResultPacket, index: usize, world_from_ijk: &Matrix) -> [f32; 3] {
+        let [x, y] = Self::middle_px(packet, index);
         moved(world_from_ijk, [x, y, 0.0]).map(|v| v as f32)
     }
 
     fn objects_text(&self, answer: &Answer, world_from_ijk: &Matrix) -> String {
         let packet = &answer.packet;
-        let object = |(index, object): (usize, &ultramotion_pipeline::DetectedObject)| ObjectText {
+        let object = |(index, object): (usize, &DetectedObject)| ObjectText {
             track_id: object.track_id,
             confirmed: object.confirmed,
             label: packet.label(object.class),
@@ -249,7 +248,7 @@ impl Composer {
             box_xyxy: object.box_xyxy,
             mask_score: object.mask_score,
             mask_area_px: object.mask_area_px,
-            center_mm: self.middle_mm(packet, index, world_from_ijk),
+            center_mm: Self::middle_mm(packet, index, world_from_ijk),
         };
         let text = ObjectsText {
             frame_id: packet.frame_id,
@@ -264,7 +263,7 @@ impl Composer {
     fn points(&self, answer: &Answer, world_from_ijk: &Matrix) -> Content<'static> {
         let packet = &answer.packet;
         let [spacing_x, spacing_y] = answer.frame.spacing_mm();
-        let point = |(index, object): (usize, &ultramotion_pipeline::DetectedObject)| {
+        let point = |(index, object): (usize, &DetectedObject)| {
             let label = packet.label(object.class);
             let area_mm2 = object.mask_area_px as f64 * spacing_x * spacing_y;
             let [r, g, b] = COLORS[(object.track_id.max(1) as usize - 1) % COLORS.len()];
@@ -276,7 +275,7 @@ impl Composer {
                 owner: self.names.mask,
                 ..Point::new(
                     FixedString::truncated(&format!("{label} {}", object.track_id)),
-                    self.middle_mm(packet, index, world_from_ijk),
+                    Self::middle_mm(packet, index, world_from_ijk),
                 )
             }
         };
@@ -292,7 +291,7 @@ struct MetadataTexts {
 impl MetadataTexts {
     fn of(answer: &Answer) -> Self {
         let Answer { frame, packet, .. } = answer;
-        let joined = |text: &dyn Fn(&ultramotion_pipeline::DetectedObject) -> String| {
+        let joined = |text: &dyn Fn(&DetectedObject) -> String| {
             packet.objects.iter().map(text).collect::<Vec<_>>().join(",")
         };
         let axes = match frame.coordinates {

@@ -6,12 +6,11 @@ use ultramotion_igtlink::{
     Content, CoordinateSystem, DeviceName, EncodeError, FixedString, HEADER_SIZE, HeaderVersion, Image,
     Message, Placement, ScalarType, Status, Timestamp, TrackedTool, Transform,
 };
-use ultramotion_media::{MediaFrame, NamedTransform, PixelFormat};
+use ultramotion_types::{Frame, Matrix, NamedTransform, PixelFormat};
 
 use super::config::{PoseMessages, SimulatorConfig};
 use super::dice::{Dice, Roll};
 use super::poses;
-use crate::receive::poses::Matrix;
 
 /// What a message is, for the books.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +64,7 @@ impl Composer {
     /// first.
     pub(crate) fn compose(
         &mut self,
-        frame: &MediaFrame,
+        frame: &Frame,
         number: u64,
         time_s: f64,
         stamp: Timestamp,
@@ -130,7 +129,7 @@ impl Composer {
         Message { version, message_id, ..Message::new(device, content).at(stamp) }
     }
 
-    fn image<'f>(&mut self, frame: &'f MediaFrame) -> Content<'f> {
+    fn image<'f>(&mut self, frame: &'f Frame) -> Content<'f> {
         // Sides are at most 8192, which `media` has seen to.
         let size = [frame.width as u16, frame.height as u16, 1];
         let components = match frame.pixel_format {
@@ -205,13 +204,13 @@ mod tests {
     use super::*;
     use ultramotion_igtlink::{DecodeError, ErrorClass};
 
-    fn frame() -> MediaFrame {
+    fn frame() -> Frame {
         let tracked = |name: &str, x: f64, valid| NamedTransform {
             name: name.into(),
             matrix: [[1., 0., 0., x], [0., 1., 0., 0.], [0., 0., 1., 0.], [0., 0., 0., 1.]],
             valid,
         };
-        MediaFrame {
+        Frame {
             timestamp_s: 12.5,
             spacing_mm: Some([0.5, 0.25]),
             transforms: vec![
@@ -220,7 +219,7 @@ mod tests {
                 tracked("StylusToTracker", 0.0, false),
                 tracked("NeedleHolderToReference", 1.0, true),
             ],
-            ..MediaFrame::grey8(3, 2, vec![1, 2, 3, 4, 5, 6])
+            ..Frame::grey8(3, 2, vec![1, 2, 3, 4, 5, 6])
         }
     }
 

@@ -28,13 +28,13 @@
 //! use ultramotion_gateway::simulate::{Pace, Simulator, SimulatorConfig};
 //! use ultramotion_igtlink::{Client, ClientConfig, ClientEvent, Content};
 //! # use ultramotion_media::metaimage::{Layout, SequenceWriter};
-//! # use ultramotion_media::MediaFrame;
+//! # use ultramotion_types::Frame;
 //! # let folder = std::env::temp_dir().join(format!("simulate-example-{}", std::process::id()));
 //! # std::fs::create_dir_all(&folder)?;
 //! # let path = folder.join("three.igs.mha");
 //! # let mut writer = SequenceWriter::create(&path, Layout::grey8(4, 3))?;
 //! # for n in 0..3 {
-//! #     writer.write(&MediaFrame { timestamp_s: f64::from(n), ..MediaFrame::grey8(4, 3, vec![7; 12]) })?;
+//! #     writer.write(&Frame { timestamp_s: f64::from(n), ..Frame::grey8(4, 3, vec![7; 12]) })?;
 //! # }
 //! # writer.finish()?;
 //!

@@ -5,8 +5,9 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use ultramotion_igtlink::{DeviceName, Timestamp};
+use ultramotion_media::MediaError;
 use ultramotion_media::source::FrameSource;
-use ultramotion_media::{MediaError, MediaFrame};
+use ultramotion_types::Frame;
 
 use super::compose::Composer;
 use super::config::{Cuts, LOG, Pace, SimulateError, SimulatorConfig, Timestamps};
@@ -72,7 +73,7 @@ impl Simulator {
         };
         let mut composer = Composer::new(&self.config, self.image_device);
         let mut frames = FrameCounts::default();
-        let mut frame = MediaFrame::default();
+        let mut frame = Frame::default();
         let limit = self.config.frames.unwrap_or(u64::MAX);
         // The first frame is read beforehand: what that costs is no delay.
         let mut next = if limit > 0 { reel.next(&mut frame, progress)? } else { None };
@@ -111,7 +112,7 @@ impl Simulator {
     fn take(
         &mut self,
         composer: &mut Composer,
-        frame: &MediaFrame,
+        frame: &Frame,
         time_s: f64,
         due_s: f64,
         clock: &mut Clock,
@@ -196,7 +197,7 @@ impl Reel<'_> {
     /// Reads the next frame and gives its time, which is 0 for the first; `None` at the end.
     fn next(
         &mut self,
-        frame: &mut MediaFrame,
+        frame: &mut Frame,
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Option<f64>, SimulateError> {
         let mut fresh = self.last.is_none();
@@ -297,7 +298,7 @@ impl Clock {
     }
 
     /// The source's time of the first frame.
-    fn first_s(&mut self, frame: &MediaFrame, time_s: f64) -> f64 {
+    fn first_s(&mut self, frame: &Frame, time_s: f64) -> f64 {
         *self.first_s.get_or_insert(frame.timestamp_s - time_s)
     }
 
@@ -335,13 +336,13 @@ mod tests {
         fn frame_count_hint(&self) -> Option<u64> {
             None
         }
-        fn read_into(&mut self, frame: &mut MediaFrame) -> Option<Result<(), MediaError>> {
+        fn read_into(&mut self, frame: &mut Frame) -> Option<Result<(), MediaError>> {
             let time_s = *self.0.get(self.1)?;
             self.1 += 1;
             if time_s < 0.0 {
                 return Some(Err(MediaError::UnknownKind { path: "nowhere".into() }));
             }
-            *frame = MediaFrame { timestamp_s: time_s, ..MediaFrame::grey8(2, 2, vec![0; 4]) };
+            *frame = Frame { timestamp_s: time_s, ..Frame::grey8(2, 2, vec![0; 4]) };
             Some(Ok(()))
         }
         fn rewind(&mut self) -> Result<(), MediaError> {
@@ -355,7 +356,7 @@ mod tests {
         let mut source = Times(times.to_vec(), 0);
         let mut reel =
             Reel { source: &mut source, repeat, shift_s: 0.0, step_s: 0.04, last: None, unreadable: 0 };
-        let mut frame = MediaFrame::default();
+        let mut frame = Frame::default();
         let mut film = Vec::new();
         while film.len() < frames {
             let Some(time_s) = reel.next(&mut frame, &mut |_| {}).expect("a source that rewinds") else {

@@ -11,12 +11,11 @@
 
 use std::f64::consts::TAU;
 
-use ultramotion_media::{MediaFrame, NamedTransform};
-
-use crate::receive::poses::{Matrix, product};
+use ultramotion_types::pose::{IDENTITY, inverse, product};
+use ultramotion_types::{Frame, Matrix, NamedTransform};
 
 /// The frame's transforms and the stand-ins for those that it lacks; replaces what is in `poses`.
-pub(crate) fn collect(frame: &MediaFrame, time_s: f64, poses: &mut Vec<NamedTransform>) {
+pub(crate) fn collect(frame: &Frame, time_s: f64, poses: &mut Vec<NamedTransform>) {
     poses.clear();
     poses.extend(frame.transforms.iter().cloned());
     let mut stand_in = |system: &str, name: &str, matrix: Matrix| {
@@ -35,7 +34,7 @@ const REFERENCE: Matrix =
     [[1.0, 0.0, 0.0, -120.0], [0.0, 1.0, 0.0, 80.0], [0.0, 0.0, 1.0, -550.0], [0.0, 0.0, 0.0, 1.0]];
 
 /// Index (0, 0) is the middle of the first pixel.
-fn probe_from_image(frame: &MediaFrame) -> Matrix {
+fn probe_from_image(frame: &Frame) -> Matrix {
     let [x, y] = frame.spacing_mm.unwrap_or([1.0; 2]);
     let left = -x * (frame.width as f64 - 1.0) / 2.0;
     [[x, 0.0, 0.0, left], [0.0, y, 0.0, y / 2.0], [0.0, 0.0, x, 0.0], [0.0, 0.0, 0.0, 1.0]]
@@ -56,7 +55,7 @@ pub(crate) fn ends(name: &str) -> Option<(&str, &str)> {
 
 /// The transform from one system to another along the valid poses, some of them backwards, if they connect the two.
 pub(crate) fn between(poses: &[NamedTransform], from: &str, to: &str) -> Option<Matrix> {
-    let mut known: Vec<(&str, Matrix)> = vec![(from, identity())];
+    let mut known: Vec<(&str, Matrix)> = vec![(from, IDENTITY)];
     let mut next = 0;
     while let Some(&(system, so_far)) = known.get(next) {
         if system == to {
@@ -80,26 +79,6 @@ pub(crate) fn between(poses: &[NamedTransform], from: &str, to: &str) -> Option<
         next += 1;
     }
     None
-}
-
-fn identity() -> Matrix {
-    std::array::from_fn(|i| std::array::from_fn(|j| f64::from(u8::from(i == j))))
-}
-
-/// Of an affine matrix; `None` if it is flat.
-fn inverse(m: &Matrix) -> Option<Matrix> {
-    let cofactor = |i: usize, j: usize| {
-        let [a, b, c, d] = [(i + 1) % 3, (i + 2) % 3, (j + 1) % 3, (j + 2) % 3];
-        m[a][c] * m[b][d] - m[a][d] * m[b][c]
-    };
-    let determinant: f64 = (0..3).map(|j| m[0][j] * cofactor(0, j)).sum();
-    if !determinant.is_normal() {
-        return None;
-    }
-    let turned = |i: usize, j: usize| cofactor(j, i) / determinant;
-    let moved = |i: usize| -(0..3).map(|k| turned(i, k) * m[k][3]).sum::<f64>();
-    let row = |i: usize| [turned(i, 0), turned(i, 1), turned(i, 2), moved(i)];
-    Some([row(0), row(1), row(2), [0.0, 0.0, 0.0, 1.0]])
 }
 
 #[cfg(test)]
@@ -136,7 +115,7 @@ mod tests {
                 + m[0][2] * (m[1][0] * m[2][1] - m[1][1] * m[2][0]);
             prop_assume!(determinant.abs() > 1.0);
             let back = inverse(&m).expect("not flat");
-            assert_close(&product(&m, &back), &identity(), 1e-6);
+            assert_close(&product(&m, &back), &IDENTITY, 1e-6);
         }
     }
 
@@ -162,7 +141,7 @@ mod tests {
 
     #[test]
     fn stand_ins_are_for_what_is_missing() {
-        let frame = MediaFrame { spacing_mm: Some([0.1, 0.2]), ..MediaFrame::grey8(5, 3, vec![0; 15]) };
+        let frame = Frame { spacing_mm: Some([0.1, 0.2]), ..Frame::grey8(5, 3, vec![0; 15]) };
         let mut poses = Vec::new();
         collect(&frame, 2.0, &mut poses);
         let names: Vec<&str> = poses.iter().map(|pose| &*pose.name).collect();
@@ -171,7 +150,7 @@ mod tests {
         assert_eq!(poses[0].matrix[1], [0.0, 0.2, 0.0, 0.1]);
         assert!((poses[1].matrix[2][3] + 480.0).abs() < 1e-9, "at the end of the sweep");
 
-        let tracked = MediaFrame { transforms: vec![pose("ProbeToReference", identity())], ..frame };
+        let tracked = Frame { transforms: vec![pose("ProbeToReference", IDENTITY)], ..frame };
         collect(&tracked, 2.0, &mut poses);
         let names: Vec<&str> = poses.iter().map(|pose| &*pose.name).collect();
         assert_eq!(names, ["ProbeToReference", "ImageToProbe"]);

@@ -6,8 +6,9 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use ultramotion_igtlink::{Client, ClientConfig, ClientEvent, Content, Disconnect, RejectReason};
+use ultramotion_media::MediaError;
 use ultramotion_media::source::FrameSource;
-use ultramotion_media::{MediaError, MediaFrame};
+use ultramotion_types::Frame;
 
 use super::*;
 
@@ -34,11 +35,11 @@ impl FrameSource for Grey {
     fn frame_count_hint(&self) -> Option<u64> {
         Some(self.count)
     }
-    fn read_into(&mut self, frame: &mut MediaFrame) -> Option<Result<(), MediaError>> {
+    fn read_into(&mut self, frame: &mut Frame) -> Option<Result<(), MediaError>> {
         if self.next == self.count {
             return None;
         }
-        *frame = MediaFrame::grey8(self.side, self.side, vec![self.next as u8; self.side * self.side]);
+        *frame = Frame::grey8(self.side, self.side, vec![self.next as u8; self.side * self.side]);
         frame.timestamp_s = 50.0 + self.next as f64 / 64.0;
         self.next += 1;
         Some(Ok(()))

@@ -3,11 +3,9 @@
 use std::path::Path;
 
 use serde_json::Value;
-use ultramotion_gateway::record::{ResultLine, binary_masks};
 use ultramotion_gateway::service::{Gateway, GatewayError, Perceive};
 use ultramotion_igtlink::{Content, Image, Message, Transform};
-use ultramotion_media::MediaFrame;
-use ultramotion_pipeline::{Frame, PixelFormat};
+use ultramotion_types::Frame;
 
 use crate::bench::{Scanner, client_of, config, next_of, picture, small, small_pipelines, time_of, wait_for};
 use crate::stages::Mortal;
@@ -28,25 +26,14 @@ fn comparable(mut line: Value) -> Value {
 }
 
 /// Computes a recording as `ultramotion run` does.
-fn again(path: &Path) -> (Vec<Value>, Vec<MediaFrame>) {
+fn again(path: &Path) -> (Vec<Value>, Vec<Frame>) {
     let mut pipeline = small::pipeline(1, small::options());
-    let frames: Vec<MediaFrame> =
+    let frames: Vec<Frame> =
         ultramotion_media::source::frames(ultramotion_media::source::open(path).unwrap())
             .map(Result::unwrap)
             .collect();
     let results = frames.iter().map(|frame| {
-        let borrowed = Frame {
-            frame_id: frame.frame_id,
-            timestamp_s: frame.timestamp_s,
-            source: &frame.source,
-            width: frame.width,
-            height: frame.height,
-            format: PixelFormat::Grey8,
-            pixels: &frame.pixels,
-        };
-        let packet = pipeline.process(&borrowed).unwrap();
-        let masks = binary_masks(packet);
-        let line = serde_json::to_string(&ResultLine::new(packet, &masks)).unwrap();
+        let line = serde_json::to_string(pipeline.process(&frame.view()).unwrap()).unwrap();
         comparable(serde_json::from_str(&line).unwrap())
     });
     (results.collect(), frames)

@@ -5,7 +5,8 @@ use std::sync::mpsc;
 use ultramotion_gateway::books::DropReason;
 use ultramotion_gateway::service::{Gateway, Perceive};
 use ultramotion_igtlink::{Client, ClientConfig, Content, Message, Server, ServerConfig};
-use ultramotion_pipeline::{Frame, Orchestrator, PipelineError, ResultPacket};
+use ultramotion_pipeline::{Orchestrator, PipelineError};
+use ultramotion_types::{FrameView, ResultPacket};
 
 use crate::bench::{
     Scanner, client_of, complaints, config, next_of, picture, pipelines_after, small, small_pipelines,
@@ -78,13 +79,17 @@ pub struct Mortal {
 }
 
 impl Perceive for Mortal {
-    fn process(&mut self, frame: &Frame<'_>) -> Result<&ResultPacket, PipelineError> {
+    fn process_into(
+        &mut self,
+        frame: &FrameView<'_>,
+        packet: &mut ResultPacket,
+    ) -> Result<(), PipelineError> {
         assert_ne!(frame.frame_id, self.panics_at, "a test's panic");
         if frame.frame_id == self.fails_at {
             let range = "something else".into();
             return Err(PipelineError::Option { option: "test", value: "wrong".into(), range });
         }
-        self.inner.process(frame)
+        self.inner.process_into(frame, packet)
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::element::{ElementType, Window};
 use crate::error::MediaError;
-use crate::frame::{MAX_SIDE_PX, NamedTransform};
+use ultramotion_types::{MAX_SIDE_PX, NamedTransform};
 
 /// A line longer than this is not a header's.
 const MAX_LINE_BYTES: u64 = 1 << 16;

@@ -9,8 +9,8 @@ use flate2::read::{GzDecoder, ZlibDecoder};
 use super::element::{ElementType, Window};
 use super::header::{DataFile, Header};
 use crate::error::MediaError;
-use crate::frame::{ImageStatus, MediaFrame, PixelFormat};
 use crate::source::FrameSource;
+use ultramotion_types::{Frame, ImageStatus, PixelFormat};
 
 /// Deflate cannot make more of a byte than this (zlib's documentation gives 1032:1).
 const MAX_INFLATION: u64 = 1032;
@@ -160,7 +160,7 @@ impl SequenceReader {
         }
     }
 
-    fn decode_into(&mut self, frame_id: u64, frame: &mut MediaFrame) -> Result<(), MediaError> {
+    fn decode_into(&mut self, frame_id: u64, frame: &mut Frame) -> Result<(), MediaError> {
         let header = &self.header;
         let fields = header.fields.get(&(frame_id / header.slices_per_entry));
         if let Some(status) = fields.and_then(|f| f.image_status.as_ref()).filter(|status| *status != "OK") {
@@ -237,7 +237,7 @@ impl FrameSource for SequenceReader {
         Some(self.header.frame_count)
     }
 
-    fn read_into(&mut self, frame: &mut MediaFrame) -> Option<Result<(), MediaError>> {
+    fn read_into(&mut self, frame: &mut Frame) -> Option<Result<(), MediaError>> {
         if self.finished {
             return None;
         }

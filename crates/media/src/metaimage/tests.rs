@@ -7,10 +7,10 @@ use tempfile::TempDir;
 
 use super::{ElementType, Layout, SequenceReader, SequenceWriter};
 use crate::error::MediaError;
-use crate::frame::{ImageStatus, MediaFrame, NamedTransform, PixelFormat};
 use crate::source::FrameSource;
+use ultramotion_types::{Frame, ImageStatus, NamedTransform, PixelFormat};
 
-fn read_all(path: &Path) -> Result<Vec<Result<MediaFrame, MediaError>>, MediaError> {
+fn read_all(path: &Path) -> Result<Vec<Result<Frame, MediaError>>, MediaError> {
     Ok(crate::source::frames(Box::new(SequenceReader::open(path)?)).collect())
 }
 
@@ -75,7 +75,7 @@ fn every_type_order_and_compression_comes_back() {
             writer.finish().unwrap();
             let what =
                 format!("{element:?} big {big_endian} compressed {compressed} channels {channels} {ending}");
-            let frames: Vec<MediaFrame> =
+            let frames: Vec<Frame> =
                 read_all(&path).unwrap().into_iter().map(|frame| frame.expect(&what)).collect();
             assert_eq!(frames.len(), 2, "{what}");
             assert_eq!((frames[0].width, frames[0].height), (5, 4));
@@ -304,13 +304,13 @@ fn wrong_headers_are_refused_in_one_sentence() {
 }
 
 /// A sequence of three frames, as bytes.
-fn sequence(folder: &TempDir, compressed: bool) -> (Vec<u8>, Vec<MediaFrame>) {
+fn sequence(folder: &TempDir, compressed: bool) -> (Vec<u8>, Vec<Frame>) {
     let path = folder.path().join("whole.mha");
     let mut writer = SequenceWriter::create(&path, Layout { compressed, ..Layout::grey8(6, 5) }).unwrap();
-    let frames: Vec<MediaFrame> = (0..3u8)
-        .map(|index| MediaFrame {
+    let frames: Vec<Frame> = (0..3u8)
+        .map(|index| Frame {
             timestamp_s: f64::from(index),
-            ..MediaFrame::grey8(6, 5, (0..30u8).map(|i| i.wrapping_mul(37 + index)).collect())
+            ..Frame::grey8(6, 5, (0..30u8).map(|i| i.wrapping_mul(37 + index)).collect())
         })
         .collect();
     frames.iter().for_each(|frame| writer.write(frame).unwrap());
@@ -361,7 +361,7 @@ fn a_source_can_start_again() {
     for compressed in [false, true] {
         let (bytes, frames) = sequence(&folder, compressed);
         let mut source = SequenceReader::open(&file_with(&folder, "a.mha", bytes)).unwrap();
-        let mut frame = MediaFrame::default();
+        let mut frame = Frame::default();
         source.read_into(&mut frame).unwrap().unwrap();
         source.read_into(&mut frame).unwrap().unwrap();
         source.rewind().unwrap();
@@ -381,7 +381,7 @@ fn a_writer_refuses_what_does_not_fit() {
     assert!(SequenceWriter::create(&folder.path().join("a.mp4"), Layout::grey8(2, 2)).is_err());
     assert!(SequenceWriter::create(&path, Layout::grey8(0, 2)).is_err());
     let mut writer = SequenceWriter::create(&path, Layout::grey8(2, 2)).unwrap();
-    let problem = writer.write(&MediaFrame::rgb8(2, 2, vec![0; 12])).unwrap_err().to_string();
+    let problem = writer.write(&Frame::rgb8(2, 2, vec![0; 12])).unwrap_err().to_string();
     assert!(problem.ends_with("it is 2x2 Rgb8, the file holds 2x2 Grey8 of type MET_UCHAR"), "{problem}");
     let transform = NamedTransform { name: "A = B\n".to_owned(), matrix: [[0.0; 4]; 4], valid: true };
     assert!(writer.write_raw(&[0; 4], 0.0, &[transform]).is_err());
@@ -389,12 +389,12 @@ fn a_writer_refuses_what_does_not_fit() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 
     let mut dropped = SequenceWriter::create(&path, Layout::grey8(2, 2)).unwrap();
-    dropped.write(&MediaFrame::grey8(2, 2, vec![1, 2, 3, 4])).unwrap();
+    dropped.write(&Frame::grey8(2, 2, vec![1, 2, 3, 4])).unwrap();
     drop(dropped);
     assert_eq!(read_all(&path).unwrap().len(), 1);
 }
 
-fn any_frame(width: usize, height: usize, colour: bool) -> impl Strategy<Value = MediaFrame> {
+fn any_frame(width: usize, height: usize, colour: bool) -> impl Strategy<Value = Frame> {
     let channels = if colour { 3 } else { 1 };
     let transform = ("[A-Z][a-z]{0,6}To[A-Z][a-z]{0,6}", prop::array::uniform16(-1e3..1e3f64), any::<bool>());
     (
@@ -402,7 +402,7 @@ fn any_frame(width: usize, height: usize, colour: bool) -> impl Strategy<Value =
         -1e6..1e6f64,
         prop::collection::btree_map(transform.0, (transform.1, transform.2), 0..3),
     )
-        .prop_map(move |(pixels, timestamp_s, transforms)| MediaFrame {
+        .prop_map(move |(pixels, timestamp_s, transforms)| Frame {
             width,
             height,
             pixel_format: if colour { PixelFormat::Rgb8 } else { PixelFormat::Grey8 },
@@ -418,11 +418,11 @@ fn any_frame(width: usize, height: usize, colour: bool) -> impl Strategy<Value =
             image_status: ImageStatus::Ok,
             spacing_mm: Some([0.125, 0.25]),
             orientation: Some("MF".to_owned()),
-            ..MediaFrame::default()
+            ..Frame::default()
         })
 }
 
-fn any_sequence() -> impl Strategy<Value = Vec<MediaFrame>> {
+fn any_sequence() -> impl Strategy<Value = Vec<Frame>> {
     (1usize..9, 1usize..9, any::<bool>()).prop_flat_map(|(width, height, colour)| {
         prop::collection::vec(any_frame(width, height, colour), 1..4)
     })
@@ -439,11 +439,11 @@ proptest! {
         let mut writer = SequenceWriter::create(&path, layout).unwrap();
         frames.iter().for_each(|frame| writer.write(frame).unwrap());
         writer.finish().unwrap();
-        let read: Vec<MediaFrame> = read_all(&path).unwrap().into_iter().map(Result::unwrap).collect();
-        let expected: Vec<MediaFrame> = frames
+        let read: Vec<Frame> = read_all(&path).unwrap().into_iter().map(Result::unwrap).collect();
+        let expected: Vec<Frame> = frames
             .into_iter()
             .enumerate()
-            .map(|(index, frame)| MediaFrame { frame_id: index as u64, source: path.display().to_string(), ..frame })
+            .map(|(index, frame)| Frame { frame_id: index as u64, source: path.display().to_string(), ..frame })
             .collect();
         prop_assert_eq!(read, expected);
     }

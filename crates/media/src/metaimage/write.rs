@@ -10,7 +10,7 @@ use flate2::write::ZlibEncoder;
 
 use super::element::ElementType;
 use crate::error::MediaError;
-use crate::frame::{MAX_SIDE_PX, MediaFrame, NamedTransform, PixelFormat};
+use ultramotion_types::{Frame, MAX_SIDE_PX, NamedTransform, PixelFormat};
 
 /// How the pixels of a sequence are stored; the same for all its frames.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,7 +49,7 @@ impl Layout {
     }
 
     /// The layout that fits `frame`, compressed.
-    pub fn of(frame: &MediaFrame) -> Self {
+    pub fn of(frame: &Frame) -> Self {
         Self {
             channels: frame.pixel_format.channels(),
             spacing_mm: frame.spacing_mm,
@@ -169,7 +169,7 @@ impl SequenceWriter {
     }
 
     /// Adds an 8-bit frame; its size and format must be those of the layout.
-    pub fn write(&mut self, frame: &MediaFrame) -> Result<(), MediaError> {
+    pub fn write(&mut self, frame: &Frame) -> Result<(), MediaError> {
         let format = if self.layout.channels == 3 { PixelFormat::Rgb8 } else { PixelFormat::Grey8 };
         let same = (frame.width, frame.height, frame.pixel_format)
             == (self.layout.width, self.layout.height, format)

@@ -1,20 +1,19 @@
 //! Where results go: [`JsonLines`] and [`Overlay`] pictures.
 //!
 //! ```
-//! use ultramotion_media::mask::BinaryMask;
 //! use ultramotion_media::sink::{JsonLines, Overlay, OverlayObject};
-//! use ultramotion_media::MediaFrame;
+//! use ultramotion_types::{BitMask, Frame};
 //!
 //! let folder = tempfile::tempdir()?;
-//! let frame = MediaFrame::grey8(64, 48, vec![20; 64 * 48]);
-//! let mask = BinaryMask::from_fn(64, 48, |x, y| (20..40).contains(&x) && (16..30).contains(&y));
+//! let frame = Frame::grey8(64, 48, vec![20; 64 * 48]);
+//! let mask = BitMask::from_fn(64, 48, |x, y| (20..40).contains(&x) && (16..30).contains(&y));
 //! let object = OverlayObject {
 //!     track_id: Some(3),
 //!     confirmed: true,
 //!     label: "vessel",
 //!     score: 0.91,
 //!     box_xyxy: [20.0, 16.0, 40.0, 30.0],
-//!     mask: Some(&mask),
+//!     mask: Some(mask.view()),
 //! };
 //! let mut overlay = Overlay::new();
 //! overlay.draw(&frame, &[object]);

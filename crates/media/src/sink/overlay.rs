@@ -4,11 +4,10 @@ use std::path::Path;
 
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder};
+use ultramotion_types::{Frame, MaskView, PixelFormat, ResultPacket};
 
 use super::font::{GLYPH_HEIGHT, GLYPH_WIDTH, glyph};
 use crate::error::MediaError;
-use crate::frame::{MediaFrame, PixelFormat};
-use crate::mask::BinaryMask;
 
 /// One thing to draw.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +23,7 @@ pub struct OverlayObject<'a> {
     /// Left, top, right, bottom, pixels of the frame.
     pub box_xyxy: [f32; 4],
     /// Its pixels, at the size of the frame.
-    pub mask: Option<&'a BinaryMask>,
+    pub mask: Option<MaskView<'a>>,
 }
 
 /// Red, green, blue.
@@ -94,7 +93,7 @@ impl Overlay {
     /// id and score; and in a corner that this is for research.
     ///
     /// Lines and letters grow with the frame. Objects are drawn last to first, so that the first (best) lies on top.
-    pub fn draw(&mut self, frame: &MediaFrame, objects: &[OverlayObject<'_>]) {
+    pub fn draw(&mut self, frame: &Frame, objects: &[OverlayObject<'_>]) {
         (self.width, self.height) = (frame.width, frame.height);
         self.pixels.clear();
         match frame.pixel_format {
@@ -139,6 +138,22 @@ impl Overlay {
         }
     }
 
+    /// [`Overlay::draw`] with the objects of a frame's results.
+    pub fn draw_results(&mut self, frame: &Frame, packet: &ResultPacket) {
+        let objects: Vec<OverlayObject<'_>> = packet
+            .objects_with_masks()
+            .map(|(object, mask)| OverlayObject {
+                track_id: u64::try_from(object.track_id).ok(),
+                confirmed: object.confirmed,
+                label: packet.label(object.class),
+                score: object.score,
+                box_xyxy: object.box_xyxy,
+                mask: Some(mask),
+            })
+            .collect();
+        self.draw(frame, &objects);
+    }
+
     fn rectangle(&mut self, plate: Plate, colour: Rgb, opacity: f32) {
         let columns = plate.x.max(0)..(plate.x + plate.width).min(self.width as i64);
         for y in plate.y.max(0)..(plate.y + plate.height).min(self.height as i64) {
@@ -148,7 +163,7 @@ impl Overlay {
         }
     }
 
-    fn fill(&mut self, mask: &BinaryMask, colour: Rgb, scale: i64, confirmed: bool) {
+    fn fill(&mut self, mask: MaskView<'_>, colour: Rgb, scale: i64, confirmed: bool) {
         let Some([x1, y1, x2, y2]) = mask.box_xyxy() else { return };
         // The outline lies inside the mask; a thicker one grows inwards.
         self.edge.clear();
@@ -158,17 +173,17 @@ impl Overlay {
             for x in x1..x2 {
                 let outside = |dx: i64, dy: i64| {
                     let (nx, ny) = (x as i64 + dx, y as i64 + dy);
-                    nx < 0 || ny < 0 || !mask.get(nx as usize, ny as usize)
+                    nx < 0 || ny < 0 || !mask.contains(nx as usize, ny as usize)
                 };
                 let near = || {
                     (1..=reach).any(|r| outside(r, 0) || outside(-r, 0) || outside(0, r) || outside(0, -r))
                 };
-                self.edge[(y - y1) * (x2 - x1) + x - x1] = mask.get(x, y) && near();
+                self.edge[(y - y1) * (x2 - x1) + x - x1] = mask.contains(x, y) && near();
             }
         }
         for y in y1..y2 {
             for x in x1..x2 {
-                if !mask.get(x, y) {
+                if !mask.contains(x, y) {
                     continue;
                 }
                 let dash = confirmed || (x as i64 + y as i64) / (4 * scale) % 2 == 0;
@@ -272,9 +287,11 @@ fn text_size(text: &str, scale: i64) -> [i64; 2] {
 
 #[cfg(test)]
 mod tests {
+    use ultramotion_types::BitMask;
+
     use super::*;
 
-    fn object(track_id: Option<u64>, box_xyxy: [f32; 4], mask: Option<&BinaryMask>) -> OverlayObject<'_> {
+    fn object(track_id: Option<u64>, box_xyxy: [f32; 4], mask: Option<MaskView<'_>>) -> OverlayObject<'_> {
         OverlayObject { track_id, confirmed: true, label: "vessel", score: 0.91, box_xyxy, mask }
     }
 
@@ -293,10 +310,10 @@ mod tests {
 
     #[test]
     fn what_is_drawn_lies_where_it_should() {
-        let frame = MediaFrame::grey8(300, 260, vec![10; 300 * 260]);
-        let mask = BinaryMask::from_fn(300, 260, |x, y| (100..160).contains(&x) && (90..150).contains(&y));
+        let frame = Frame::grey8(300, 260, vec![10; 300 * 260]);
+        let mask = BitMask::from_fn(300, 260, |x, y| (100..160).contains(&x) && (90..150).contains(&y));
         let mut overlay = Overlay::new();
-        overlay.draw(&frame, &[object(Some(4), [100.0, 90.0, 160.0, 150.0], Some(&mask))]);
+        overlay.draw(&frame, &[object(Some(4), [100.0, 90.0, 160.0, 150.0], Some(mask.view()))]);
         let colour = track_colour(4);
         let at = |x: usize, y: usize| &overlay.rgb()[(y * 300 + x) * 3..][..3];
         // Outline nearly in the track's colour, inside a little of it, nothing outside but the plate and the notice.
@@ -314,7 +331,7 @@ mod tests {
 
     #[test]
     fn unconfirmed_tracks_are_dashed() {
-        let frame = MediaFrame::grey8(300, 260, vec![10; 300 * 260]);
+        let frame = Frame::grey8(300, 260, vec![10; 300 * 260]);
         let count = |confirmed: bool| {
             let mut overlay = Overlay::new();
             let solid = object(Some(1), [50.0, 100.0, 250.0, 200.0], None);
@@ -328,7 +345,7 @@ mod tests {
     #[test]
     fn odd_input_is_drawn_without_fuss() {
         let mut overlay = Overlay::new();
-        let mask = BinaryMask::from_fn(50, 50, |_, _| true);
+        let mask = BitMask::from_fn(50, 50, |_, _| true);
         let boxes = [
             [f32::NAN, 0.0, 1.0, 1.0],
             [-1e30, -1e30, 1e30, 1e30],
@@ -337,11 +354,11 @@ mod tests {
             [0.0, 0.0, f32::INFINITY, 4.0],
         ];
         for (width, height) in [(1, 1), (3, 2), (40, 300)] {
-            let frame = MediaFrame::rgb8(width, height, vec![0; width * height * 3]);
+            let frame = Frame::rgb8(width, height, vec![0; width * height * 3]);
             for box_xyxy in boxes {
                 let long = OverlayObject {
                     label: "übergroß \u{1F9E0} label that is long",
-                    ..object(None, box_xyxy, Some(&mask))
+                    ..object(None, box_xyxy, Some(mask.view()))
                 };
                 overlay.draw(&frame, &[long, long]);
                 assert_eq!(overlay.rgb().len(), width * height * 3);

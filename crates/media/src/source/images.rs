@@ -11,7 +11,7 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
 use super::FrameSource;
 use crate::error::MediaError;
-use crate::frame::{ImageStatus, MAX_SIDE_PX, MediaFrame, PixelFormat};
+use ultramotion_types::{Frame, ImageStatus, MAX_SIDE_PX, PixelFormat};
 
 /// Endings of file names that are taken for images, in lower case.
 pub(super) const ENDINGS: [&str; 3] = ["png", "jpg", "jpeg"];
@@ -83,12 +83,12 @@ impl FrameSource for ImageFiles {
         Some(self.paths.len() as u64)
     }
 
-    fn read_into(&mut self, frame: &mut MediaFrame) -> Option<Result<(), MediaError>> {
+    fn read_into(&mut self, frame: &mut Frame) -> Option<Result<(), MediaError>> {
         let path = self.paths.get(self.next)?;
         let frame_id = self.next as u64;
         self.next += 1;
         Some(decode(path, frame_id).map(|(width, height, pixel_format, pixels)| {
-            *frame = MediaFrame {
+            *frame = Frame {
                 frame_id,
                 timestamp_s: frame_id as f64 / self.nominal_frames_per_second,
                 source: path.display().to_string(),

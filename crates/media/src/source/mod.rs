@@ -19,8 +19,8 @@ use std::path::Path;
 pub use images::ImageFiles;
 
 use crate::error::MediaError;
-use crate::frame::MediaFrame;
 use crate::metaimage::SequenceReader;
+use ultramotion_types::Frame;
 
 /// Rate at which frames without a time of their own are counted, until
 /// [`FrameSource::set_nominal_frames_per_second`] says otherwise.
@@ -38,7 +38,7 @@ pub trait FrameSource: Send + std::fmt::Debug {
     ///
     /// An error is about this one frame (it names it): report it and go on, the source says itself when nothing
     /// more can be read. After an error the content of `frame` means nothing.
-    fn read_into(&mut self, frame: &mut MediaFrame) -> Option<Result<(), MediaError>>;
+    fn read_into(&mut self, frame: &mut Frame) -> Option<Result<(), MediaError>>;
 
     /// Goes back to the first frame.
     fn rewind(&mut self) -> Result<(), MediaError>;
@@ -66,9 +66,9 @@ pub fn open(path: &Path) -> Result<Box<dyn FrameSource>, MediaError> {
 }
 
 /// All frames of `source`, each in memory of its own.
-pub fn frames(mut source: Box<dyn FrameSource>) -> impl Iterator<Item = Result<MediaFrame, MediaError>> {
+pub fn frames(mut source: Box<dyn FrameSource>) -> impl Iterator<Item = Result<Frame, MediaError>> {
     std::iter::from_fn(move || {
-        let mut frame = MediaFrame::default();
+        let mut frame = Frame::default();
         source.read_into(&mut frame).map(|read| read.map(|()| frame))
     })
 }

@@ -5,7 +5,8 @@
 
 use ultramotion_engine::Device;
 use ultramotion_models::zoo::{Detector, Segmenter};
-use ultramotion_pipeline::{Frame, Orchestrator, PipelineOptions, PixelFormat};
+use ultramotion_pipeline::{Orchestrator, PipelineOptions};
+use ultramotion_types::{FrameView, PixelFormat};
 
 pub const WIDTH: usize = 60;
 pub const HEIGHT: usize = 44;
@@ -32,14 +33,14 @@ pub fn picture(frame_id: u64) -> Vec<u8> {
 }
 
 /// A grey frame.
-pub fn grey(frame_id: u64, pixels: &[u8]) -> Frame<'_> {
-    Frame {
+pub fn grey(frame_id: u64, pixels: &[u8]) -> FrameView<'_> {
+    FrameView {
         frame_id,
         timestamp_s: 0.04 * frame_id as f64,
         source: "test",
         width: WIDTH,
         height: HEIGHT,
-        format: PixelFormat::Grey8,
+        pixel_format: PixelFormat::Grey8,
         pixels,
     }
 }

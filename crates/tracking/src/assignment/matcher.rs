@@ -4,7 +4,9 @@
 //! boxes and targets of a batch, each item with its own number of targets. Out: pairs of (query, target).
 
 use super::cost::{ClassCost, CostWeights, QueriesAndTargets, TAKEN_COST, fill_costs};
-use super::{CostMatrix, MatcherMode, UNMATCHED, Workspace};
+use ultramotion_types::MatcherMode;
+
+use super::{CostMatrix, Solver, UNMATCHED, Workspace};
 use crate::error::TrackingError;
 
 /// One image of a batch. Boxes are (cx, cy, w, h), normally as fractions of the image.
@@ -174,7 +176,7 @@ impl HungarianMatcher {
             if queries == 0 || targets == 0 {
                 break;
             }
-            self.settings.mode.solver().solve(
+            Solver::from(self.settings.mode).solve(
                 CostMatrix::new(&costs, queries, targets)?,
                 f64::INFINITY,
                 &mut workspace.scratch(),

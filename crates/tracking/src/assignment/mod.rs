@@ -39,7 +39,7 @@ pub use matcher::{BatchItem, HungarianMatcher, HungarianMatcherBuilder};
 
 use crate::error::{TrackingError, check_len};
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
+use ultramotion_types::MatcherMode;
 
 /// The column of a row that has none, and the row of a column that has none.
 pub const UNMATCHED: i32 = -1;
@@ -189,57 +189,11 @@ impl Solver {
     }
 }
 
-/// The command line's `--matcher`: which solver, and where it runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MatcherMode {
-    /// The optimal assignment, inside the device program.
-    #[default]
-    Exact,
-    /// The greedy one, inside the device program.
-    Greedy,
-    /// The optimal assignment, on the host, between two device programs.
-    Host,
-}
-
-impl MatcherMode {
-    /// The algorithm.
-    pub fn solver(self) -> Solver {
-        match self {
-            Self::Exact | Self::Host => Solver::Exact,
-            Self::Greedy => Solver::Greedy,
-        }
-    }
-
-    /// Whether it runs on the host, so that detections have to be downloaded first.
-    pub fn on_host(self) -> bool {
-        self == Self::Host
-    }
-}
-
-impl fmt::Display for MatcherMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Exact => "exact",
-            Self::Greedy => "greedy",
-            Self::Host => "host",
-        })
-    }
-}
-
-impl FromStr for MatcherMode {
-    type Err = TrackingError;
-
-    fn from_str(word: &str) -> Result<Self, Self::Err> {
-        match word {
-            "exact" => Ok(Self::Exact),
-            "greedy" => Ok(Self::Greedy),
-            "host" => Ok(Self::Host),
-            _ => Err(TrackingError::Unknown {
-                what: "matcher",
-                word: word.to_owned(),
-                choices: "exact, greedy, host",
-            }),
+impl From<MatcherMode> for Solver {
+    fn from(mode: MatcherMode) -> Self {
+        match mode {
+            MatcherMode::Exact | MatcherMode::Host => Self::Exact,
+            MatcherMode::Greedy => Self::Greedy,
         }
     }
 }

@@ -49,7 +49,7 @@ pub fn match_targets(
     let cost = graph.custom(Arc::new(op), &inputs)?[0];
     let all_queries = i32::try_from(graph.shape(cost)[0]).unwrap_or(i32::MAX);
     let row_count = graph.constant(HostTensor::i32([1], vec![all_queries]));
-    let op = Assign { solver: matcher.mode().solver(), unmatched_cost: f64::INFINITY };
+    let op = Assign { solver: matcher.mode().into(), unmatched_cost: f64::INFINITY };
     assign(graph, op, cost, row_count, targets.count)
 }
 

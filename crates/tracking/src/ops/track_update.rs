@@ -5,15 +5,14 @@ use super::{clamp_count, describe, f32s, holds, scratch_buffers, scratch_of, ten
 use crate::TrackingError;
 use crate::assignment::{Scratch, Solver, Workspace};
 use crate::track::table::{f32_len, i32_len};
-use crate::track::{
-    Detections, TrackOutput, TrackTableMut, TrackerConfig, Visibility, scratch_sizes, update,
-};
+use crate::track::{Detections, TrackOutput, TrackTableMut, TrackerConfig, scratch_sizes, update};
 use bytemuck::{Pod, Zeroable};
 use std::sync::Arc;
 use ultramotion_engine::cuda::{CudaCall, Launch};
 use ultramotion_engine::graph::{CpuCall, CustomOp, Graph, GraphError, Tensor, TensorType};
 use ultramotion_engine::reference::Values;
 use ultramotion_engine::tensor::{DType, HostTensor};
+use ultramotion_types::Visibility;
 
 /// Name of the f32 half of the table among a graph's states.
 pub const TRACK_F32S: &str = "track_f32s";

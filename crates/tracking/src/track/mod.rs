@@ -12,7 +12,8 @@
 //! Out: for each detection an identity and whether to believe it, and VISIBLE, RELOCALIZING or LOST for the scene.
 //!
 //! ```
-//! use ultramotion_tracking::track::{Detections, Tracker, TrackerConfig, Visibility};
+//! use ultramotion_tracking::track::{Detections, Tracker, TrackerConfig};
+//! use ultramotion_types::Visibility;
 //!
 //! let mut tracker = Tracker::new(TrackerConfig::default(), 8, 16)?;
 //! for frame in 0..5 {
@@ -35,11 +36,12 @@ pub mod update;
 
 pub use clock::FrameClock;
 pub use config::TrackerConfig;
-pub use table::{Track, TrackTable, TrackTableMut, Visibility};
+pub use table::{Track, TrackTable, TrackTableMut};
 pub use update::{Detections, TrackOutput, scratch_sizes, update};
 
 use crate::assignment::Workspace;
 use crate::error::TrackingError;
+use ultramotion_types::Visibility;
 
 /// A table with its settings and working memory: allocates when it is made, and never after.
 #[derive(Clone, Debug)]

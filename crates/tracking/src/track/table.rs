@@ -3,46 +3,9 @@
 //! Two buffers because a device has typed tensors: one of f32, one of i32. All zeros is the empty table, so a state
 //! tensor needs no other initial value.
 
+use ultramotion_types::Visibility;
+
 use crate::error::{TrackingError, check_len};
-
-/// What is known of a track, or of the scene.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(i32)]
-pub enum Visibility {
-    /// Not seen for longer than `relocalize_s`.
-    #[default]
-    Lost = 0,
-    /// Not seen now, but lately.
-    Relocalizing = 1,
-    /// Seen in this frame.
-    Visible = 2,
-}
-
-impl Visibility {
-    /// The value a tensor holds. Anything unknown is `Lost`.
-    pub fn from_i32(value: i32) -> Self {
-        match value {
-            1 => Self::Relocalizing,
-            2 => Self::Visible,
-            _ => Self::Lost,
-        }
-    }
-
-    /// `VISIBLE`, `RELOCALIZING` or `LOST`, as result files have it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Lost => "LOST",
-            Self::Relocalizing => "RELOCALIZING",
-            Self::Visible => "VISIBLE",
-        }
-    }
-}
-
-impl std::fmt::Display for Visibility {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// One track, read out of a table.
 #[derive(Clone, Copy, Debug, PartialEq)]

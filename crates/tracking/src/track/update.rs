@@ -2,10 +2,11 @@
 
 use super::TrackerConfig;
 use super::filter;
-use super::table::{TrackTableMut, Visibility};
+use super::table::TrackTableMut;
 use crate::assignment::cost::{box_at, l1_cxcywh, overlap_cxcywh};
 use crate::assignment::{CostMatrix, Scratch, ScratchSizes, UNMATCHED};
 use crate::error::{TrackingError, check_len};
+use ultramotion_types::Visibility;
 
 /// The detections of one frame: the first `count` rows are valid.
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::BinaryMask;
+use super::{BitMask, MaskView};
 use crate::frame::MAX_SIDE_PX;
 
 /// A mask as `results.jsonl` holds it: `{"size":[height,width],"counts":"…"}`.
@@ -44,44 +44,31 @@ pub enum RleError {
 
 impl CocoRle {
     /// Encodes a mask.
-    pub fn encode(mask: &BinaryMask) -> Self {
-        let mut rle = Self::default();
-        rle.encode_from(mask);
+    pub fn encode(mask: MaskView<'_>) -> Self {
+        let (width, height) = (mask.width(), mask.height());
+        let mut rle = CocoRle { size: [height as u32, width as u32], counts: String::new() };
+        let mut runs =
+            RunWriter { counts: &mut rle.counts, inside: false, length: 0, before: [0; 2], written: 0 };
+        if let Some([x1, y1, x2, y2]) = mask.box_xyxy() {
+            // Only the box is walked; all around it is unset.
+            let row_bytes = width.div_ceil(8);
+            runs.extend(false, x1 * height);
+            for x in x1..x2 {
+                runs.extend(false, y1);
+                let column = mask.bits()[y1 * row_bytes + x / 8..].iter().step_by(row_bytes);
+                column.take(y2 - y1).for_each(|byte| runs.extend(byte >> (x % 8) & 1 == 1, 1));
+                runs.extend(false, height - y2);
+            }
+            runs.extend(false, (width - x2) * height);
+        } else {
+            runs.extend(false, width * height);
+        }
+        runs.finish();
         rle
     }
 
-    /// Encodes a mask into this value, reusing its memory.
-    pub fn encode_from(&mut self, mask: &BinaryMask) {
-        let (width, height) = (mask.width(), mask.height());
-        self.size = [height as u32, width as u32];
-        self.counts.clear();
-        let mut runs = RunWriter { counts: &mut self.counts, before: [0; 2], written: 0 };
-        let (mut value, mut length) = (0u8, 0i64);
-        if let Some([x1, y1, x2, y2]) = mask.box_xyxy() {
-            // Only the box is walked; all around it is unset.
-            length = (x1 * height) as i64;
-            for x in x1..x2 {
-                length += extend(&mut runs, &mut value, length, 0, y1);
-                for row in mask.bits()[y1 * width..y2 * width].chunks_exact(width) {
-                    if row[x] != value {
-                        runs.push(length);
-                        (value, length) = (row[x], 0);
-                    }
-                    length += 1;
-                }
-                length += extend(&mut runs, &mut value, length, 0, height - y2);
-            }
-            length += extend(&mut runs, &mut value, length, 0, (width - x2) * height);
-        } else {
-            length += (width * height) as i64;
-        }
-        if length > 0 || runs.written == 0 {
-            runs.push(length);
-        }
-    }
-
     /// Decodes to a mask.
-    pub fn decode(&self) -> Result<BinaryMask, RleError> {
+    pub fn decode(&self) -> Result<BitMask, RleError> {
         let [height, width] = self.size;
         if width as usize > MAX_SIDE_PX || height as usize > MAX_SIDE_PX {
             return Err(RleError::Size { width, height });
@@ -89,7 +76,7 @@ impl CocoRle {
         let expected = u64::from(width) * u64::from(height);
         // Checked before a pixel is allocated.
         let runs = self.runs(expected)?;
-        let mut mask = BinaryMask::new(width as usize, height as usize);
+        let mut mask = BitMask::new(width as usize, height as usize);
         let (mut x, mut y, mut inside) = (0usize, 0usize, false);
         for run in runs {
             let mut left = run as usize;
@@ -147,28 +134,36 @@ impl CocoRle {
     }
 }
 
-/// Ends the current run if `next` differs from it; returns by how much the now current run grows.
-fn extend(runs: &mut RunWriter<'_>, value: &mut u8, length: i64, next: u8, by: usize) -> i64 {
-    if by == 0 {
-        return 0;
-    }
-    if *value == next {
-        return by as i64;
-    }
-    runs.push(length);
-    *value = next;
-    by as i64 - length
-}
-
 struct RunWriter<'a> {
     counts: &'a mut String,
+    /// What the current run is of, and its length so far.
+    inside: bool,
+    length: i64,
     /// The run before the last one, and the last one.
     before: [i64; 2],
     written: usize,
 }
 
 impl RunWriter<'_> {
-    fn push(&mut self, length: i64) {
+    fn extend(&mut self, inside: bool, by: usize) {
+        if by == 0 {
+            return;
+        }
+        if inside != self.inside {
+            self.push();
+            self.inside = inside;
+        }
+        self.length += by as i64;
+    }
+
+    fn finish(&mut self) {
+        if self.length > 0 || self.written == 0 {
+            self.push();
+        }
+    }
+
+    fn push(&mut self) {
+        let length = std::mem::take(&mut self.length);
         let mut rest = if self.written > 2 { length - self.before[0] } else { length };
         loop {
             let group = (rest & 0x1F) as u8;
@@ -195,30 +190,28 @@ mod tests {
     fn coding_is_that_of_pycocotools() {
         let disk = "kRS3k0P>:F:H6J6J6K4K6K4L4L4M2M4L4M2M4M2N2M4M2N2N2M4M2N2N2N2N2N2N2O0O2N2N2N2O0O2N2N2O0O2N2O0O2O0O2N2O0O2O0O2O0O2O000O2O0O2O000O2O000O2O000O2O0000000O2O0000000O2O0000000000000000000000000000000000000000000000000001N100000001N100000001N10001N10001N10001N101N10001N101N101N101N2N101N101N2N101N2N2N101N2N2N2N101N2N2N2N2N2N2N3L3N2N2N3L3N2N3L3N3L4L3N3L4L4L5J5L5J6J6J8F:FZPe3";
         let ring = "Te09a14M2N2N2N2N2O0O2O0O2O0O2O000O2O000O2O000000000O2O000000_OZOLf02^OLb03@L`03BL>4BL>3DL<4DL=3CL>5@L`04@L`05^OLb05\\OLd06XOLi0b010001N10001N101N101N101N2N2N2N2N3LRU1";
-        let cases: [(BinaryMask, &str); 7] = [
-            (BinaryMask::new(6, 4), "h0"),
-            (BinaryMask::from_fn(6, 4, |_, _| true), "0h0"),
-            (BinaryMask::from_fn(7, 5, |x, y| (2..5).contains(&x) && (1..4).contains(&y)), ";320009"),
-            (BinaryMask::from_fn(1, 1, |_, _| true), "01"),
+        let cases: [(BitMask, &str); 7] = [
+            (BitMask::new(6, 4), "h0"),
+            (BitMask::from_fn(6, 4, |_, _| true), "0h0"),
+            (BitMask::from_fn(7, 5, |x, y| (2..5).contains(&x) && (1..4).contains(&y)), ";320009"),
+            (BitMask::from_fn(1, 1, |_, _| true), "01"),
             (
-                BinaryMask::from_fn(640, 480, |x, y| {
-                    (x as i32 - 300).pow(2) + (y as i32 - 200).pow(2) < 8100
-                }),
+                BitMask::from_fn(640, 480, |x, y| (x as i32 - 300).pow(2) + (y as i32 - 200).pow(2) < 8100),
                 disk,
             ),
             (
-                BinaryMask::from_fn(90, 60, |x, y| {
+                BitMask::from_fn(90, 60, |x, y| {
                     let (x, y) = (x as i32, y as i32);
                     (x - 40).pow(2) / 3 + (y - 20).pow(2) < 300 && (x - 45).pow(2) + (y - 22).pow(2) >= 40
                 }),
                 ring,
             ),
-            (BinaryMask::default(), "0"),
+            (BitMask::default(), "0"),
         ];
         for (mask, counts) in cases {
-            let rle = CocoRle::encode(&mask);
+            let rle = CocoRle::encode(mask.view());
             assert_eq!(rle.counts, counts);
-            assert_eq!(rle.size, [mask.height() as u32, mask.width() as u32]);
+            assert_eq!(rle.size, [mask.view().height() as u32, mask.view().width() as u32]);
             assert_eq!(rle.decode().unwrap(), mask);
         }
     }
@@ -241,18 +234,18 @@ mod tests {
         #[test]
         fn masks_survive(width in 1usize..40, height in 1usize..40, density in 0u8..=8, noise in any::<u64>()) {
             let mut state = noise;
-            let mask = BinaryMask::from_fn(width, height, |_, _| {
+            let mask = BitMask::from_fn(width, height, |_, _| {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 (state >> 61) as u8 >= density
             });
-            let rle = CocoRle::encode(&mask);
+            let rle = CocoRle::encode(mask.view());
             prop_assert_eq!(rle.decode().unwrap(), mask);
         }
 
         #[test]
         fn any_text_is_decoded_or_refused(height in 0u32..50, width in 0u32..50, counts in "[ -~]{0,30}") {
             if let Ok(mask) = (CocoRle { size: [height, width], counts }).decode() {
-                prop_assert_eq!(CocoRle::encode(&mask).decode().unwrap(), mask);
+                prop_assert_eq!(CocoRle::encode(mask.view()).decode().unwrap(), mask);
             }
         }
     }

@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 /// A bounded queue that drops its oldest item when it is full.
 ///
 /// ```
-/// use ultramotion_pipeline::stream::Mailbox;
+/// use ultramotion_types::Mailbox;
 ///
 /// let mailbox = Mailbox::new(2);
 /// for frame in 0..5 {

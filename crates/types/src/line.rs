@@ -1,11 +1,12 @@
 //! A result packet as a line of `results.jsonl`.
 
-use serde::Serialize;
-use ultramotion_engine::ledger::Counts;
-use ultramotion_media::mask::{BinaryMask, CocoRle};
-use ultramotion_pipeline::{Fault, LatencyMs, MaskView, Modes, ResultPacket};
+use serde::{Serialize, Serializer};
 
-/// One line: what a frame gave.
+use crate::mask::CocoRle;
+use crate::modes::Modes;
+use crate::packet::{Fault, LatencyMs, ResultPacket, Transfers};
+
+/// One line: what a frame gave. A packet serialises as its line; this type is for lines under another name.
 #[derive(Debug, Serialize)]
 pub struct ResultLine<'a> {
     frame_id: u64,
@@ -36,39 +37,10 @@ struct ObjectRecord<'a> {
     mask_score: f32,
 }
 
-/// Transfers, waits and allocations on the device.
-#[derive(Debug, Serialize)]
-pub struct Transfers {
-    /// Copies to the device.
-    pub h2d: u64,
-    /// Their bytes.
-    pub h2d_bytes: u64,
-    /// Copies from the device.
-    pub d2h: u64,
-    /// Their bytes.
-    pub d2h_bytes: u64,
-    /// Waits of the host for the device.
-    pub host_syncs: u64,
-    /// Allocations on the device.
-    pub allocations: u64,
-}
-
-impl From<Counts> for Transfers {
-    fn from(counts: Counts) -> Self {
-        let Counts { h2d, h2d_bytes, d2h, d2h_bytes, host_syncs, allocations, .. } = counts;
-        Transfers { h2d, h2d_bytes, d2h, d2h_bytes, host_syncs, allocations }
-    }
-}
-
-/// A mask for drawing and coding.
-pub fn binary_mask(mask: MaskView<'_>) -> BinaryMask {
-    BinaryMask::from_fn(mask.width, mask.height, |x, y| mask.contains(x, y))
-}
-
 impl<'a> ResultLine<'a> {
-    /// The line of a packet; `masks` belong to its objects, in order.
-    pub fn new(packet: &'a ResultPacket, masks: &[BinaryMask]) -> Self {
-        let objects = packet.objects.iter().zip(masks).map(|(object, mask)| ObjectRecord {
+    /// The line of a packet.
+    pub fn new(packet: &'a ResultPacket) -> Self {
+        let objects = packet.objects_with_masks().map(|(object, mask)| ObjectRecord {
             track_id: object.track_id,
             confirmed: object.confirmed,
             label: packet.label(object.class),
@@ -87,7 +59,7 @@ impl<'a> ResultLine<'a> {
             objects: objects.collect(),
             fault: packet.fault,
             latency_ms: packet.latency_ms,
-            transfers: packet.transfers.into(),
+            transfers: packet.transfers,
             device: packet.device,
             fallback: packet.fallback.as_deref(),
             modes: packet.modes,
@@ -100,7 +72,8 @@ impl<'a> ResultLine<'a> {
     }
 }
 
-/// Masks of all objects of a packet.
-pub fn binary_masks(packet: &ResultPacket) -> Vec<BinaryMask> {
-    (0..packet.objects.len()).filter_map(|i| packet.mask(i)).map(binary_mask).collect()
+impl Serialize for ResultPacket {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        ResultLine::new(self).serialize(serializer)
+    }
 }

@@ -1,0 +1,171 @@
+//! A frame on its way from a source to the pipeline.
+
+use thiserror::Error;
+
+use crate::pose::NamedTransform;
+
+/// Longest side of a frame, in pixels. More is taken for a mistake or a broken file.
+pub const MAX_SIDE_PX: usize = 8192;
+
+/// Layout of a frame's pixels: 8 bits a sample, rows without padding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PixelFormat {
+    /// One byte a pixel, `[height, width]`.
+    #[default]
+    Grey8,
+    /// Three bytes a pixel, red, green, blue, `[height, width, 3]`.
+    Rgb8,
+}
+
+impl PixelFormat {
+    /// Bytes of a pixel.
+    pub fn channels(self) -> usize {
+        match self {
+            Self::Grey8 => 1,
+            Self::Rgb8 => 3,
+        }
+    }
+}
+
+/// What the recorder says about an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ImageStatus {
+    /// The source does not say.
+    #[default]
+    Unknown,
+    /// The source says it is valid.
+    Ok,
+}
+
+/// One frame of a source with its pixels and all that the source says about it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Frame {
+    /// Index in the source, from 0; skipped frames keep their numbers.
+    pub frame_id: u64,
+    /// The source's own time, seconds. A source without times counts at its nominal rate.
+    pub timestamp_s: f64,
+    /// The file, or the URL, that it comes from.
+    pub source: String,
+    /// Pixels in a row.
+    pub width: usize,
+    /// Number of rows.
+    pub height: usize,
+    /// Layout of `pixels`.
+    pub pixel_format: PixelFormat,
+    /// Pixels, row-major, no padding: `height * width * channels` bytes.
+    pub pixels: Vec<u8>,
+    /// Poses recorded with the frame, in the source's order.
+    pub transforms: Vec<NamedTransform>,
+    /// Width and height of a pixel, millimetres, as the source says. (PLUS writes 1 x 1 when it does not know.)
+    pub spacing_mm: Option<[f64; 2]>,
+    /// What the recorder says about the image.
+    pub image_status: ImageStatus,
+    /// PLUS's orientation code of the pixels, such as "MF" (first axis to the marked side, second axis far).
+    pub orientation: Option<String>,
+}
+
+impl Frame {
+    /// A grey frame without anything else; `pixels` is `[height, width]`.
+    pub fn grey8(width: usize, height: usize, pixels: Vec<u8>) -> Self {
+        Self { width, height, pixel_format: PixelFormat::Grey8, pixels, ..Self::default() }
+    }
+
+    /// A colour frame without anything else; `pixels` is `[height, width, 3]`.
+    pub fn rgb8(width: usize, height: usize, pixels: Vec<u8>) -> Self {
+        Self { width, height, pixel_format: PixelFormat::Rgb8, pixels, ..Self::default() }
+    }
+
+    /// The part that the pipeline takes.
+    pub fn view(&self) -> FrameView<'_> {
+        FrameView {
+            frame_id: self.frame_id,
+            timestamp_s: self.timestamp_s,
+            source: &self.source,
+            width: self.width,
+            height: self.height,
+            pixel_format: self.pixel_format,
+            pixels: &self.pixels,
+        }
+    }
+}
+
+/// A frame as the pipeline takes it: borrowed, wherever its pixels are.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameView<'a> {
+    /// Index in the source.
+    pub frame_id: u64,
+    /// The source's own time in seconds; never re-stamped.
+    pub timestamp_s: f64,
+    /// Where it comes from.
+    pub source: &'a str,
+    /// Pixels in a row.
+    pub width: usize,
+    /// Number of rows.
+    pub height: usize,
+    /// Layout of `pixels`.
+    pub pixel_format: PixelFormat,
+    /// `height * width * channels` samples.
+    pub pixels: &'a [u8],
+}
+
+impl FrameView<'_> {
+    /// Size and channels.
+    pub fn format(&self) -> FrameFormat {
+        FrameFormat { height: self.height, width: self.width, channels: self.pixel_format.channels() }
+    }
+
+    /// Checks size and number of bytes.
+    pub fn check(&self) -> Result<(), FrameError> {
+        let FrameFormat { height, width, channels } = self.format();
+        if !(1..=MAX_SIDE_PX).contains(&width) || !(1..=MAX_SIDE_PX).contains(&height) {
+            return Err(FrameError::Size { width, height });
+        }
+        if self.pixels.len() != width * height * channels {
+            return Err(FrameError::Bytes { width, height, channels, bytes: self.pixels.len() });
+        }
+        Ok(())
+    }
+}
+
+/// Size and channels of a frame: programs are compiled for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FrameFormat {
+    /// Number of rows.
+    pub height: usize,
+    /// Pixels in a row.
+    pub width: usize,
+    /// Samples of a pixel.
+    pub channels: usize,
+}
+
+impl FrameFormat {
+    /// Bytes of a mask of this size, one bit a pixel, rows padded to whole bytes.
+    pub fn mask_bytes(self) -> usize {
+        self.height * self.width.div_ceil(8)
+    }
+}
+
+/// A frame that cannot be processed. The stream goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum FrameError {
+    /// No pixels, or more than a frame may have.
+    #[error("the frame is {width}x{height} pixels; frames of 1x1 to {MAX_SIDE_PX}x{MAX_SIDE_PX} are taken")]
+    Size {
+        /// Width.
+        width: usize,
+        /// Height.
+        height: usize,
+    },
+    /// Fewer or more bytes than its size says.
+    #[error("the frame is {width}x{height} pixels of {channels} samples but holds {bytes} bytes")]
+    Bytes {
+        /// Width.
+        width: usize,
+        /// Height.
+        height: usize,
+        /// Samples of a pixel.
+        channels: usize,
+        /// Bytes.
+        bytes: usize,
+    },
+}

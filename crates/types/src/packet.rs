@@ -1,0 +1,206 @@
+//! What leaves for each frame.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::mask::MaskView;
+use crate::modes::Modes;
+
+/// What is known of a track, or of the scene.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(i32)]
+pub enum Visibility {
+    /// Not seen for longer than `relocalize_s`.
+    #[default]
+    Lost = 0,
+    /// Not seen now, but lately.
+    Relocalizing = 1,
+    /// Seen in this frame.
+    Visible = 2,
+}
+
+impl Visibility {
+    /// The value a tensor holds. Anything unknown is `Lost`.
+    pub fn from_i32(value: i32) -> Self {
+        match value {
+            1 => Self::Relocalizing,
+            2 => Self::Visible,
+            _ => Self::Lost,
+        }
+    }
+
+    /// `VISIBLE`, `RELOCALIZING` or `LOST`, as result files have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lost => "LOST",
+            Self::Relocalizing => "RELOCALIZING",
+            Self::Visible => "VISIBLE",
+        }
+    }
+}
+
+impl fmt::Display for Visibility {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A network whose answers to a frame are not finite numbers. Nothing is drawn from such a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fault {
+    /// The detector.
+    Detector,
+    /// The segmenter.
+    Segmenter,
+}
+
+/// One detected structure.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DetectedObject {
+    /// Identity, never given twice in a run.
+    pub track_id: i32,
+    /// Whether the track was seen often enough to be believed.
+    pub confirmed: bool,
+    /// Class; see [`ResultPacket::label`].
+    pub class: usize,
+    /// 0 to 1.
+    pub score: f32,
+    /// Left, top, right, bottom in pixels of the frame.
+    pub box_xyxy: [f32; 4],
+    /// The segmenter's estimate of the mask's IoU with the truth.
+    pub mask_score: f32,
+    /// Pixels of the mask.
+    pub mask_area_px: usize,
+}
+
+/// Milliseconds of each part of a frame.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct LatencyMs {
+    /// From the frame's arrival to the packet.
+    pub total: f64,
+    /// Copy to the device.
+    pub upload: f64,
+    /// Detector, with the frame's preparation.
+    pub detect: f64,
+    /// Assignment and track update.
+    #[serde(rename = "match")]
+    pub matching: f64,
+    /// Image encoder, mask decoder and masks at full size.
+    pub segment: f64,
+    /// Copy from the device.
+    pub download: f64,
+}
+
+/// Transfers, waits and allocations on the device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Transfers {
+    /// Copies to the device.
+    pub h2d: u64,
+    /// Their bytes.
+    pub h2d_bytes: u64,
+    /// Copies from the device.
+    pub d2h: u64,
+    /// Their bytes.
+    pub d2h_bytes: u64,
+    /// Waits of the host for the device.
+    pub host_syncs: u64,
+    /// Allocations on the device.
+    pub allocations: u64,
+}
+
+/// Everything that is known about a frame. Serialised, it is a line of `results.jsonl`.
+#[derive(Debug, Clone, Default)]
+pub struct ResultPacket {
+    /// Number in the source.
+    pub frame_id: u64,
+    /// The source's own time, seconds.
+    pub timestamp_s: f64,
+    /// Where the frame comes from.
+    pub source: String,
+    /// Pixels in a row of the frame.
+    pub width: usize,
+    /// Rows of the frame.
+    pub height: usize,
+    /// State of the scene.
+    pub state: Visibility,
+    /// Every detection above the threshold, best first; none when there is a fault.
+    pub objects: Vec<DetectedObject>,
+    /// Whether a network failed on this frame.
+    pub fault: Option<Fault>,
+    /// Times.
+    pub latency_ms: LatencyMs,
+    /// Transfers, waits and allocations on the device.
+    pub transfers: Transfers,
+    /// Device that computed it: `cpu`, `cuda`.
+    pub device: &'static str,
+    /// Why it was computed there and not on the requested device.
+    pub fallback: Option<Arc<str>>,
+    /// How it was computed.
+    pub modes: Modes,
+    /// Name of each class.
+    pub labels: Arc<[String]>,
+    /// Masks of the objects, one after another.
+    mask_bits: Vec<u8>,
+}
+
+impl ResultPacket {
+    /// Lets all objects go, and makes room for so many at once: more objects than ever before must not cost an
+    /// allocation.
+    pub fn clear_objects(&mut self, capacity: usize) {
+        self.objects.clear();
+        self.objects.reserve(capacity);
+        self.mask_bits.clear();
+        self.mask_bits.reserve(capacity * self.mask_bytes());
+    }
+
+    /// Adds an object. `mask_bits` are `[height, ceil(width / 8)]` as [`MaskView`] has them; another number of bytes is
+    /// cut or filled with pixels outside.
+    pub fn push(&mut self, object: DetectedObject, mask_bits: &[u8]) {
+        let bytes = self.mask_bytes();
+        self.objects.push(object);
+        self.mask_bits.extend_from_slice(&mask_bits[..bytes.min(mask_bits.len())]);
+        self.mask_bits.resize(self.objects.len() * bytes, 0);
+    }
+
+    /// Name of a class.
+    pub fn label(&self, class: usize) -> &str {
+        self.labels.get(class).map_or("unknown", String::as_str)
+    }
+
+    /// Mask of an object at the frame's size, by its position in `objects`.
+    pub fn mask(&self, object: usize) -> Option<MaskView<'_>> {
+        let bytes = self.mask_bytes();
+        let bits = self.mask_bits.get(object * bytes..(object + 1) * bytes)?;
+        MaskView::new(self.width, self.height, bits).filter(|_| object < self.objects.len())
+    }
+
+    /// Objects with their masks, best first.
+    pub fn objects_with_masks(&self) -> impl Iterator<Item = (&DetectedObject, MaskView<'_>)> {
+        self.objects.iter().enumerate().filter_map(|(i, object)| Some((object, self.mask(i)?)))
+    }
+
+    fn mask_bytes(&self) -> usize {
+        self.height * self.width.div_ceil(8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_belong_to_their_objects() {
+        let mut packet = ResultPacket { width: 9, height: 2, ..ResultPacket::default() };
+        packet.clear_objects(2);
+        packet.push(DetectedObject::default(), &[1, 0, 0, 1]);
+        packet.push(DetectedObject::default(), &[2]);
+        let areas: Vec<usize> = packet.objects_with_masks().map(|(_, mask)| mask.area_px()).collect();
+        assert_eq!(areas, [2, 1]);
+        assert!(packet.mask(1).is_some_and(|mask| mask.contains(1, 0)) && packet.mask(2).is_none());
+        packet.clear_objects(2);
+        assert!(packet.mask(0).is_none());
+    }
+}
