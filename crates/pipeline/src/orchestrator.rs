@@ -263,7 +263,7 @@ impl Orchestrator {
         let objects = if packet.fault.is_some() { 0 } else { outcome.len() };
         let mask_bytes = frame.format().mask_bytes();
         let (boxes_cxcywh, _) = outcome.boxes_cxcywh.as_chunks::<4>();
-        for i in 0..objects {
+        for (i, &box_cxcywh) in boxes_cxcywh.iter().enumerate().take(objects) {
             // A row without an identity is one that the tracker could not take for a box.
             if outcome.track_ids[i] == 0 {
                 continue;
@@ -273,7 +273,7 @@ impl Orchestrator {
                 confirmed: outcome.confirmed[i] != 0,
                 class: usize::try_from(outcome.classes[i]).unwrap_or(usize::MAX),
                 score: outcome.scores[i],
-                box_xyxy: boxes::xyxy_from_cxcywh(boxes_cxcywh[i], frame.width, frame.height),
+                box_xyxy: boxes::xyxy_from_cxcywh(box_cxcywh, frame.width, frame.height),
                 mask_score: outcome.mask_scores[i],
                 mask_area_px: usize::try_from(outcome.mask_areas_px[i]).unwrap_or(0),
             };

@@ -10,7 +10,7 @@ use std::path::Path;
 use small::{grey, options, picture, pipeline, pipeline_on};
 use ultramotion_engine::cuda::device_for_tests;
 use ultramotion_engine::{Device, Precision};
-use ultramotion_pipeline::ResultPacket;
+use ultramotion_types::ResultPacket;
 
 fn device(precision: Precision) -> Option<Device> {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

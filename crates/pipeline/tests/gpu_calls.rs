@@ -13,9 +13,9 @@ use std::path::Path;
 use driver::{calls_of, log};
 use small::{grey, options, picture, pipeline_on};
 use ultramotion_engine::cuda::{ActivityError, Recording};
-use ultramotion_engine::ledger::Counts;
 use ultramotion_engine::{Device, Precision};
 use ultramotion_pipeline::{MAX_OBJECTS, PipelineOptions};
+use ultramotion_types::Transfers;
 
 const MARK: &str = "---";
 
@@ -131,7 +131,7 @@ fn cupti_counts_what_the_ledger_counts() {
         // The first frame builds the program.
         pipeline.process(&grey(0, &picture(0))).unwrap();
         assert!(recording.take().unwrap().counts.allocations > 0);
-        let mut said = Counts::default();
+        let mut said = Transfers::default();
         for id in 1..=FRAMES {
             said = pipeline.process(&grey(id, &picture(id))).unwrap().transfers;
         }
@@ -175,7 +175,7 @@ fn refusal(name: &str, settings: &[(&str, &str)], expected: &[&str]) {
             Err(error) => error.to_string(),
             Ok(device) => {
                 let packet = pipeline_on(device, options()).process(&grey(0, &picture(0))).cloned();
-                packet.map(|p| p.fallback.unwrap()).unwrap_or_else(|error| format!("{error:#}"))
+                packet.map(|p| p.fallback.unwrap().to_string()).unwrap_or_else(|error| format!("{error:#}"))
             }
         };
         for part in expected {

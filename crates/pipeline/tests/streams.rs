@@ -42,8 +42,8 @@ fn tracks_outlive_programs_that_make_room_for_others() {
         assert_eq!((packet.width, packet.height), (width, height));
         for i in 0..packet.objects.len() {
             let mask = packet.mask(i).unwrap();
-            assert_eq!((mask.width, mask.height), (width, height));
-            assert_eq!(mask.bits.len(), height * width.div_ceil(8));
+            assert_eq!((mask.width(), mask.height()), (width, height));
+            assert_eq!(mask.bits().len(), height * width.div_ceil(8));
             let area =
                 (0..height).map(|y| (0..width).filter(|&x| mask.contains(x, y)).count()).sum::<usize>();
             assert_eq!(area, packet.objects[i].mask_area_px, "area of object {i} in frame {id}");
