@@ -60,8 +60,8 @@ fn assert_same(packet: &ResultPacket, expected: &ResultPacket) {
         }
         let (mask, expected_mask) = (packet.mask(i).unwrap(), expected.mask(i).unwrap());
         let different: u32 =
-            mask.bits.iter().zip(expected_mask.bits).map(|(a, b)| (a ^ b).count_ones()).sum();
-        let pixels = (mask.width * mask.height) as u32;
+            mask.bits().iter().zip(expected_mask.bits()).map(|(a, b)| (a ^ b).count_ones()).sum();
+        let pixels = (mask.width() * mask.height()) as u32;
         assert!(different * 200 <= pixels, "{different} of {pixels} pixels differ");
     }
 }
