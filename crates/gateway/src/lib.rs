@@ -7,7 +7,6 @@
 //! - [`service`]: the stages between; [`supervise`] starts them again when they die.
 //! - [`books`]: every frame is answered, dropped for a reason, or on its way. [`complaints`]: what is wrong is said
 //!   once, and counted. [`report`] and [`metrics`]: all figures.
-//! - [`simulate`]: a scanner that is none, to try all of this on.
 //!
 //! ```no_run
 //! use ultramotion_engine::Device;
@@ -40,5 +39,4 @@ mod recycle;
 pub mod report;
 pub mod send;
 pub mod service;
-pub mod simulate;
 pub mod supervise;

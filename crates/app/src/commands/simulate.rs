@@ -9,11 +9,11 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
-use ultramotion_gateway::simulate::{
+use ultramotion_igtlink::HeaderVersion;
+use ultramotion_scanner::{
     Cuts, MessageCounts, Mischief, Pace, PoseMessages, Progress, SimulateError, Simulator, SimulatorConfig,
     Summary, Timestamps,
 };
-use ultramotion_igtlink::HeaderVersion;
 
 use crate::interrupt::Interrupt;
 use crate::source;

@@ -1,4 +1,4 @@
-//! A scanner that is none: frames come in from any [`FrameSource`](ultramotion_media::source::FrameSource), and go out
+//! A simulated scanner: frames come in from any [`FrameSource`](ultramotion_media::source::FrameSource), and go out
 //! over OpenIGTLink to all who connect, as a scanner with PlusServer would send them; on request it misbehaves.
 //!
 //! - `config.rs`: what is sent and how, and what goes wrong on purpose.
@@ -25,7 +25,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use ultramotion_gateway::simulate::{Pace, Simulator, SimulatorConfig};
+//! use ultramotion_scanner::{Pace, Simulator, SimulatorConfig};
 //! use ultramotion_igtlink::{Client, ClientConfig, ClientEvent, Content};
 //! # use ultramotion_media::metaimage::{Layout, SequenceWriter};
 //! # use ultramotion_types::Frame;
