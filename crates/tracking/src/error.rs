@@ -2,6 +2,7 @@
 //! tensor (NaN boxes, infinite costs) are never an error: each algorithm documents what it makes of them.
 
 use thiserror::Error;
+use ultramotion_types::settings::SettingError;
 
 /// A call that cannot be carried out. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Error)]
@@ -52,6 +53,9 @@ pub enum TrackingError {
         /// What it must be.
         rule: &'static str,
     },
+    /// A key of the tracker's settings is out of range.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
 }
 
 /// `Ok` if `got` reaches `needed`.

@@ -364,5 +364,5 @@ fn misfits_are_one_sentence() {
     let error = ops::track(&mut g, TrackerConfig::default(), 8, detections, dt_s).unwrap_err().to_string();
     assert!(error.contains("a table of 8 tracks is too small for 9 detections"), "{error}");
     let config = TrackerConfig { birth_score: 2.0, ..Default::default() };
-    assert!(ops::TrackUpdate::new(config, 9).unwrap_err().to_string().contains("`birth_score` is 2"));
+    assert!(ops::TrackUpdate::new(config, 9).unwrap_err().to_string().contains("tracker.birth_score is 2"));
 }

@@ -6,6 +6,7 @@
 //! - [`boxes`]: corner boxes, and their overlap.
 //! - [`modes`]: the choices that a result names: residency, matcher.
 //! - [`packet`]: everything that is known about a frame; serialised it is a line of `results.jsonl`.
+//! - [`settings`](mod@settings): tables of keys, each with default, range and sentence.
 //! - [`mailbox`]: a queue in which the newest item wins.
 //!
 //! ```
@@ -28,6 +29,7 @@ pub mod mask;
 pub mod modes;
 pub mod packet;
 pub mod pose;
+pub mod settings;
 
 mod line;
 

@@ -5,22 +5,18 @@
 //! trains with. Everything is f32, like the tensors it comes from.
 
 use serde::{Deserialize, Serialize};
+use ultramotion_types::settings::Range;
 
-/// How much each term counts.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CostWeights {
-    /// Weight of the class term.
-    pub class: f32,
-    /// Weight of the L1 distance of the boxes as (cx, cy, w, h).
-    pub bbox: f32,
-    /// Weight of the generalised IoU, which enters negatively.
-    pub giou: f32,
-}
-
-impl Default for CostWeights {
-    fn default() -> Self {
-        Self { class: 1.0, bbox: 5.0, giou: 2.0 }
+ultramotion_types::settings! {
+    /// Cost of a pair: class * (1 - probability of the track's class) + bbox * L1 + giou * (1 - generalised IoU)
+    #[derive(Copy)]
+    pub struct CostWeights in "tracker.weights" {
+        /// Weight of the class term.
+        pub class: f32 = 1.0, in Range::NOT_NEGATIVE;
+        /// Weight of the L1 distance of the boxes as (cx, cy, w, h).
+        pub bbox: f32 = 5.0, in Range::NOT_NEGATIVE;
+        /// Weight of the generalised IoU.
+        pub giou: f32 = 2.0, in Range::NOT_NEGATIVE;
     }
 }
 

@@ -40,6 +40,7 @@ pub use matcher::{BatchItem, HungarianMatcher, HungarianMatcherBuilder};
 use crate::error::{TrackingError, check_len};
 use serde::{Deserialize, Serialize};
 use ultramotion_types::MatcherMode;
+use ultramotion_types::settings::{Kind, SettingValue};
 
 /// The column of a row that has none, and the row of a column that has none.
 pub const UNMATCHED: i32 = -1;
@@ -171,6 +172,10 @@ pub enum Solver {
     Exact,
     /// Column-wise minimum, conflicts go to the next best ([`greedy`]).
     Greedy,
+}
+
+impl SettingValue for Solver {
+    const KIND: Kind = Kind::Words(&[("exact", "Optimal"), ("greedy", "Column-wise minimum")]);
 }
 
 impl Solver {
