@@ -1,12 +1,11 @@
 //! Frame after frame at the right time.
 
 use std::net::SocketAddr;
-use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use ultramotion_igtlink::{DeviceName, Timestamp};
 use ultramotion_media::MediaError;
-use ultramotion_media::source::FrameSource;
+use ultramotion_media::source::{FrameSource, wait_until};
 use ultramotion_types::Frame;
 
 use super::compose::Composer;
@@ -281,16 +280,7 @@ impl Clock {
 
     /// `false` if there was a stop first.
     fn sleep_until(&self, due_s: f64, stop: &dyn Fn() -> bool) -> bool {
-        loop {
-            let rest = Duration::try_from_secs_f64(due_s - self.now_s()).unwrap_or_default();
-            if rest.is_zero() {
-                return true;
-            }
-            if stop() {
-                return false;
-            }
-            thread::sleep(rest.min(NAP));
-        }
+        wait_until(self.begin + Duration::try_from_secs_f64(due_s).unwrap_or_default(), stop)
     }
 
     fn stamp(&self, due_s: f64) -> Timestamp {

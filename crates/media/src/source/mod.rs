@@ -13,10 +13,12 @@
 //! ```
 
 mod images;
+mod pace;
 
 use std::path::Path;
 
 pub use images::ImageFiles;
+pub use pace::wait_until;
 
 use crate::error::MediaError;
 use crate::metaimage::SequenceReader;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use ultramotion::SourceError;
+
 /// The command line or the configuration is wrong: exit code 2.
 #[derive(Debug)]
 pub(crate) struct UsageError(pub String);
@@ -18,6 +20,11 @@ impl std::error::Error for UsageError {}
 /// Makes a usage error of any error.
 pub(crate) fn usage(error: impl fmt::Display) -> anyhow::Error {
     UsageError(error.to_string()).into()
+}
+
+/// A source's name may be wrong, which is the command line's fault, or what it names.
+pub(crate) fn source_error(error: SourceError) -> anyhow::Error {
+    if error.is_in_name() { usage(error) } else { error.into() }
 }
 
 /// Prints an error and gives its exit code.

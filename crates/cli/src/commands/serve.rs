@@ -8,14 +8,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use ultramotion::Settings;
 use ultramotion_engine::Device;
-use ultramotion_gateway::config::{ConfigError, EXAMPLE};
+use ultramotion_gateway::config::ConfigError;
 use ultramotion_gateway::receive::LinkError;
 use ultramotion_gateway::service::{BuildPipeline, Gateway, GatewayError, Perceive};
 
 use crate::device::DeviceArgs;
-use crate::interrupt::Interrupt;
-use crate::settings::{PipelineArgs, Settings};
+use crate::interrupt;
+use crate::settings::{PipelineArgs, Resolved};
 use crate::usage::usage;
 
 /// The live gateway: frames from a scanner in, tracked outlines to 3D Slicer and others out
@@ -65,24 +66,25 @@ const METRICS_EVERY: Duration = Duration::from_secs(1);
 #[allow(clippy::print_stdout, clippy::print_stderr)] // figures are the command's output
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     if args.print_config {
-        print!("{EXAMPLE}");
+        print!("{}", Settings::explained());
         return Ok(ExitCode::SUCCESS);
     }
-    let mut settings = args.pipeline.resolve()?;
-    let gateway = &mut settings.gateway;
+    let mut resolved = args.pipeline.resolve()?;
+    let settings = &mut resolved.settings;
     if let Some(address) = args.connect {
-        (gateway.source.connect, gateway.source.listen) = (address, None);
+        (settings.source.connect, settings.source.listen) = (address, None);
     }
-    gateway.output.listen = args.listen.unwrap_or(gateway.output.listen);
-    gateway.record.folder = args.record.unwrap_or_else(|| std::mem::take(&mut gateway.record.folder));
-    gateway.report.json |= args.json;
-    let report = gateway.report;
-    gateway.validate().map_err(|error| in_file(error, &settings))?;
+    settings.output.listen = args.listen.unwrap_or(settings.output.listen);
+    settings.record.folder = args.record.unwrap_or_else(|| std::mem::take(&mut settings.record.folder));
+    settings.report.json |= args.json;
+    let config = settings.gateway();
+    let report = config.report;
+    config.validate().map_err(|error| in_file(error, &resolved))?;
 
-    let interrupt = Interrupt::listen();
+    let stop = interrupt::listen();
     // What is wrong with models and device is said before anybody connects.
-    let mut first = Some(settings.build(args.device.open()?)?);
-    let (again, wished) = (settings.clone(), args.device);
+    let mut first = Some(resolved.build(args.device.open()?)?);
+    let (again, wished) = (resolved.clone(), args.device);
     let (mut computes_on, mut instead) = ("", None);
     let build: BuildPipeline = Box::new(move || {
         let pipeline = match first.take() {
@@ -104,9 +106,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         computes_on = pipeline.device().name();
         Ok(Box::new(pipeline) as Box<dyn Perceive>)
     });
-    let mut gateway = Gateway::start(settings.gateway.clone(), build).map_err(|error| match error {
+    let mut gateway = Gateway::start(config, build).map_err(|error| match error {
         GatewayError::Config(error) | GatewayError::Source(LinkError::Config(error)) => {
-            in_file(error, &settings)
+            in_file(error, &resolved)
         }
         other => other.into(),
     })?;
@@ -122,7 +124,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     // The page for Prometheus is kept fresh also where no lines are wanted.
     let fresh = every.or(report.metrics.map(|_| METRICS_EVERY));
     let mut due = fresh.map(|every| Instant::now() + every);
-    while !interrupt.is_set() {
+    while !stop.is_set() {
         thread::sleep(NAP);
         let Some((at, period)) = due.zip(fresh).filter(|(at, _)| *at <= Instant::now()) else { continue };
         let figures = gateway.report();
@@ -153,9 +155,6 @@ fn say(line: &str) {
 }
 
 /// A wrong setting is the configuration's fault.
-fn in_file(error: ConfigError, settings: &Settings) -> anyhow::Error {
-    match &settings.config {
-        Some(path) => usage(format!("{error}; see the command line and '{}'", path.display())),
-        None => usage(error),
-    }
+fn in_file(error: ConfigError, resolved: &Resolved) -> anyhow::Error {
+    usage(resolved.with_file(error))
 }

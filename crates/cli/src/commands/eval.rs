@@ -28,7 +28,7 @@ use crate::evaluation::report::{FrameFigures, Report, SequenceReport};
 use crate::evaluation::spacing::Spacing;
 use crate::evaluation::tally::{ClassTally, overall};
 use crate::evaluation::truth::{self, TrueObject};
-use crate::settings::{PipelineArgs, Settings};
+use crate::settings::{PipelineArgs, Resolved};
 use crate::usage::usage;
 
 /// What `--help` says below the options.
@@ -101,7 +101,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let written = written.map_err(|reason| usage(format!("--classes: {reason}")))?;
     let spacing = args.spacing_mm.as_deref().map(Spacing::parse).transpose().map_err(usage)?;
     let mut settings = args.pipeline.resolve()?;
-    settings.options.tracker.independent = !args.sequence;
+    settings.settings.tracker.independent = !args.sequence;
     let mut found = pairs::find(&args.images, &args.masks)?;
     if let Some(split) = &args.split {
         found = pairs::choose(found, split, args.part, &args.images)?;
@@ -187,7 +187,7 @@ const FEW_LABELS: usize = 8;
 /// An evaluation in progress.
 struct Evaluation {
     device: Device,
-    settings: Settings,
+    settings: Resolved,
     classes: MaskClasses,
     rule: ObjectRule,
     spacing: Spacing,
@@ -211,7 +211,7 @@ struct Evaluation {
 impl Evaluation {
     fn new(
         args: &Args,
-        settings: Settings,
+        settings: Resolved,
         classes: MaskClasses,
         rule: ObjectRule,
         spacing: Spacing,
@@ -233,7 +233,7 @@ impl Evaluation {
         };
         let detector_classes: Vec<usize> =
             classes.names().into_iter().map(detector_class).collect::<Result<_>>()?;
-        let overlap = settings.options.max_overlap_iou;
+        let overlap = settings.settings.max_overlap_iou;
         let detector_alone = DetectorAlone::new(device.clone(), pipeline.detector().clone(), overlap);
         let segmenter = pipeline.segmenter();
         let segmenter_alone = SamPredictor::new(
@@ -451,7 +451,8 @@ impl Evaluation {
     fn report(mut self, args: &Args, pairs: &Pairs) -> Report {
         self.by_frame.sort_by(|a, b| a.quality.total_cmp(&b.quality));
         let all = overall(&self.tallies, self.frames_with_objects, self.frames_without_answer);
-        let PipelineOptions { score_threshold, max_objects, max_overlap_iou, .. } = self.settings.options;
+        let PipelineOptions { score_threshold, max_objects, max_overlap_iou, .. } =
+            self.settings.settings.pipeline_options();
         let (detector, segmenter) = (self.pipeline.detector(), self.pipeline.segmenter());
         let [height, width] = detector.config().input_hw;
         let side = segmenter.config().input_size();

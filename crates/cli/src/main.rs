@@ -8,7 +8,6 @@ mod device;
 mod evaluation;
 mod interrupt;
 mod settings;
-mod source;
 mod usage;
 
 use std::process::ExitCode;

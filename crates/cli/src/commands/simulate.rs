@@ -9,15 +9,15 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+use ultramotion::source::open_recorded;
 use ultramotion_igtlink::HeaderVersion;
 use ultramotion_scanner::{
     Cuts, MessageCounts, Mischief, Pace, PoseMessages, Progress, SimulateError, Simulator, SimulatorConfig,
     Summary, Timestamps,
 };
 
-use crate::interrupt::Interrupt;
-use crate::source;
-use crate::usage::usage;
+use crate::interrupt;
+use crate::usage::{source_error, usage};
 
 /// Serve simulated ultrasound or a recording over OpenIGTLink, as a scanner would
 ///
@@ -192,12 +192,12 @@ enum Line<'a> {
 
 #[allow(clippy::print_stdout)] // the report is the output
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
-    let mut source = source::open(&args.source)?;
+    let mut source = open_recorded(&args.source).map_err(source_error)?;
     let simulator = Simulator::start(args.config()).map_err(|error| match error {
         SimulateError::Setting { .. } => usage(error),
         other => other.into(),
     })?;
-    let interrupt = Interrupt::listen();
+    let interrupt = interrupt::listen();
     let address = simulator.local_addr();
     if !address.ip().is_loopback() {
         tracing::warn!("{address} can be reached from other machines, and OpenIGTLink has no encryption");

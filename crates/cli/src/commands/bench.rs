@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use serde::Serialize;
+use ultramotion::source::open_recorded;
 use ultramotion_engine::graph::Graph;
 use ultramotion_engine::tensor::{DType, HostTensor};
 use ultramotion_engine::{CompileOptions, Device, DeviceKind, KernelTime, Program};
@@ -22,7 +23,6 @@ use ultramotion_types::{Frame, LatencyMs};
 
 use crate::device::DeviceArgs;
 use crate::settings::{PipelineArgs, by_fault};
-use crate::source;
 use crate::usage::usage;
 
 /// Time a whole frame, or one network alone
@@ -301,7 +301,7 @@ fn frame(args: &Args) -> Result<()> {
     if args.plan {
         pipeline.profile_kernels();
     }
-    let mut source = source::open("phantom")?;
+    let mut source = open_recorded("phantom")?;
     let mut frame = Frame::default();
     if !runs {
         if let Some(read) = source.read_into(&mut frame) {

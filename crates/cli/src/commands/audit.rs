@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use serde::Serialize;
+use ultramotion::source::open_recorded;
 use ultramotion_engine::DeviceKind;
 use ultramotion_engine::cuda::Recording;
 use ultramotion_engine::ledger::{Budget, Counts};
@@ -14,7 +15,6 @@ use ultramotion_types::{Frame, LatencyMs, Residency, Transfers};
 
 use crate::device::DeviceArgs;
 use crate::settings::PipelineArgs;
-use crate::source;
 
 /// Device mode against host mode: latency, memory, transfers; fails over budget
 ///
@@ -90,9 +90,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let mut cupti = None;
     for residency in [Residency::Device, Residency::Host] {
         let mut settings = settings.clone();
-        settings.options.residency = residency;
+        settings.settings.residency = residency;
         let mut pipeline = settings.build(args.device.open()?)?;
-        let mut source = source::open("phantom")?;
+        let mut source = open_recorded("phantom")?;
         let mut frame = Frame::default();
         let mut kpi = Kpi::default();
         let mut last = Transfers::default();

@@ -1,0 +1,253 @@
+//! `ultramotion run`: the main job on files, on the phantom, and on a scanner's stream.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow, bail};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use ultramotion::source::default_limit;
+use ultramotion::{Pace, Session, SessionError, Source};
+use ultramotion_media::MediaError;
+use ultramotion_media::sink::{JsonLines, Overlay};
+use ultramotion_pipeline::Orchestrator;
+use ultramotion_pipeline::kpi::Kpi;
+use ultramotion_types::{Frame, LatencyMs, ResultPacket};
+
+use crate::device::DeviceArgs;
+use crate::interrupt;
+use crate::settings::PipelineArgs;
+use crate::usage::source_error;
+
+/// Find, track and outline structures in a recording, images or simulated ultrasound
+///
+/// Writes DIR/results.jsonl, one JSON object a frame, and with --overlay a picture of each frame. A frame that cannot
+/// be read is reported, counted and skipped.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// phantom[:SEED], a .mha/.mhd/.igs.mha sequence, an image, a folder of images, or a scanner that speaks
+    /// OpenIGTLink: igtl://HOST[:PORT][/DEVICE]
+    #[arg(default_value = "phantom")]
+    source: String,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// Stop after N frames [default: all; 150 of the phantom]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    frames: Option<u64>,
+    /// Play at the source's own pace; frames that come while the pipeline is busy are dropped, oldest first
+    #[arg(long)]
+    realtime: bool,
+    /// Folder for results
+    #[arg(long, default_value = "out", value_name = "DIR")]
+    out: PathBuf,
+    /// Also write a picture of each frame with its results drawn in
+    #[arg(long)]
+    overlay: bool,
+}
+
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    let settings = args.pipeline.resolve()?;
+    let source = Source::open(&args.source).map_err(source_error)?;
+    let mut pipeline = settings.build(args.device.open()?)?;
+    let kernels = std::env::var("ULTRAMOTION_DEBUG").is_ok_and(|level| level.trim() == "2");
+    if kernels {
+        pipeline.profile_kernels();
+    }
+    let endless = default_limit(&args.source);
+    let limit = args.frames.or(endless);
+    // The phantom gives as many frames as it is asked for.
+    let there = source.frame_count_hint().filter(|_| endless.is_none());
+    let mut job = Job {
+        sinks: Sinks::create(&args.out, args.overlay)?,
+        kpi: Kpi::default(),
+        bar: progress_bar(limit.into_iter().chain(there).min()),
+        bad_frames: 0,
+    };
+    let stop = interrupt::listen();
+    let pace = if args.realtime { Pace::RealTime } else { Pace::AsAsked };
+    let mut session = Session::start(pipeline, source, pace, limit.unwrap_or(u64::MAX), stop.clone())?;
+    let start = Instant::now();
+    while let Some(result) = session.next_result() {
+        job.take(result)?;
+        if kernels {
+            job.print_kernels(session.pipeline());
+        }
+    }
+    let (pipeline, dropped) = session.finish()?;
+    job.bar.finish_and_clear();
+    job.summarise(&args, &pipeline, start.elapsed(), dropped, stop.is_set());
+    if job.kpi.frames() == 0 && !stop.is_set() {
+        bail!("no frame of '{}' could be processed", args.source);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn progress_bar(total: Option<u64>) -> ProgressBar {
+    let target = if std::io::stderr().is_terminal() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    let bar = ProgressBar::with_draw_target(total, target);
+    let template = match total {
+        Some(_) => "{bar:32} {pos}/{len} frames  {per_sec}  {msg}",
+        None => "{spinner} {pos} frames  {per_sec}  {msg}",
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// A run in progress.
+struct Job {
+    sinks: Sinks,
+    kpi: Kpi,
+    bar: ProgressBar,
+    bad_frames: u64,
+}
+
+impl Job {
+    /// Writes what came of a frame. A frame that cannot be used is reported, counted and skipped.
+    fn take(&mut self, result: Result<(&Frame, &ResultPacket), SessionError>) -> Result<()> {
+        match result {
+            Ok((frame, packet)) => {
+                self.kpi.add(packet);
+                self.sinks.write(frame, packet)?;
+                self.bar.set_message(format!("{:.1} ms", packet.latency_ms.total));
+                self.bar.inc(1);
+            }
+            Err(problem) if problem.is_about_one_frame() => self.skip(&problem),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::print_stderr)] // a report for the user
+    fn skip(&mut self, problem: &dyn std::fmt::Display) {
+        self.bad_frames += 1;
+        self.bar.inc(1);
+        self.bar.suspend(|| eprintln!("skipped: {problem}"));
+    }
+
+    #[allow(clippy::print_stderr)] // asked for by ULTRAMOTION_DEBUG
+    fn print_kernels(&self, pipeline: &Orchestrator) {
+        let kernels = pipeline.kernel_times();
+        self.bar.suspend(|| eprint!("{}", super::bench::kernel_table(&kernels)));
+    }
+
+    #[allow(clippy::print_stdout)] // the summary is the output
+    fn summarise(
+        &self,
+        args: &Args,
+        pipeline: &Orchestrator,
+        elapsed: Duration,
+        dropped: Option<u64>,
+        interrupted: bool,
+    ) {
+        let kpi = &self.kpi;
+        let device = pipeline.device();
+        if interrupted {
+            println!("stopped by Ctrl-C; everything up to here is written");
+        }
+        println!("source       {}", args.source);
+        let (detector, segmenter) = (pipeline.detector(), pipeline.segmenter());
+        println!(
+            "models       {} {}x{}, {} {}x{}",
+            detector.origin(),
+            detector.config().input_hw[1],
+            detector.config().input_hw[0],
+            segmenter.origin(),
+            segmenter.config().input_size(),
+            segmenter.config().input_size(),
+        );
+        println!("device       {}, {} threads, {}", device.name(), device.threads(), device.instructions());
+        let skipped = if self.bad_frames > 0 {
+            format!(", {} bad ones skipped", self.bad_frames)
+        } else {
+            String::new()
+        };
+        let late = dropped.map_or_else(String::new, |dropped| format!(", {dropped} dropped to keep up"));
+        println!("frames       {}{skipped}{late} in {:.1} s", kpi.frames(), elapsed.as_secs_f64());
+        println!(
+            "objects      {} in {} frames, {} of them confirmed, {} tracks",
+            kpi.objects(),
+            kpi.frames_with_objects(),
+            kpi.confirmed(),
+            kpi.tracks()
+        );
+        let total = kpi.latency(|l| l.total);
+        println!(
+            "latency      p50 {:.1} ms, p90 {:.1}, p99 {:.1}, max {:.1}  ({:.1} frames/s)",
+            total.p50,
+            total.p90,
+            total.p99,
+            total.max,
+            if total.p50 > 0.0 { 1e3 / total.p50 } else { 0.0 }
+        );
+        let median = |part: fn(&LatencyMs) -> f64| kpi.latency(part).p50;
+        println!(
+            "  of which   upload {:.1}, detect {:.1}, match {:.2}, segment {:.1}, download {:.1}",
+            median(|l| l.upload),
+            median(|l| l.detect),
+            median(|l| l.matching),
+            median(|l| l.segment),
+            median(|l| l.download)
+        );
+        let [h2d, d2h, waits, allocations] = kpi.transfers_per_frame();
+        println!(
+            "a frame      {h2d:.0} copy in, {d2h:.0} out, {waits:.0} wait, {allocations:.0} allocations on the device"
+        );
+        if let Some(peak) = super::bench::peak_memory_mb() {
+            println!("memory       {peak:.0} MB at most");
+        }
+        println!("results      {}", self.sinks.results.display());
+        if let Some(folder) = &self.sinks.overlay_folder {
+            println!("overlays     {}", folder.display());
+        }
+        println!("Research software, not a medical device.");
+    }
+}
+
+fn create_folder(path: &Path) -> Result<()> {
+    if path.is_file() {
+        bail!("'{}' is a file where a folder must be; choose another with --out", path.display());
+    }
+    std::fs::create_dir_all(path).map_err(|source| {
+        let error = MediaError::Io { action: "create the folder", path: path.to_owned(), source };
+        anyhow!("{error}; choose another with --out")
+    })
+}
+
+/// Where results go.
+struct Sinks {
+    lines: JsonLines,
+    results: PathBuf,
+    overlay: Overlay,
+    overlay_folder: Option<PathBuf>,
+}
+
+impl Sinks {
+    fn create(out: &Path, overlay: bool) -> Result<Self> {
+        create_folder(out)?;
+        let results = out.join("results.jsonl");
+        let lines = JsonLines::create(&results)?;
+        let overlay_folder = overlay.then(|| out.join("overlays"));
+        if let Some(folder) = &overlay_folder {
+            create_folder(folder)?;
+        }
+        Ok(Sinks { lines, results, overlay: Overlay::new(), overlay_folder })
+    }
+
+    fn write(&mut self, frame: &Frame, packet: &ResultPacket) -> Result<()> {
+        self.lines.write(packet)?;
+        if let Some(folder) = &self.overlay_folder {
+            self.overlay.draw_results(frame, packet);
+            self.overlay.write_png(&folder.join(format!("{:06}.png", frame.frame_id)))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,119 @@
+//! Frames in, packets out.
+
+use thiserror::Error;
+use ultramotion_engine::Device;
+use ultramotion_media::MediaError;
+use ultramotion_pipeline::{Orchestrator, PipelineError};
+use ultramotion_types::{Frame, ResultPacket};
+
+use crate::feed::{Feed, FeedError, Pace, Stop};
+use crate::settings::{BuildError, Settings};
+use crate::source::{Source, SourceError, default_limit};
+
+/// A source, and the pipeline that its frames go through.
+pub struct Session {
+    pipeline: Orchestrator,
+    feed: Feed,
+}
+
+/// Why a session cannot begin, or what is wrong with a frame.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// The source cannot be opened.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The pipeline cannot be built.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The source's frames cannot be had.
+    #[error(transparent)]
+    Feed(#[from] FeedError),
+    /// A frame cannot be read. The next one may be.
+    #[error(transparent)]
+    Unreadable(#[from] MediaError),
+    /// A frame cannot be processed. After a [`PipelineError::Frame`] the next one may be.
+    #[error("frame {frame_id} of {source_name}: {error}")]
+    Pipeline {
+        /// Number in the source.
+        frame_id: u64,
+        /// The source.
+        source_name: String,
+        /// What is wrong.
+        error: PipelineError,
+    },
+}
+
+impl SessionError {
+    /// Whether it is about one frame, so that the next one may be processed.
+    pub fn is_about_one_frame(&self) -> bool {
+        match self {
+            SessionError::Unreadable(_) => true,
+            SessionError::Pipeline { error, .. } => matches!(error, PipelineError::Frame(_)),
+            SessionError::Source(_) | SessionError::Build(_) | SessionError::Feed(_) => false,
+        }
+    }
+}
+
+impl Session {
+    /// Everything by name, frames as fast as they are asked for.
+    pub fn open(settings: &Settings, device: Device, source: &str) -> Result<Self, SessionError> {
+        let limit = default_limit(source).unwrap_or(u64::MAX);
+        let source = Source::open(source)?;
+        let pipeline = settings.build(device)?;
+        Session::start(pipeline, source, Pace::AsAsked, limit, Stop::default())
+    }
+
+    /// A pipeline and up to `limit` frames of a source; `stop` ends it between two frames.
+    ///
+    /// For a recording, the program for its first frame is compiled before anything is played, so that neither that
+    /// frame's latency nor the real-time clock pays for it. What is wrong with the frame is said when its turn comes.
+    pub fn start(
+        mut pipeline: Orchestrator,
+        mut source: Source,
+        pace: Pace,
+        limit: u64,
+        stop: Stop,
+    ) -> Result<Self, SessionError> {
+        if let Source::Recorded(source) = &mut source {
+            let mut frame = Frame::default();
+            if let Some(Ok(())) = source.read_into(&mut frame) {
+                match pipeline.prepare(&frame.view()) {
+                    Ok(()) | Err(PipelineError::Frame(_)) => {}
+                    Err(error) => return Err(of_frame(&frame, error)),
+                }
+            }
+            source.rewind()?;
+        }
+        let feed = Feed::new(source, pace, limit, stop)?;
+        Ok(Session { pipeline, feed })
+    }
+
+    /// The next frame with what was found in it; `None` at the end.
+    pub fn next_result(&mut self) -> Option<Result<(&Frame, &ResultPacket), SessionError>> {
+        let frame = match self.feed.next_frame()? {
+            Ok(frame) => frame,
+            Err(error) => return Some(Err(error.into())),
+        };
+        let packet = self.pipeline.process(&frame.view());
+        Some(packet.map(|packet| (frame, packet)).map_err(|error| of_frame(frame, error)))
+    }
+
+    /// What was found in the next frame; `None` at the end.
+    pub fn next_packet(&mut self) -> Option<Result<&ResultPacket, SessionError>> {
+        self.next_result().map(|result| result.map(|(_, packet)| packet))
+    }
+
+    /// The pipeline.
+    pub fn pipeline(&self) -> &Orchestrator {
+        &self.pipeline
+    }
+
+    /// Ends it: the pipeline, and how many frames were dropped to keep up, where they can be.
+    pub fn finish(self) -> Result<(Orchestrator, Option<u64>), SessionError> {
+        Ok((self.pipeline, self.feed.finish()?))
+    }
+}
+
+fn of_frame(frame: &Frame, error: PipelineError) -> SessionError {
+    SessionError::Pipeline { frame_id: frame.frame_id, source_name: frame.source.clone(), error }
+}
