@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use ultramotion_engine::cuda::CudaError;
+use ultramotion_engine::CudaError;
 use ultramotion_engine::{Device, DeviceError, KernelTime, StateStore};
 use ultramotion_models::zoo::{Detector, Segmenter};
 use ultramotion_tracking::track::{Detections, FrameClock, Tracker, Visibility};

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde::Serialize;
 use ultramotion_engine::DeviceKind;
-use ultramotion_engine::cuda::Recording;
 use ultramotion_engine::ledger::{Budget, Counts};
 use ultramotion_gateway::record::Transfers;
 use ultramotion_media::MediaFrame;
@@ -69,6 +68,7 @@ struct Report {
 /// A second opinion.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
+#[cfg_attr(not(feature = "cuda"), allow(dead_code))]
 enum Cupti {
     Counted {
         frames: u64,
@@ -148,19 +148,25 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 }
 
 /// Some frames under CUPTI's eyes, which make them slower: none of those whose latency is reported.
+#[cfg(feature = "cuda")]
 fn count_with_cupti(
     library: Option<&Path>,
     pipeline: &mut Orchestrator,
     frame: &MediaFrame,
 ) -> Result<Cupti> {
     const FRAMES: u64 = 10;
-    let recording = Recording::start(library)?;
+    let recording = ultramotion_engine::cuda::Recording::start(library)?;
     for _ in 0..FRAMES {
         pipeline.process(&source::borrow(frame))?;
     }
     let activity = recording.take()?;
     let kept = Budget::RESIDENT_FRAME.times(FRAMES).check(activity.counts).is_ok();
     Ok(Cupti::Counted { frames: FRAMES, transfers: activity.counts.into(), kernels: activity.kernels, kept })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn count_with_cupti(_: Option<&Path>, _: &mut Orchestrator, _: &MediaFrame) -> Result<Cupti> {
+    Err(ultramotion_engine::CudaError::NotBuilt.into())
 }
 
 fn largest(a: Counts, b: Counts) -> Counts {

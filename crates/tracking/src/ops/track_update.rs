@@ -10,8 +10,8 @@ use crate::track::{
 };
 use bytemuck::{Pod, Zeroable};
 use std::sync::Arc;
-use ultramotion_engine::cuda::{CudaCall, Launch};
-use ultramotion_engine::graph::{CpuCall, CustomOp, Graph, GraphError, Tensor, TensorType};
+use ultramotion_engine::graph::{CpuCall, CudaCall, CustomOp, Graph, GraphError, Tensor, TensorType};
+use ultramotion_engine::launch::Launch;
 use ultramotion_engine::reference::Values;
 use ultramotion_engine::tensor::{DType, HostTensor};
 
