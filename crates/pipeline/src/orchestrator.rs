@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ultramotion_engine::cuda::CudaError;
+use ultramotion_engine::CudaError;
 use ultramotion_engine::ledger::Counts;
 use ultramotion_engine::{Device, DeviceError, KernelTime, StateStore};
 use ultramotion_models::zoo::{Detector, Segmenter};

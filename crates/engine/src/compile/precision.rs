@@ -1,8 +1,9 @@
 //! How wide each tensor is stored: f16 where a network's features are, f32 where D-FINE and MobileSAM are known to break
 //! in f16 (the distribution integral, box decoding, sampling coordinates, softmax and its statistics, costs).
 
+use super::facts::facts;
 use super::place::Places;
-use crate::graph::{Graph, Node, Op, Tensor, UnaryOp};
+use crate::graph::{Graph, Node, Op, Tensor};
 use crate::tensor::DType;
 
 /// Element type in device memory.
@@ -74,7 +75,7 @@ pub(super) fn choose(graph: &Graph, places: &Places) -> Vec<Storage> {
             wide[root(t)] |= reads_f32(&node.op, argument);
         }
         for &t in &node.outputs {
-            wide[root(t)] |= writes_f32(&node.op);
+            wide[root(t)] |= facts(&node.op).f32.results;
         }
     }
     (0..graph.types.len())
@@ -85,34 +86,31 @@ pub(super) fn choose(graph: &Graph, places: &Places) -> Vec<Storage> {
         .collect()
 }
 
-/// Ops whose arithmetic needs all of an f32.
-fn is_delicate(op: &Op) -> bool {
-    match op {
-        Op::Softmax | Op::Reduce(_) | Op::TopK { .. } | Op::Custom(_) => true,
-        Op::Unary(op) => !matches!(op, UnaryOp::Relu | UnaryOp::Silu | UnaryOp::Gelu),
-        Op::Binary(op) => {
-            use crate::graph::BinaryOp::{Div, Max, Min};
-            matches!(op, Div | Max | Min)
-        }
-        _ => false,
-    }
-}
-
 fn reads_f32(op: &Op, argument: usize) -> bool {
-    // Of deformable attention: where to sample, and weights.
-    is_delicate(op) || matches!(op, Op::DeformableAttention { .. }) && argument > 0
-}
-
-fn writes_f32(op: &Op) -> bool {
-    is_delicate(op)
+    facts(op).f32.arguments.include(argument, false)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compile::{Plan, PlanOptions, optimise};
+    use crate::compile::{Chains, Plan, Step, Target, optimise};
     use crate::graph::Padding;
     use crate::tensor::HostTensor;
+
+    struct Narrow;
+
+    impl Target for Narrow {
+        type Chain = ();
+        fn f16(&self) -> bool {
+            true
+        }
+        fn chains(&self, graph: &Graph, _: &[Storage], _: &[bool]) -> Chains<()> {
+            vec![None; graph.nodes().len()]
+        }
+        fn scratch(&self, _: &Graph, _: &[Storage], _: &Node) -> Vec<(DType, usize)> {
+            Vec::new()
+        }
+    }
 
     #[test]
     fn features_are_narrow_and_distributions_wide() {
@@ -130,7 +128,7 @@ mod tests {
         g.output("features", features).expect("named once");
         g.output("sum", sum).expect("named once");
         g.output("probabilities", probabilities).expect("named once");
-        let plan = Plan::new(optimise(g), PlanOptions { f16: true, ..PlanOptions::default() });
+        let plan = Plan::new(optimise(g), &Narrow);
         let storage = |t: Tensor| plan.storage(t);
         assert_eq!(storage(x), Storage::F32, "as the host wrote it");
         assert_eq!(storage(features), Storage::F16);
@@ -140,7 +138,7 @@ mod tests {
             (Storage::F32, Storage::F16),
             "part of what the host wrote"
         );
-        let copies = plan.steps.iter().filter(|s| matches!(s, crate::compile::Step::Copy { .. })).count();
+        let copies = plan.steps.iter().filter(|s| matches!(s, Step::Copy { .. })).count();
         assert_eq!(copies, 2, "narrow features are widened on their way out");
     }
 }
