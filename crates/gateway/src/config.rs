@@ -19,7 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use ultramotion_igtlink::{
-    AllowList, AllowListError, BadHeader, ClientConfig, DeviceName, FramerConfig, ServerConfig,
+    AllowList, AllowListError, BadHeader, ClientConfig, DecoderConfig, DeviceName, ServerConfig,
 };
 
 /// A configuration file with every key at its default, and what each means.
@@ -289,8 +289,8 @@ impl SourceConfig {
         Ok(())
     }
 
-    fn framer(&self) -> FramerConfig {
-        FramerConfig {
+    fn decoder(&self) -> DecoderConfig {
+        DecoderConfig {
             max_body_bytes: self.max_message_mb << 20,
             check_crc: self.check_crc,
             on_bad_header: BadHeader::Close,
@@ -307,7 +307,7 @@ impl SourceConfig {
             idle_timeout: optional_s(self.idle_timeout_s),
             keep_alive: optional_s(self.keep_alive_s),
             receive_queue: RECEIVE_QUEUE,
-            framer: self.framer(),
+            decoder: self.decoder(),
             ..defaults
         }
     }
@@ -320,7 +320,7 @@ impl SourceConfig {
             idle_timeout: optional_s(self.idle_timeout_s),
             keep_alive: optional_s(self.keep_alive_s),
             receive_queue: RECEIVE_QUEUE,
-            framer: self.framer(),
+            decoder: self.decoder(),
             ..ServerConfig::listening_on(address)
         })
     }

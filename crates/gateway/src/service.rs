@@ -316,8 +316,8 @@ impl Shared {
                     complaints.over("silent");
                     self.put(frame);
                 }
-                Ok(Received::Poses(message)) if self.config.output.transforms => {
-                    self.server.broadcast_frame(&message);
+                Ok(Received::Poses(raw)) if self.config.output.transforms => {
+                    self.server.broadcast_raw(&raw);
                 }
                 Ok(Received::Poses(_) | Received::Other) => {}
                 Ok(Received::Connected { peer }) => {
@@ -489,7 +489,7 @@ impl Shared {
                     let problem = format_args!("client {client} sent no message: {error}");
                     self.source.complaints.say("client_rejected", problem);
                 }
-                Ok(ServerEvent::Frame { client, frame }) => match frame.message() {
+                Ok(ServerEvent::Message { client, raw }) => match raw.decode() {
                     Ok(message) => self.answer_query(client, &message),
                     Err(error) => self.server.count_rejected(&error),
                 },

@@ -96,8 +96,8 @@ fn receive(client: &Client, count: u32, mut take: impl FnMut(Message<'_>)) {
     let mut received = 0;
     while received < count {
         match client.recv_timeout(WATCHDOG).unwrap() {
-            ClientEvent::Frame(frame) => {
-                take(frame.message().unwrap());
+            ClientEvent::Message(raw) => {
+                take(raw.decode().unwrap());
                 received += 1;
             }
             ClientEvent::Connected { .. } => {}

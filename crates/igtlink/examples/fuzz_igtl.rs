@@ -1,4 +1,4 @@
-//! Fuzzes codec and framer for as long as asked.
+//! Fuzzes codec and stream decoder for as long as asked.
 //!
 //! ```text
 //! cargo run --release -p ultramotion-igtlink --example fuzz_igtl -- \

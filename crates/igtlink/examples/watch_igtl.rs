@@ -13,9 +13,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     loop {
         match client.recv()? {
             ClientEvent::Connected { peer } => println!("connected to {peer}"),
-            ClientEvent::Frame(frame) => match frame.message() {
+            ClientEvent::Message(raw) => match raw.decode() {
                 Ok(message) => println!("{message}"),
-                Err(error) => println!("{}: {error}", frame.header().device_name),
+                Err(error) => println!("{}: {error}", raw.header().device_name),
             },
             ClientEvent::Rejected(error) => println!("rejected: {error}"),
             ClientEvent::Disconnected { reason } => println!("disconnected: {reason}"),

@@ -1,4 +1,4 @@
-//! OpenIGTLink versions 1 to 3: a codec without I/O, a framer for streams, a client and a server.
+//! OpenIGTLink versions 1 to 3: a codec without I/O, a stream decoder, a client and a server.
 //!
 //! OpenIGTLink carries images, poses, contours and words between the devices of image-guided
 //! therapy: scanners ([PLUS](https://plustoolkit.github.io)), trackers, robots, and navigation such
@@ -9,7 +9,7 @@
 //! # The rooms
 //! - [`Message`] and [`Content`]: bytes in, typed values out, and back. Pixels, texts and other
 //!   blocks are borrowed from the bytes; encoding writes into a buffer of the caller's.
-//! - [`Framer`]: a stream in, [`Frame`]s out, whatever way the network cut it. What a peer claims
+//! - [`StreamDecoder`]: a stream in, [`RawMessage`]s out, whatever way the network cut it. What a peer claims
 //!   never decides how much memory is used.
 //! - [`net`]: [`Client`] and [`Server`] on threads, with bounded queues.
 //!
@@ -51,7 +51,7 @@
 //! # What is lenient, and what is not
 //! Reserved fields, unknown status codes, tool kinds and message types are kept as they are.
 //! A body must have exactly the size that its fields say, and its checksum unless
-//! [`FramerConfig::check_crc`] is off. Where the protocol documents and the reference library
+//! [`DecoderConfig::check_crc`] is off. Where the protocol documents and the reference library
 //! differ, the type's documentation says which of the two it follows.
 
 #![forbid(unsafe_code)]
@@ -59,22 +59,24 @@
 mod content;
 mod crc;
 mod error;
-mod framer;
 mod header;
 mod message;
 mod metadata;
 pub mod net;
+mod stream;
 mod timestamp;
 mod wire;
 
 pub use content::*;
 pub use crc::crc64;
 pub use error::{DecodeError, EncodeError, ErrorClass, Problem};
-pub use framer::{BadHeader, Frame, FrameError, Framer, FramerConfig, RejectCounts, RejectReason};
 pub use header::{DeviceName, HEADER_SIZE, Header, HeaderVersion, TypeName};
 pub use message::Message;
 pub use metadata::{Metadata, MetadataEntry};
 pub use net::*;
+pub use stream::{
+    BadHeader, DecoderConfig, RawMessage, RejectCounts, RejectReason, StreamDecoder, StreamError,
+};
 pub use timestamp::Timestamp;
 pub use wire::{CharacterEncoding, FixedString, NameTooLong, Text};
 

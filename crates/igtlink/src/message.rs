@@ -78,7 +78,7 @@ impl<'a> Message<'a> {
     }
 
     /// Reads a message whose header was decoded, and whose checksum was verified, before:
-    /// see [`Frame::message`](crate::Frame::message).
+    /// see [`RawMessage::decode`](crate::RawMessage::decode).
     pub fn from_parts(header: &Header, body: &'a [u8]) -> Result<Self, DecodeError> {
         let parts = split_body(header.version, body)?;
         Ok(Self {

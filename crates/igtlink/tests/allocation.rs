@@ -11,7 +11,7 @@ static ALLOCATOR: counting_alloc::CountingAlloc = counting_alloc::CountingAlloc;
 #[test]
 fn a_running_stream_allocates_nothing() {
     let pixels = vec![7; 640 * 480];
-    let mut framer = Framer::new(FramerConfig::default());
+    let mut decoder = StreamDecoder::new(DecoderConfig::default());
     let mut bytes = Vec::new();
     let mut images = 0;
     for round in 0..20 {
@@ -23,9 +23,9 @@ fn a_running_stream_allocates_nothing() {
         message.encode_into(&mut bytes).expect("a message");
         for piece in bytes.chunks(65536) {
             let mut rest = piece;
-            while let Some(frame) = framer.feed(&mut rest) {
-                let frame = frame.expect("a frame");
-                let Content::Image(image) = frame.message().expect("a message").content else {
+            while let Some(raw) = decoder.feed(&mut rest) {
+                let raw = raw.expect("a message");
+                let Content::Image(image) = raw.decode().expect("a message").content else {
                     panic!("no image")
                 };
                 assert_eq!(image.pixels.len(), pixels.len());
@@ -38,12 +38,13 @@ fn a_running_stream_allocates_nothing() {
 
 #[test]
 fn a_claim_alone_takes_no_memory() {
-    let mut framer = Framer::new(FramerConfig { max_body_bytes: 1 << 40, ..FramerConfig::default() });
+    let mut decoder =
+        StreamDecoder::new(DecoderConfig { max_body_bytes: 1 << 40, ..DecoderConfig::default() });
     let mut header = Message::new(DeviceName::EMPTY, Content::string("x")).to_bytes().expect("a message");
     header[42..50].copy_from_slice(&(1u64 << 39).to_be_bytes());
     header.truncate(HEADER_SIZE);
     counting_alloc::start();
-    assert!(framer.feed(&mut &header[..]).is_none());
-    assert!(framer.feed(&mut &[0; 1000][..]).is_none());
+    assert!(decoder.feed(&mut &header[..]).is_none());
+    assert!(decoder.feed(&mut &[0; 1000][..]).is_none());
     assert!(counting_alloc::peak_bytes() <= 64 << 10, "{} bytes", counting_alloc::peak_bytes());
 }

@@ -1,4 +1,4 @@
-//! What the codec and the framer refuse, and what they make of odd but legal messages.
+//! What the codec and the stream decoder refuse, and what they make of odd but legal messages.
 
 use std::borrow::Cow;
 
@@ -123,12 +123,12 @@ fn transform() -> Vec<u8> {
     Message::new("T".parse().expect("a name"), content).to_bytes().expect("a transform")
 }
 
-/// All that the framer makes of these bytes.
-fn feed(framer: &mut Framer, mut bytes: &[u8]) -> Vec<Result<DeviceName, FrameError>> {
+/// All that the decoder makes of these bytes.
+fn feed(decoder: &mut StreamDecoder, mut bytes: &[u8]) -> Vec<Result<DeviceName, StreamError>> {
     let mut results = Vec::new();
-    while let Some(result) = framer.feed(&mut bytes) {
-        results.push(result.map(|frame| frame.header().device_name));
-        if framer.is_closed() {
+    while let Some(result) = decoder.feed(&mut bytes) {
+        results.push(result.map(|raw| raw.header().device_name));
+        if decoder.is_closed() {
             break;
         }
     }
@@ -137,31 +137,32 @@ fn feed(framer: &mut Framer, mut bytes: &[u8]) -> Vec<Result<DeviceName, FrameEr
 
 #[test]
 fn the_size_limit_holds() {
-    let mut framer = Framer::new(FramerConfig { max_body_bytes: 61, ..FramerConfig::default() });
+    let mut decoder = StreamDecoder::new(DecoderConfig { max_body_bytes: 61, ..DecoderConfig::default() });
     let header = Header::decode(&transform()).expect("a header");
     assert_eq!(header.body_size, 62);
-    assert_eq!(feed(&mut framer, &transform()), [Err(FrameError::TooLarge { body_size: 62, limit: 61 })]);
-    assert!(framer.is_closed());
-    assert_eq!(feed(&mut framer, &transform()), [Err(FrameError::Closed)]);
-    assert_eq!((framer.counts().get(RejectReason::TooLarge), framer.counts().total()), (1, 1));
+    assert_eq!(feed(&mut decoder, &transform()), [Err(StreamError::TooLarge { body_size: 62, limit: 61 })]);
+    assert!(decoder.is_closed());
+    assert_eq!(feed(&mut decoder, &transform()), [Err(StreamError::Closed)]);
+    assert_eq!((decoder.counts().get(RejectReason::TooLarge), decoder.counts().total()), (1, 1));
 
-    let mut framer = Framer::new(FramerConfig { max_body_bytes: u64::MAX, ..FramerConfig::default() });
+    let mut decoder =
+        StreamDecoder::new(DecoderConfig { max_body_bytes: u64::MAX, ..DecoderConfig::default() });
     let mut huge = transform();
     huge[42..50].copy_from_slice(&u64::MAX.to_be_bytes());
-    assert!(matches!(feed(&mut framer, &huge)[..], [Err(FrameError::TooLarge { .. })]));
+    assert!(matches!(feed(&mut decoder, &huge)[..], [Err(StreamError::TooLarge { .. })]));
 }
 
 #[test]
 fn a_bad_checksum_costs_one_message() {
-    let mut framer = Framer::new(FramerConfig::default());
+    let mut decoder = StreamDecoder::new(DecoderConfig::default());
     let mut damaged = transform();
     damaged[100] ^= 1;
     let stream = [transform(), damaged.clone(), transform()].concat();
-    let results = feed(&mut framer, &stream);
-    assert!(matches!(results[..], [Ok(_), Err(FrameError::Crc { .. }), Ok(_)]), "{results:?}");
-    assert_eq!(framer.counts().get(RejectReason::Crc), 1);
+    let results = feed(&mut decoder, &stream);
+    assert!(matches!(results[..], [Ok(_), Err(StreamError::Crc { .. }), Ok(_)]), "{results:?}");
+    assert_eq!(decoder.counts().get(RejectReason::Crc), 1);
 
-    let mut trusting = Framer::new(FramerConfig { check_crc: false, ..FramerConfig::default() });
+    let mut trusting = StreamDecoder::new(DecoderConfig { check_crc: false, ..DecoderConfig::default() });
     assert!(feed(&mut trusting, &damaged)[0].is_ok());
 }
 
@@ -171,18 +172,18 @@ fn a_bad_header_closes_or_is_passed_over() {
     bad[1] = 99;
     let stream = [transform(), bad, transform()].concat();
 
-    let mut closing = Framer::new(FramerConfig::default());
+    let mut closing = StreamDecoder::new(DecoderConfig::default());
     let results = feed(&mut closing, &stream);
     let version = DecodeError::Version { version: 99 };
     assert!(
-        matches!(results[..], [Ok(_), Err(FrameError::Header(error))] if error == version),
+        matches!(results[..], [Ok(_), Err(StreamError::Header(error))] if error == version),
         "{results:?}"
     );
 
     let mut searching =
-        Framer::new(FramerConfig { on_bad_header: BadHeader::Resync, ..FramerConfig::default() });
+        StreamDecoder::new(DecoderConfig { on_bad_header: BadHeader::Resync, ..DecoderConfig::default() });
     let results = feed(&mut searching, &stream);
-    assert!(matches!(results[..], [Ok(_), Err(FrameError::Header(_)), Ok(_)]), "{results:?}");
+    assert!(matches!(results[..], [Ok(_), Err(StreamError::Header(_)), Ok(_)]), "{results:?}");
     assert_eq!(searching.counts().get(RejectReason::Version), 1);
     assert_eq!(searching.counts().skipped_bytes, 120);
     let counts: Vec<_> =
@@ -192,16 +193,16 @@ fn a_bad_header_closes_or_is_passed_over() {
 
 #[test]
 fn an_end_inside_a_message_is_counted() {
-    let mut framer = Framer::new(FramerConfig::default());
+    let mut decoder = StreamDecoder::new(DecoderConfig::default());
     for cut in [1, 57, 58, 100] {
-        assert!(feed(&mut framer, &transform()[..cut]).is_empty());
-        assert_eq!(framer.pending_bytes(), cut);
-        assert!(framer.end());
-        assert_eq!(framer.pending_bytes(), 0);
+        assert!(feed(&mut decoder, &transform()[..cut]).is_empty());
+        assert_eq!(decoder.pending_bytes(), cut);
+        assert!(decoder.end());
+        assert_eq!(decoder.pending_bytes(), 0);
     }
-    assert!(!framer.end());
-    assert_eq!(framer.counts().get(RejectReason::Truncated), 4);
-    assert_eq!(feed(&mut framer, &transform()).len(), 1);
+    assert!(!decoder.end());
+    assert_eq!(decoder.counts().get(RejectReason::Truncated), 4);
+    assert_eq!(feed(&mut decoder, &transform()).len(), 1);
 }
 
 #[test]

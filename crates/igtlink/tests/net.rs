@@ -32,17 +32,17 @@ fn note(text: &str) -> Message<'_> {
     Message::new("Note".parse().expect("a name"), Content::string(text))
 }
 
-fn words(frame: &Frame) -> String {
-    match frame.message().expect("a message").content {
+fn words(raw: &RawMessage) -> String {
+    match raw.decode().expect("a message").content {
         Content::String(text) => text.to_str().expect("a text").into_owned(),
         other => panic!("{} instead of a text", other.type_name()),
     }
 }
 
-fn next_frame(client: &Client) -> Frame {
+fn next_raw(client: &Client) -> RawMessage {
     loop {
         match client.recv_timeout(WATCHDOG).expect("an event") {
-            ClientEvent::Frame(frame) => return frame,
+            ClientEvent::Message(raw) => return raw,
             ClientEvent::Connected { .. } => {}
             other => panic!("{other:?}"),
         }
@@ -72,21 +72,21 @@ fn everyone_hears_a_broadcast_and_one_an_answer() {
     assert!(server.wait_clients(3, WATCHDOG));
     assert_eq!(server.broadcast(&note("all")), Ok(3));
     for client in &clients {
-        assert_eq!(words(&next_frame(client)), "all");
+        assert_eq!(words(&next_raw(client)), "all");
     }
     clients[1].send(&note("me?")).expect("connected");
-    let (from, frame) = await_event(&server, |event| match event {
-        ServerEvent::Frame { client, frame } => Some((client, frame)),
+    let (from, raw) = await_event(&server, |event| match event {
+        ServerEvent::Message { client, raw } => Some((client, raw)),
         _ => None,
     });
-    assert_eq!(words(&frame), "me?");
+    assert_eq!(words(&raw), "me?");
     server.send_to(from, &note("you")).expect("connected");
-    assert_eq!(server.broadcast_frame(&frame), 3);
-    assert_eq!(words(&next_frame(&clients[0])), "me?");
-    assert_eq!(words(&next_frame(&clients[1])), "you");
-    assert_eq!(words(&next_frame(&clients[1])), "me?");
+    assert_eq!(server.broadcast_raw(&raw), 3);
+    assert_eq!(words(&next_raw(&clients[0])), "me?");
+    assert_eq!(words(&next_raw(&clients[1])), "you");
+    assert_eq!(words(&next_raw(&clients[1])), "me?");
     assert_eq!(server.stats().accepted, 3);
-    assert_eq!(clients[1].stats().traffic.frames_in, 3);
+    assert_eq!(clients[1].stats().traffic.messages_in, 3);
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_peer_that_never_reads_stalls_nobody() {
         assert_eq!(server.broadcast(&image), Ok(2));
         sent += 1;
         // The fast one gets every single image.
-        assert_eq!(next_frame(&fast).body().len(), 12 + 72 + pixels.len() + 2);
+        assert_eq!(next_raw(&fast).body().len(), 12 + 72 + pixels.len() + 2);
         assert!(sent < 10_000, "a peer that never reads took everything");
     }
     drop(stalled);
@@ -118,7 +118,7 @@ fn a_peer_that_never_reads_stalls_nobody() {
     fast.shutdown();
     await_disconnect(&server);
     let traffic_end = server.stats().traffic;
-    assert_eq!(traffic_end.queued_out, traffic_end.frames_out + traffic_end.dropped_out);
+    assert_eq!(traffic_end.queued_out, traffic_end.messages_out + traffic_end.dropped_out);
     assert!(traffic_end.dropped_out > 0);
 }
 
@@ -170,7 +170,7 @@ fn a_lost_server_is_found_again() {
     assert_eq!(second.broadcast(&note("back")), Ok(1));
     let back = loop {
         match client.recv_timeout(WATCHDOG).expect("an event") {
-            ClientEvent::Frame(frame) => break frame,
+            ClientEvent::Message(raw) => break raw,
             ClientEvent::Connected { .. }
             | ClientEvent::ConnectFailed { .. }
             | ClientEvent::Disconnected { .. } => {}
@@ -183,7 +183,7 @@ fn a_lost_server_is_found_again() {
 
 #[test]
 fn hostile_bytes_end_their_own_connection_only() {
-    let server = serve(|config| config.framer.max_body_bytes = 1000);
+    let server = serve(|config| config.decoder.max_body_bytes = 1000);
     let good = connect(&server, |_| {});
     assert!(server.wait_clients(1, WATCHDOG));
     let mut huge = note("x").to_bytes().expect("a message");
@@ -205,23 +205,23 @@ fn hostile_bytes_end_their_own_connection_only() {
     let mut peer = TcpStream::connect(server.local_addrs()[0]).expect("a connection");
     peer.write_all(&[damaged, note("y").to_bytes().expect("a message")].concat()).expect("a taker");
     let mut rejected = false;
-    let frame = await_event(&server, |event| match event {
-        ServerEvent::Rejected { error: FrameError::Crc { .. }, .. } => {
+    let raw = await_event(&server, |event| match event {
+        ServerEvent::Rejected { error: StreamError::Crc { .. }, .. } => {
             rejected = true;
             None
         }
-        ServerEvent::Frame { frame, .. } => Some(frame),
+        ServerEvent::Message { raw, .. } => Some(raw),
         ServerEvent::Connected { .. } => None,
         other => panic!("{other:?}"),
     });
     assert!(rejected);
-    assert_eq!(words(&frame), "y");
+    assert_eq!(words(&raw), "y");
     good.send(&note("still here")).expect("connected");
-    let frame = await_event(&server, |event| match event {
-        ServerEvent::Frame { frame, .. } => Some(frame),
+    let raw = await_event(&server, |event| match event {
+        ServerEvent::Message { raw, .. } => Some(raw),
         _ => None,
     });
-    assert_eq!(words(&frame), "still here");
+    assert_eq!(words(&raw), "still here");
 }
 
 #[test]
@@ -294,18 +294,16 @@ fn keep_alives_come_when_nothing_else_does() {
     let server = serve(|config| config.keep_alive = Some(Duration::from_millis(5)));
     let client = connect(&server, |config| config.keep_alive = Some(Duration::from_millis(5)));
     for _ in 0..3 {
-        let frame = next_frame(&client);
-        let Content::Status(status) = frame.message().expect("a message").content else {
-            panic!("no status")
-        };
+        let raw = next_raw(&client);
+        let Content::Status(status) = raw.decode().expect("a message").content else { panic!("no status") };
         assert_eq!(status.code, StatusCode::Ok);
     }
-    let frame = await_event(&server, |event| match event {
-        ServerEvent::Frame { frame, .. } => Some(frame),
+    let raw = await_event(&server, |event| match event {
+        ServerEvent::Message { raw, .. } => Some(raw),
         _ => None,
     });
-    assert_eq!(frame.header().type_name, "STATUS");
-    assert_eq!(server.stats().traffic.frames_out, 0);
+    assert_eq!(raw.header().type_name, "STATUS");
+    assert_eq!(server.stats().traffic.messages_out, 0);
 }
 
 #[test]
@@ -334,7 +332,7 @@ fn an_orderly_end_sends_what_waits() {
     }
     server.shutdown();
     for n in 0..50 {
-        assert_eq!(words(&next_frame(&client)), n.to_string());
+        assert_eq!(words(&next_raw(&client)), n.to_string());
     }
     match client.recv_timeout(WATCHDOG).expect("an event") {
         ClientEvent::Disconnected { reason } => assert_eq!(reason, Disconnect::PeerClosed),
@@ -350,7 +348,7 @@ fn a_slow_owner_loses_the_oldest_messages() {
     for n in 0..10 {
         client.send(&note(&n.to_string())).expect("connected");
     }
-    while server.stats().traffic.frames_in < 10 {
+    while server.stats().traffic.messages_in < 10 {
         std::thread::yield_now();
     }
     client.shutdown();
@@ -361,8 +359,8 @@ fn a_slow_owner_loses_the_oldest_messages() {
     let last = loop {
         let mut last = None;
         while let Ok(event) = server.recv_timeout(Duration::ZERO) {
-            if let ServerEvent::Frame { frame, .. } = event {
-                last = Some(words(&frame));
+            if let ServerEvent::Message { raw, .. } = event {
+                last = Some(words(&raw));
             }
         }
         if last.is_some() {
@@ -387,10 +385,10 @@ fn ipv6_is_spoken_beside_ipv4() {
         let client = Client::start(ClientConfig::new(address.to_string())).expect("a thread");
         assert!(client.wait_connected(WATCHDOG));
         client.send(&note(&address.to_string())).expect("connected");
-        let frame = await_event(&server, |event| match event {
-            ServerEvent::Frame { frame, .. } => Some(frame),
+        let raw = await_event(&server, |event| match event {
+            ServerEvent::Message { raw, .. } => Some(raw),
             _ => None,
         });
-        assert_eq!(words(&frame), address.to_string());
+        assert_eq!(words(&raw), address.to_string());
     }
 }

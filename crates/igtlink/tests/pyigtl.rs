@@ -115,8 +115,8 @@ fn check_found(found: &str) {
 }
 
 /// Whether this is what pyigtl sent as its answer of this number.
-fn check_answer(number: usize, frame: &Frame) {
-    let message = frame.message().expect("a message");
+fn check_answer(number: usize, raw: &RawMessage) {
+    let message = raw.decode().expect("a message");
     if number == 5 {
         assert_eq!(message.content, Content::string("plain"));
         assert_eq!((message.version, message.timestamp.subsec_nanos()), (HeaderVersion::V1, 500_000_000));
@@ -173,7 +173,7 @@ fn check_answer(number: usize, frame: &Frame) {
     }
     // What pyigtl wrote is what we would write.
     let mut theirs = Vec::new();
-    frame.write_to(&mut theirs);
+    raw.write_to(&mut theirs);
     assert_eq!(message.to_bytes().expect("a message"), theirs);
 }
 
@@ -196,8 +196,8 @@ fn pyigtl_as_client() {
     let mut answers = 0;
     while answers < 6 {
         match server.recv_timeout(WATCHDOG).expect("an event") {
-            ServerEvent::Frame { frame, .. } => {
-                check_answer(answers, &frame);
+            ServerEvent::Message { raw, .. } => {
+                check_answer(answers, &raw);
                 answers += 1;
             }
             ServerEvent::Connected { .. } => {}
@@ -222,8 +222,8 @@ fn pyigtl_as_server() {
     let mut answers = 0;
     while answers < 6 {
         match client.recv_timeout(WATCHDOG).expect("an event") {
-            ClientEvent::Frame(frame) => {
-                check_answer(answers, &frame);
+            ClientEvent::Message(raw) => {
+                check_answer(answers, &raw);
                 answers += 1;
             }
             ClientEvent::Connected { .. } => {}

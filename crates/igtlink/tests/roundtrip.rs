@@ -372,15 +372,15 @@ proptest! {
         for message in &messages {
             stream.extend(message.to_bytes().expect("a message that can be written"));
         }
-        let mut framer = Framer::new(FramerConfig::default());
-        let mut frames = Vec::new();
+        let mut decoder = StreamDecoder::new(DecoderConfig::default());
+        let mut received = Vec::new();
         let mut rest = &stream[..];
         for &cut in cuts.iter().cycle() {
             if rest.is_empty() {
                 break;
             }
             // Through the door for large bodies, or through the one for everything.
-            let room = framer.body_room(if wide { 1 } else { usize::MAX });
+            let room = decoder.body_room(if wide { 1 } else { usize::MAX });
             let mut piece = if room.is_empty() {
                 let (piece, later) = rest.split_at(cut.min(rest.len()));
                 rest = later;
@@ -389,20 +389,20 @@ proptest! {
                 let len = cut.min(rest.len()).min(room.len());
                 room[..len].copy_from_slice(&rest[..len]);
                 rest = &rest[len..];
-                framer.advance(len);
+                decoder.advance(len);
                 &[]
             };
-            while let Some(frame) = framer.feed(&mut piece) {
-                frames.push(frame.expect("a good frame"));
+            while let Some(raw) = decoder.feed(&mut piece) {
+                received.push(raw.expect("a good message"));
             }
         }
-        prop_assert_eq!(framer.pending_bytes(), 0);
-        prop_assert_eq!(framer.counts().total(), 0);
-        prop_assert_eq!(frames.len(), messages.len());
+        prop_assert_eq!(decoder.pending_bytes(), 0);
+        prop_assert_eq!(decoder.counts().total(), 0);
+        prop_assert_eq!(received.len(), messages.len());
         let mut again = Vec::new();
-        for (frame, message) in frames.iter().zip(&messages) {
-            prop_assert_eq!(&frame.message().expect("a good message"), message);
-            frame.write_to(&mut again);
+        for (raw, message) in received.iter().zip(&messages) {
+            prop_assert_eq!(&raw.decode().expect("a good message"), message);
+            raw.write_to(&mut again);
             prop_assert_eq!(&again, &message.to_bytes().expect("a message that can be written"));
         }
     }
@@ -416,15 +416,15 @@ proptest! {
         let known = Message::new("known".parse().expect("a name"), Content::string("here")).to_bytes().expect("a message");
         stream.extend_from_slice(&known);
         stream.extend(message.to_bytes().expect("a message that can be written"));
-        let mut framer = Framer::new(FramerConfig { on_bad_header: BadHeader::Resync, ..FramerConfig::default() });
+        let mut decoder = StreamDecoder::new(DecoderConfig { on_bad_header: BadHeader::Resync, ..DecoderConfig::default() });
         let mut rest = &stream[..];
         let mut found = Vec::new();
-        while let Some(result) = framer.feed(&mut rest) {
+        while let Some(result) = decoder.feed(&mut rest) {
             found.extend(result);
         }
         prop_assert_eq!(found.len(), 2);
-        prop_assert_eq!(&found[1].message().expect("a good message"), &message);
-        prop_assert_eq!(framer.counts().skipped_bytes as usize + found.iter().map(Frame::wire_len).sum::<usize>(), stream.len());
+        prop_assert_eq!(&found[1].decode().expect("a good message"), &message);
+        prop_assert_eq!(decoder.counts().skipped_bytes as usize + found.iter().map(RawMessage::wire_len).sum::<usize>(), stream.len());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 use ultramotion_igtlink::{
-    Client, ClientConfig, ClientEvent, Content, Frame, Image, Message, Server, ServerConfig, Timestamp,
+    Client, ClientConfig, ClientEvent, Content, Image, Message, RawMessage, Server, ServerConfig, Timestamp,
 };
 
 use crate::program::{HEIGHT, WIDTH, command, error_of, pixels, results, run, run_arguments, start, time_s};
@@ -84,14 +84,14 @@ impl Serving {
     }
 }
 
-fn next_of(client: &Client, device: &str) -> Frame {
+fn next_of(client: &Client, device: &str) -> RawMessage {
     let deadline = Instant::now() + SOON;
     loop {
         let event = client.recv_timeout(deadline.saturating_duration_since(Instant::now())).unwrap();
-        if let ClientEvent::Frame(frame) = event
-            && frame.header().device_name == device
+        if let ClientEvent::Message(raw) = event
+            && raw.header().device_name == device
         {
-            return frame;
+            return raw;
         }
     }
 }

@@ -60,8 +60,8 @@ impl Scanner {
         let (mut images, mut poses, mut times) = (0, 0, Vec::new());
         loop {
             match client.recv_timeout(WATCHDOG).unwrap() {
-                ClientEvent::Frame(frame) => {
-                    let message = frame.message().unwrap();
+                ClientEvent::Message(raw) => {
+                    let message = raw.decode().unwrap();
                     look(&message.content);
                     match message.content {
                         Content::Image(_) => {

@@ -183,8 +183,8 @@ fn listen(client: &Client, got: &Mutex<Got>) {
         let event = client.recv();
         let mut got = got.lock().unwrap();
         match event {
-            Ok(ClientEvent::Frame(frame)) => {
-                let message = frame.message().unwrap();
+            Ok(ClientEvent::Message(raw)) => {
+                let message = raw.decode().unwrap();
                 if !matches!(message.content, Content::Image(_)) {
                     got.others += 1;
                     continue;

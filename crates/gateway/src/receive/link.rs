@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 use ultramotion_igtlink::{
-    Client, ClientEvent, ConnectError, DecodeError, Disconnect, Frame, FrameError, RecvError, RejectCounts,
-    Server, ServerError, ServerEvent, TrafficCounts,
+    Client, ClientEvent, ConnectError, DecodeError, Disconnect, RawMessage, RecvError, RejectCounts, Server,
+    ServerError, ServerEvent, StreamError, TrafficCounts,
 };
 
 use crate::config::{ConfigError, SourceConfig};
@@ -34,9 +34,9 @@ pub enum LinkEvent {
         peer: SocketAddr,
     },
     /// A message came.
-    Frame(Frame),
+    Message(RawMessage),
     /// Something came that is no message.
-    Rejected(FrameError),
+    Rejected(StreamError),
     /// A connection ended.
     Disconnected {
         /// Why.
@@ -114,14 +114,14 @@ impl Link {
         Ok(match self {
             Link::Client(client, _) => match client.recv_timeout(timeout)? {
                 ClientEvent::Connected { peer } => LinkEvent::Connected { peer },
-                ClientEvent::Frame(frame) => LinkEvent::Frame(frame),
+                ClientEvent::Message(raw) => LinkEvent::Message(raw),
                 ClientEvent::Rejected(error) => LinkEvent::Rejected(error),
                 ClientEvent::Disconnected { reason } => LinkEvent::Disconnected { reason },
                 ClientEvent::ConnectFailed { error, .. } => LinkEvent::ConnectFailed(error),
             },
             Link::Server(server) => match server.recv_timeout(timeout)? {
                 ServerEvent::Connected { peer, .. } => LinkEvent::Connected { peer },
-                ServerEvent::Frame { frame, .. } => LinkEvent::Frame(frame),
+                ServerEvent::Message { raw, .. } => LinkEvent::Message(raw),
                 ServerEvent::Rejected { error, .. } => LinkEvent::Rejected(error),
                 ServerEvent::Disconnected { reason, .. } => LinkEvent::Disconnected { reason },
                 ServerEvent::Refused { peer, .. } => LinkEvent::Refused { peer },
@@ -140,7 +140,7 @@ impl Link {
     /// The numbers so far.
     pub fn stats(&self) -> LinkStats {
         let with = |traffic: TrafficCounts| LinkStats {
-            messages: traffic.frames_in,
+            messages: traffic.messages_in,
             evicted: traffic.dropped_in,
             rejects: traffic.rejects,
             ..LinkStats::default()

@@ -46,7 +46,7 @@ pub(crate) use frame::named_transform;
 pub use link::{Link, LinkError, LinkEvent, LinkStats};
 pub use poses::{MatchedPose, PoseBook};
 use ultramotion_igtlink::{
-    ConnectError, Content, DecodeError, DeviceName, Disconnect, Frame, Image, Message, RecvError,
+    ConnectError, Content, DecodeError, DeviceName, Disconnect, Image, Message, RawMessage, RecvError,
 };
 
 use crate::books::{Books, DropReason};
@@ -60,7 +60,7 @@ pub enum Received {
     /// A frame to be computed.
     Frame(LiveFrame),
     /// A message with poses, which are in the book now.
-    Poses(Frame),
+    Poses(RawMessage),
     /// A message that is of no use here, or that was rejected or dropped, and counted.
     Other,
     /// The scanner is there.
@@ -177,7 +177,7 @@ impl Receiver {
     pub fn next(&mut self, timeout: Duration) -> Result<Received, RecvError> {
         let complaints = Arc::clone(&self.state.complaints);
         Ok(match self.state.link.next(timeout)? {
-            LinkEvent::Frame(frame) => self.take(frame),
+            LinkEvent::Message(raw) => self.take(raw),
             LinkEvent::Rejected(error) => {
                 let kind = error.reason().map_or("rejected", |reason| reason.name());
                 complaints.say(kind, format_args!("a message from the scanner was rejected: {error}"));
@@ -209,8 +209,8 @@ impl Receiver {
         }
     }
 
-    fn take(&mut self, frame: Frame) -> Received {
-        let header = frame.header();
+    fn take(&mut self, raw: RawMessage) -> Received {
+        let header = raw.header();
         let is_image = header.type_name == "IMAGE";
         let device = header.device_name;
         if is_image && !self.state.takes(device) {
@@ -224,7 +224,7 @@ impl Receiver {
             );
             return Received::Other;
         }
-        match frame.message() {
+        match raw.decode() {
             Ok(message) => {
                 if let Content::Image(image) = &message.content {
                     return self.image(&message, image).map_or(Received::Other, Received::Frame);
@@ -234,16 +234,16 @@ impl Receiver {
                 }
             }
             Err(error) => {
-                self.reject(&frame, is_image, &error);
+                self.reject(&raw, is_image, &error);
                 return Received::Other;
             }
         }
         self.state.pose_messages.fetch_add(1, Relaxed);
-        Received::Poses(frame)
+        Received::Poses(raw)
     }
 
-    fn reject(&self, frame: &Frame, is_image: bool, error: &DecodeError) {
-        let header = frame.header();
+    fn reject(&self, raw: &RawMessage, is_image: bool, error: &DecodeError) {
+        let header = raw.header();
         self.state.link.count_rejected(error);
         if is_image {
             self.state.books.receive().dropped(DropReason::Malformed);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use ultramotion_igtlink::{Framer, FramerConfig};
+use ultramotion_igtlink::{DecoderConfig, StreamDecoder};
 
 use super::compose::{Bundle, Fault, Outgoing, keep_alive};
 use super::config::{LOG, MAX_CLIENTS, SimulateError};
@@ -343,7 +343,7 @@ impl Shared {
 
     /// Reads and counts what the client sends until it goes.
     fn listen_to(&self, mut stream: &TcpStream) {
-        let mut framer = Framer::new(FramerConfig::default());
+        let mut decoder = StreamDecoder::new(DecoderConfig::default());
         let mut buffer = [0; 4096];
         loop {
             let mut rest = match stream.read(&mut buffer) {
@@ -352,20 +352,20 @@ impl Shared {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => return,
             };
-            while let Some(result) = framer.feed(&mut rest) {
+            while let Some(result) = decoder.feed(&mut rest) {
                 let mut books = self.books();
                 match result {
-                    Ok(frame) => {
+                    Ok(raw) => {
                         books.heard.messages += 1;
                         drop(books);
-                        let header = frame.header();
+                        let header = raw.header();
                         tracing::debug!(target: LOG, message = %header.type_name, device = %header.device_name, "a client sent");
                     }
                     Err(error) => {
                         books.heard.rejected += 1;
                         drop(books);
                         tracing::debug!(target: LOG, %error, "a client sent");
-                        if framer.is_closed() {
+                        if decoder.is_closed() {
                             return;
                         }
                     }

@@ -51,8 +51,8 @@
 //!
 //! let mut images = 0;
 //! while images < 3 {
-//!     if let ClientEvent::Frame(frame) = client.recv_timeout(Duration::from_secs(5))? {
-//!         images += usize::from(matches!(frame.message()?.content, Content::Image(_)));
+//!     if let ClientEvent::Message(raw) = client.recv_timeout(Duration::from_secs(5))? {
+//!         images += usize::from(matches!(raw.decode()?.content, Content::Image(_)));
 //!     }
 //! }
 //! # std::fs::remove_dir_all(&folder)?;

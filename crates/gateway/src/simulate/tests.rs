@@ -90,11 +90,11 @@ fn play(config: SimulatorConfig, mut source: Grey) -> (Summary, Got) {
         let playing = Cell::new(Some(playing));
         loop {
             match client.recv_timeout(WATCHDOG).expect("something happens") {
-                ClientEvent::Frame(frame) => match frame.message().expect("a message").content {
+                ClientEvent::Message(raw) => match raw.decode().expect("a message").content {
                     Content::Image(image) => {
                         assert_eq!(image.pixels[0], image.pixels[image.pixels.len() - 1]);
                         got.images += 1;
-                        got.times.push(frame.header().timestamp.as_secs_f64());
+                        got.times.push(raw.header().timestamp.as_secs_f64());
                     }
                     Content::Transform(_) | Content::TrackingData(_) => got.poses += 1,
                     Content::Status(_) => {}

@@ -6,7 +6,7 @@ use ultramotion_gateway::config::{GatewayConfig, OutputConfig, SourceConfig};
 use ultramotion_gateway::report::Report;
 use ultramotion_gateway::service::{BoxError, BuildPipeline, Gateway, Perceive};
 use ultramotion_igtlink::{
-    Client, ClientConfig, ClientEvent, Content, Frame, Image, Message, Placement, Server, ServerConfig,
+    Client, ClientConfig, ClientEvent, Content, Image, Message, Placement, RawMessage, Server, ServerConfig,
     Timestamp,
 };
 
@@ -99,15 +99,15 @@ pub fn client_of(gateway: &Gateway) -> Client {
 }
 
 /// The next message of a device.
-pub fn next_of(client: &Client, device: &str) -> Frame {
+pub fn next_of(client: &Client, device: &str) -> RawMessage {
     let deadline = Instant::now() + SOON;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let event = client.recv_timeout(left).unwrap_or_else(|e| panic!("waiting for {device}: {e}"));
-        if let ClientEvent::Frame(frame) = event
-            && frame.header().device_name == device
+        if let ClientEvent::Message(raw) = event
+            && raw.header().device_name == device
         {
-            return frame;
+            return raw;
         }
     }
 }

@@ -28,7 +28,7 @@ fn a_frame_becomes_a_mask_contours_points_and_words() {
     };
 
     let mask = next_of(&client, "UM_Mask");
-    let mask = mask.message().unwrap();
+    let mask = mask.decode().unwrap();
     assert_eq!(mask.timestamp, time_of(3), "the source's own timestamp, to the bit");
     for (key, value) in [("FrameId", "0"), ("Source", "Image_Probe"), ("CoordinateSystem", "LPS")] {
         assert_eq!(mask.metadata.get(key).as_deref(), Some(value));
@@ -44,7 +44,7 @@ fn a_frame_becomes_a_mask_contours_points_and_words() {
     assert_eq!(*image.pixels, *expected);
 
     let contours = next_of(&client, "UM_Contours");
-    let contours = contours.message().unwrap();
+    let contours = contours.decode().unwrap();
     assert_eq!(contours.timestamp, time_of(3));
     let Content::PolyData(data) = contours.content else { panic!("a POLYDATA") };
     assert!(data.indices_are_valid() && !data.lines.is_empty());
@@ -61,14 +61,14 @@ fn a_frame_becomes_a_mask_contours_points_and_words() {
     }
 
     let objects = next_of(&client, "UM_Objects");
-    let Content::String(text) = objects.message().unwrap().content else { panic!("a STRING") };
+    let Content::String(text) = objects.decode().unwrap().content else { panic!("a STRING") };
     let words: Value = serde_json::from_str(&text.to_str().unwrap()).unwrap();
     assert_eq!(words["objects"].as_array().unwrap().len(), packet.objects.len());
     assert_eq!(words["objects"][0]["track_id"], packet.objects[0].track_id);
     assert_eq!(words["timestamp"].as_f64(), Some(time_of(3).as_secs_f64()));
 
     let points = next_of(&client, "UM_Points");
-    let Content::Points(points) = points.message().unwrap().content else { panic!("a POINT") };
+    let Content::Points(points) = points.decode().unwrap().content else { panic!("a POINT") };
     assert_eq!(points.len(), packet.objects.len());
     assert_eq!(points[0].owner, "UM_Mask");
     assert_eq!(points[0].group, packet.label(packet.objects[0].class));
@@ -99,10 +99,10 @@ fn poses_are_passed_on_and_place_the_contours_in_the_trackers_frame() {
     scanner.send(&picture(0));
 
     let passed = next_of(&client, "Tracker");
-    assert_eq!(passed.message().unwrap(), tracking);
+    assert_eq!(passed.decode().unwrap(), tracking);
     let points = |device: &str| {
         let frame = next_of(&client, device);
-        let Content::PolyData(data) = frame.message().unwrap().content else { panic!("a POLYDATA") };
+        let Content::PolyData(data) = frame.decode().unwrap().content else { panic!("a POLYDATA") };
         data.points
     };
     let (image, tracker) = (points("UM_Contours"), points("UM_TrackerContours"));
@@ -125,9 +125,9 @@ fn poses_are_passed_on_and_place_the_contours_in_the_trackers_frame() {
     }
 }
 
-fn next_of_any(client: &ultramotion_igtlink::Client) -> ultramotion_igtlink::Frame {
+fn next_of_any(client: &ultramotion_igtlink::Client) -> ultramotion_igtlink::RawMessage {
     loop {
-        if let ultramotion_igtlink::ClientEvent::Frame(frame) =
+        if let ultramotion_igtlink::ClientEvent::Message(frame) =
             client.recv_timeout(crate::bench::SOON).unwrap()
         {
             return frame;
@@ -161,7 +161,7 @@ fn header_version_1_has_no_metadata_and_outputs_can_be_off() {
             }
         };
         assert_eq!(message.header().device_name, device, "nothing else in between");
-        let message = message.message().unwrap();
+        let message = message.decode().unwrap();
         assert_eq!(message.version, ultramotion_igtlink::HeaderVersion::V1);
         assert!(message.metadata.is_empty());
     }
@@ -178,7 +178,7 @@ fn the_state_is_told_when_it_changes_and_to_who_comes() {
     .unwrap();
     let status = |name: &str| loop {
         let frame = next_of(&client, "UM_Status");
-        let Content::Status(status) = frame.message().unwrap().content else { panic!("a STATUS") };
+        let Content::Status(status) = frame.decode().unwrap().content else { panic!("a STATUS") };
         if status.name == name {
             break status.into_owned();
         }
@@ -188,7 +188,7 @@ fn the_state_is_told_when_it_changes_and_to_who_comes() {
     scanner.send(&picture(0));
     let scene = loop {
         let frame = next_of(&client, "UM_Status");
-        let Content::Status(status) = frame.message().unwrap().content else { panic!("a STATUS") };
+        let Content::Status(status) = frame.decode().unwrap().content else { panic!("a STATUS") };
         if status.name != "SILENT" {
             assert_eq!(frame.header().timestamp, time_of(0), "a scene's state is of its frame");
             break status.name;
@@ -216,7 +216,7 @@ fn questions_are_answered() {
         client.send(&Message::new("Question".parse().unwrap(), Content::Query(query))).unwrap();
         next_of(&client, "UM_Status")
     };
-    assert!(matches!(ask("STATUS").message().unwrap().content, Content::Status(_)));
-    let Content::Capability(types) = ask("CAPABIL").message().unwrap().content else { panic!("CAPABILITY") };
+    assert!(matches!(ask("STATUS").decode().unwrap().content, Content::Status(_)));
+    let Content::Capability(types) = ask("CAPABIL").decode().unwrap().content else { panic!("CAPABILITY") };
     assert!(types.iter().any(|&t| t == "POLYDATA"));
 }

@@ -107,7 +107,7 @@ fn a_stage_that_dies_is_started_again() {
             // Clients are told: what they have on their screens is old.
             loop {
                 let frame = next_of(&client, "UM_Status");
-                let Content::Status(status) = frame.message().unwrap().content else { panic!("a STATUS") };
+                let Content::Status(status) = frame.decode().unwrap().content else { panic!("a STATUS") };
                 if status.name == "REBUILDING" {
                     break;
                 }
@@ -165,11 +165,11 @@ fn a_scanner_that_comes_back_may_have_another_device() {
     let client = client_of(&gateway);
     scanner.wait_for_gateway();
     scanner.send(&picture(0));
-    assert_eq!(next_of(&client, "UM_Mask").message().unwrap().metadata.get("Source").unwrap(), "Image_Probe");
+    assert_eq!(next_of(&client, "UM_Mask").decode().unwrap().metadata.get("Source").unwrap(), "Image_Probe");
     scanner.server.shutdown();
     let scanner = Scanner { server: Server::start(ServerConfig::listening_on(address)).unwrap() };
     scanner.wait_for_gateway();
     scanner.send(&Message { device_name: "Image_Other".parse().unwrap(), ..picture(1) });
-    assert_eq!(next_of(&client, "UM_Mask").message().unwrap().metadata.get("Source").unwrap(), "Image_Other");
+    assert_eq!(next_of(&client, "UM_Mask").decode().unwrap().metadata.get("Source").unwrap(), "Image_Other");
     assert_eq!(gateway.stop().other_images, 0);
 }

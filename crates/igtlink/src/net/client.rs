@@ -8,13 +8,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::error::{DecodeError, EncodeError};
-use crate::framer::{Frame, FrameError, Framer, FramerConfig};
 use crate::message::Message;
 use crate::net::link::{
-    Disconnect, EncodeBuffers, LinkConfig, Outgoing, SendQueue, Traffic, TrafficCounts, prepare, read_frames,
-    reason, write_queued,
+    Disconnect, EncodeBuffers, LinkConfig, Outgoing, SendQueue, Traffic, TrafficCounts, prepare,
+    read_messages, reason, write_queued,
 };
 use crate::net::mailbox::{Mailbox, Pushed, RecvError};
+use crate::stream::{DecoderConfig, RawMessage, StreamDecoder, StreamError};
 
 /// How a [`Client`] works.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub struct ClientConfig {
     /// Bytes that the messages among them may have together. 256 MiB.
     pub receive_queue_bytes: usize,
     /// How the stream is cut.
-    pub framer: FramerConfig,
+    pub decoder: DecoderConfig,
 }
 
 impl ClientConfig {
@@ -58,7 +58,7 @@ impl ClientConfig {
             send_queue: 16,
             receive_queue: 64,
             receive_queue_bytes: 256 << 20,
-            framer: FramerConfig::default(),
+            decoder: DecoderConfig::default(),
         }
     }
 
@@ -101,9 +101,9 @@ pub enum ClientEvent {
         peer: SocketAddr,
     },
     /// A message came.
-    Frame(Frame),
+    Message(RawMessage),
     /// Something came that is no message.
-    Rejected(FrameError),
+    Rejected(StreamError),
     /// The connection ended; a new one is being made, unless the reason is [`Disconnect::Shutdown`].
     Disconnected {
         /// Why.
@@ -218,8 +218,8 @@ impl Client {
     }
 
     /// Puts a message that came from elsewhere into the queue, as it is.
-    pub fn send_frame(&self, frame: &Frame) -> Result<(), SendError> {
-        self.queue(self.shared.buffers.frame(frame))
+    pub fn send_raw(&self, raw: &RawMessage) -> Result<(), SendError> {
+        self.queue(self.shared.buffers.raw(raw))
     }
 
     fn queue(&self, bytes: Outgoing) -> Result<(), SendError> {
@@ -294,8 +294,8 @@ impl Shared {
 
     fn tell(&self, event: ClientEvent) {
         // Connections come and go rarely; when there is no room, a message goes.
-        let bytes = if let ClientEvent::Frame(frame) = &event { frame.body().len() } else { 0 };
-        let pushed = self.events.push(event, bytes, |event| matches!(event, ClientEvent::Frame(_)));
+        let bytes = if let ClientEvent::Message(raw) = &event { raw.body().len() } else { 0 };
+        let pushed = self.events.push(event, bytes, |event| matches!(event, ClientEvent::Message(_)));
         if let Pushed::Stored { evicted } = pushed {
             self.traffic.drop_in(evicted);
         }
@@ -363,7 +363,7 @@ impl Shared {
         drop(state);
         self.changed.notify_all();
 
-        let mut framer = Framer::new(self.config.framer);
+        let mut decoder = StreamDecoder::new(self.config.decoder);
         let (read, written) = thread::scope(|scope| {
             let writer = thread::Builder::new().name("igtl-client-write".into());
             let writer = writer
@@ -372,8 +372,8 @@ impl Shared {
                 Ok(writer) => writer,
                 Err(error) => return (Disconnect::Io(error.kind()), None),
             };
-            let read = read_frames(&stream, &mut framer, &self.traffic, |result| match result {
-                Ok(frame) => self.tell(ClientEvent::Frame(frame)),
+            let read = read_messages(&stream, &mut decoder, &self.traffic, |result| match result {
+                Ok(raw) => self.tell(ClientEvent::Message(raw)),
                 Err(error) => self.tell(ClientEvent::Rejected(error)),
             });
             self.lock().link = None;

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use crate::content::{Content, Status};
 use crate::error::EncodeError;
-use crate::framer::{Frame, FrameError, Framer, RejectCounts, RejectReason};
 use crate::header::{DeviceName, HeaderVersion};
 use crate::message::Message;
 use crate::net::mailbox::{Mailbox, Pushed, RecvError};
+use crate::stream::{RawMessage, RejectCounts, RejectReason, StreamDecoder, StreamError};
 use crate::timestamp::Timestamp;
 
 /// Why a connection ended.
@@ -27,7 +27,7 @@ pub enum Disconnect {
     /// The peer took nothing for the stall time-out.
     Stalled,
     /// A header was bad, and the stream's position is lost.
-    BadHeader(FrameError),
+    BadHeader(StreamError),
     /// The operating system says so.
     Io(io::ErrorKind),
     /// It was asked for.
@@ -52,7 +52,7 @@ impl fmt::Display for Disconnect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TrafficCounts {
     /// Messages received with the right checksum.
-    pub frames_in: u64,
+    pub messages_in: u64,
     /// Bytes received.
     pub bytes_in: u64,
     /// Messages that had to go before they were taken.
@@ -60,11 +60,11 @@ pub struct TrafficCounts {
     /// Messages put into the queue of a peer.
     pub queued_out: u64,
     /// Messages handed to the operating system whole; keep-alives are not counted.
-    pub frames_out: u64,
+    pub messages_out: u64,
     /// Bytes handed to the operating system, keep-alives included.
     pub bytes_out: u64,
     /// Messages that had to go, or whose connection ended, before they were sent. Once all
-    /// queues are empty, `queued_out` is `frames_out` plus this.
+    /// queues are empty, `queued_out` is `messages_out` plus this.
     pub dropped_out: u64,
     /// What was rejected and why.
     pub rejects: RejectCounts,
@@ -73,11 +73,11 @@ pub struct TrafficCounts {
 /// [`TrafficCounts`] that several threads add to.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
-    frames_in: AtomicU64,
+    messages_in: AtomicU64,
     bytes_in: AtomicU64,
     dropped_in: AtomicU64,
     queued_out: AtomicU64,
-    frames_out: AtomicU64,
+    messages_out: AtomicU64,
     bytes_out: AtomicU64,
     dropped_out: AtomicU64,
     rejects: Mutex<RejectCounts>,
@@ -94,11 +94,11 @@ impl Traffic {
 
     pub(crate) fn counts(&self) -> TrafficCounts {
         TrafficCounts {
-            frames_in: self.frames_in.load(Relaxed),
+            messages_in: self.messages_in.load(Relaxed),
             bytes_in: self.bytes_in.load(Relaxed),
             dropped_in: self.dropped_in.load(Relaxed),
             queued_out: self.queued_out.load(Relaxed),
-            frames_out: self.frames_out.load(Relaxed),
+            messages_out: self.messages_out.load(Relaxed),
             bytes_out: self.bytes_out.load(Relaxed),
             dropped_out: self.dropped_out.load(Relaxed),
             rejects: *self.rejects.lock().unwrap_or_else(PoisonError::into_inner),
@@ -174,9 +174,9 @@ impl EncodeBuffers {
         self.fill(message.encoded_len()?, |buffer| message.encode_into(buffer))
     }
 
-    pub(crate) fn frame(&self, frame: &Frame) -> Outgoing {
-        let Ok(bytes) = self.fill(frame.wire_len(), |buffer| {
-            frame.write_to(buffer);
+    pub(crate) fn raw(&self, raw: &RawMessage) -> Outgoing {
+        let Ok(bytes) = self.fill(raw.wire_len(), |buffer| {
+            raw.write_to(buffer);
             Ok::<_, std::convert::Infallible>(())
         });
         bytes
@@ -247,19 +247,19 @@ pub(crate) fn prepare(stream: &TcpStream, config: LinkConfig) -> io::Result<()> 
 const READ_BYTES: usize = 64 << 10;
 
 /// Reads messages until the connection ends, and says why it did.
-pub(crate) fn read_frames(
+pub(crate) fn read_messages(
     mut stream: &TcpStream,
-    framer: &mut Framer,
+    decoder: &mut StreamDecoder,
     traffic: &Traffic,
-    mut take: impl FnMut(Result<Frame, FrameError>),
+    mut take: impl FnMut(Result<RawMessage, StreamError>),
 ) -> Disconnect {
     let mut buffer = vec![0; READ_BYTES];
     let ended = loop {
-        let room = framer.body_room(READ_BYTES);
+        let room = decoder.body_room(READ_BYTES);
         let direct = !room.is_empty();
         let len = match stream.read(if direct { room } else { &mut buffer }) {
             Ok(0) => {
-                break if framer.pending_bytes() > 0 {
+                break if decoder.pending_bytes() > 0 {
                     Disconnect::MidMessage
                 } else {
                     Disconnect::PeerClosed
@@ -272,24 +272,24 @@ pub(crate) fn read_frames(
         };
         count(&traffic.bytes_in, len);
         let mut rest = if direct {
-            framer.advance(len);
+            decoder.advance(len);
             &[][..]
         } else {
             &buffer[..len]
         };
-        while let Some(result) = framer.feed(&mut rest) {
+        while let Some(result) = decoder.feed(&mut rest) {
             match &result {
-                Ok(_) => count(&traffic.frames_in, 1),
+                Ok(_) => count(&traffic.messages_in, 1),
                 Err(error) => error.reason().into_iter().for_each(|reason| traffic.reject(reason)),
             }
-            let lost = result.as_ref().err().copied().filter(|_| framer.is_closed());
+            let lost = result.as_ref().err().copied().filter(|_| decoder.is_closed());
             take(result);
             if let Some(error) = lost {
                 return Disconnect::BadHeader(error);
             }
         }
     };
-    if framer.end() {
+    if decoder.end() {
         traffic.reject(RejectReason::Truncated);
     }
     ended
@@ -297,7 +297,7 @@ pub(crate) fn read_frames(
 
 /// Sends what waits until the queue is closed and empty, or the connection ends. Then everything
 /// that still waits is thrown away, and the connection is closed in both directions, which ends
-/// [`read_frames`] as well.
+/// [`read_messages`] as well.
 pub(crate) fn write_queued(
     stream: &TcpStream,
     queue: &SendQueue,
@@ -315,7 +315,7 @@ pub(crate) fn write_queued(
                 count(&traffic.bytes_out, message.len());
                 if counts {
                     count(&queue.sent, 1);
-                    count(&traffic.frames_out, 1);
+                    count(&traffic.messages_out, 1);
                 }
             }
             Err(reason) => {

@@ -16,16 +16,16 @@
 //! // One way …
 //! client.send(&Message::new("Question".parse()?, Content::string("anyone there?")))?;
 //! let from = loop {
-//!     if let ServerEvent::Frame { client, frame } = server.recv_timeout(Duration::from_secs(5))? {
-//!         assert_eq!(frame.message()?.device_name, "Question");
+//!     if let ServerEvent::Message { client, raw } = server.recv_timeout(Duration::from_secs(5))? {
+//!         assert_eq!(raw.decode()?.device_name, "Question");
 //!         break client;
 //!     }
 //! };
 //! // … and the other.
 //! server.send_to(from, &Message::new("Answer".parse()?, Content::string("yes")))?;
 //! loop {
-//!     if let ClientEvent::Frame(frame) = client.recv_timeout(Duration::from_secs(5))? {
-//!         assert_eq!(frame.message()?.device_name, "Answer");
+//!     if let ClientEvent::Message(raw) = client.recv_timeout(Duration::from_secs(5))? {
+//!         assert_eq!(raw.decode()?.device_name, "Answer");
 //!         break;
 //!     }
 //! }

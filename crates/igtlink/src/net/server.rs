@@ -10,16 +10,16 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::error::{DecodeError, EncodeError};
-use crate::framer::{Frame, FrameError, Framer, FramerConfig};
 use crate::message::Message;
 use crate::net::DEFAULT_PORT;
 use crate::net::allow::AllowList;
 use crate::net::client::SendError;
 use crate::net::link::{
-    Disconnect, EncodeBuffers, LinkConfig, Outgoing, SendQueue, Traffic, TrafficCounts, prepare, read_frames,
-    reason, write_queued,
+    Disconnect, EncodeBuffers, LinkConfig, Outgoing, SendQueue, Traffic, TrafficCounts, prepare,
+    read_messages, reason, write_queued,
 };
 use crate::net::mailbox::{Mailbox, Pushed, RecvError};
+use crate::stream::{DecoderConfig, RawMessage, StreamDecoder, StreamError};
 
 /// How a [`Server`] works.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub struct ServerConfig {
     /// Bytes that the messages among them may have together. 256 MiB.
     pub receive_queue_bytes: usize,
     /// How the streams are cut.
-    pub framer: FramerConfig,
+    pub decoder: DecoderConfig,
 }
 
 impl Default for ServerConfig {
@@ -67,7 +67,7 @@ impl ServerConfig {
             send_queue: 16,
             receive_queue: 64,
             receive_queue_bytes: 256 << 20,
-            framer: FramerConfig::default(),
+            decoder: DecoderConfig::default(),
         }
     }
 
@@ -127,18 +127,18 @@ pub enum ServerEvent {
         by_allow_list: bool,
     },
     /// A message came.
-    Frame {
+    Message {
         /// From whom.
         client: ClientId,
         /// The message.
-        frame: Frame,
+        raw: RawMessage,
     },
     /// Something came that is no message.
     Rejected {
         /// From whom.
         client: ClientId,
         /// What is wrong with it.
-        error: FrameError,
+        error: StreamError,
     },
     /// A client went.
     Disconnected {
@@ -281,8 +281,8 @@ impl Server {
     }
 
     /// Puts a message that came from elsewhere into the queues of all clients, as it is.
-    pub fn broadcast_frame(&self, frame: &Frame) -> usize {
-        self.queue_for_all(&self.shared.buffers.frame(frame))
+    pub fn broadcast_raw(&self, raw: &RawMessage) -> usize {
+        self.queue_for_all(&self.shared.buffers.raw(raw))
     }
 
     /// Puts a message into the queue of one client.
@@ -407,8 +407,8 @@ impl Shared {
 
     fn tell(&self, event: ServerEvent) {
         // Clients come and go rarely; when there is no room, a message goes.
-        let bytes = if let ServerEvent::Frame { frame, .. } = &event { frame.body().len() } else { 0 };
-        let pushed = self.events.push(event, bytes, |event| matches!(event, ServerEvent::Frame { .. }));
+        let bytes = if let ServerEvent::Message { raw, .. } = &event { raw.body().len() } else { 0 };
+        let pushed = self.events.push(event, bytes, |event| matches!(event, ServerEvent::Message { .. }));
         if let Pushed::Stored { evicted } = pushed {
             self.traffic.drop_in(evicted);
         }
@@ -464,7 +464,7 @@ impl Shared {
     fn serve(&self, client: ClientId, stream: &TcpStream, queue: &SendQueue) {
         // Waits until `admit` has told of the client.
         drop(self.lock());
-        let mut framer = Framer::new(self.config.framer);
+        let mut decoder = StreamDecoder::new(self.config.decoder);
         let (read, written) = thread::scope(|scope| {
             let writer = thread::Builder::new().name(format!("igtl-server-{client}-write"));
             let writer =
@@ -473,8 +473,8 @@ impl Shared {
                 Ok(writer) => writer,
                 Err(error) => return (Disconnect::Io(error.kind()), None),
             };
-            let read = read_frames(stream, &mut framer, &self.traffic, |result| match result {
-                Ok(frame) => self.tell(ServerEvent::Frame { client, frame }),
+            let read = read_messages(stream, &mut decoder, &self.traffic, |result| match result {
+                Ok(raw) => self.tell(ServerEvent::Message { client, raw }),
                 Err(error) => self.tell(ServerEvent::Rejected { client, error }),
             });
             // The writer may be in the middle of a message to a peer that takes nothing.

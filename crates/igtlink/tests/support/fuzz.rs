@@ -1,4 +1,4 @@
-//! A mutational fuzzer for stable Rust: takes messages, damages them, and holds codec and framer
+//! A mutational fuzzer for stable Rust: takes messages, damages them, and holds codec and stream decoder
 //! to their promises.
 //!
 //! For every input: no panic; memory in proportion to the bytes that are there; what decodes can be
@@ -184,20 +184,20 @@ impl Fuzzer {
     }
 
     fn try_stream(&mut self) {
-        let config = FramerConfig {
+        let config = DecoderConfig {
             max_body_bytes: [100, 5000, 1 << 20, u64::MAX][self.random.below(4)],
             check_crc: !self.random.one_in(3),
             on_bad_header: if self.random.one_in(2) { BadHeader::Close } else { BadHeader::Resync },
         };
         counting_alloc::start();
-        let mut framer = Framer::new(config);
+        let mut decoder = StreamDecoder::new(config);
         let mut rest = &self.input[..];
-        let (mut taken, mut frames) = (0, 0);
+        let (mut taken, mut messages) = (0, 0);
         while !rest.is_empty() {
             let longest = if self.random.one_in(2) { 20 } else { 5000 };
             let cut = 1 + self.random.below(longest);
             let direct = self.random.one_in(2);
-            let room = framer.body_room(if direct { 1 } else { usize::MAX });
+            let room = decoder.body_room(if direct { 1 } else { usize::MAX });
             let mut piece = if room.is_empty() {
                 let (piece, later) = rest.split_at(cut.min(rest.len()));
                 rest = later;
@@ -205,28 +205,28 @@ impl Fuzzer {
             } else {
                 let len = cut.min(rest.len()).min(room.len());
                 room[..len].copy_from_slice(&rest[..len]);
-                framer.advance(len);
+                decoder.advance(len);
                 rest = &rest[len..];
                 &[]
             };
-            while let Some(result) = framer.feed(&mut piece) {
-                if let Ok(frame) = result {
-                    assert!(frame.header().body_size <= config.max_body_bytes);
-                    taken += frame.wire_len();
-                    frames += 1;
-                    let _ = frame.message();
+            while let Some(result) = decoder.feed(&mut piece) {
+                if let Ok(raw) = result {
+                    assert!(raw.header().body_size <= config.max_body_bytes);
+                    taken += raw.wire_len();
+                    messages += 1;
+                    let _ = raw.decode();
                 }
-                if framer.is_closed() {
+                if decoder.is_closed() {
                     break;
                 }
             }
-            if framer.is_closed() {
+            if decoder.is_closed() {
                 break;
             }
         }
         assert!(taken <= self.input.len(), "no byte is taken twice");
-        framer.end();
-        self.accepted += frames;
+        decoder.end();
+        self.accepted += messages;
         let (memory, len) = (counting_alloc::peak_bytes(), self.input.len());
         self.check_memory(memory, len);
     }

@@ -22,9 +22,9 @@ pub enum BadHeader {
     Resync,
 }
 
-/// How a [`Framer`] works.
+/// How a [`StreamDecoder`] works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FramerConfig {
+pub struct DecoderConfig {
     /// Largest body that is taken, in bytes. A stream holds one body while it comes in, and up to
     /// four buffers for the next ones: no more than its peer has really sent.
     pub max_body_bytes: u64,
@@ -34,7 +34,7 @@ pub struct FramerConfig {
     pub on_bad_header: BadHeader,
 }
 
-impl Default for FramerConfig {
+impl Default for DecoderConfig {
     /// 64 MiB, checksums verified, closed after a bad header.
     fn default() -> Self {
         Self { max_body_bytes: 64 << 20, check_crc: true, on_bad_header: BadHeader::Close }
@@ -43,7 +43,7 @@ impl Default for FramerConfig {
 
 /// Why bytes of a stream were not taken as a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum FrameError {
+pub enum StreamError {
     /// A header is none: [`DecodeError::Version`] or [`DecodeError::Field`].
     #[error(transparent)]
     Header(DecodeError),
@@ -116,14 +116,14 @@ impl From<&DecodeError> for RejectReason {
     }
 }
 
-impl FrameError {
-    /// Why something was rejected; `None` for [`FrameError::Closed`], which rejects nothing new.
+impl StreamError {
+    /// Why something was rejected; `None` for [`StreamError::Closed`], which rejects nothing new.
     pub fn reason(&self) -> Option<RejectReason> {
         match self {
-            FrameError::Header(error) => Some(error.into()),
-            FrameError::TooLarge { .. } => Some(RejectReason::TooLarge),
-            FrameError::Crc { .. } => Some(RejectReason::Crc),
-            FrameError::Closed => None,
+            StreamError::Header(error) => Some(error.into()),
+            StreamError::TooLarge { .. } => Some(RejectReason::TooLarge),
+            StreamError::Crc { .. } => Some(RejectReason::Crc),
+            StreamError::Closed => None,
         }
     }
 }
@@ -160,15 +160,15 @@ impl RejectCounts {
 
 /// A message as it came from a stream: a header, and a body with the right size and checksum.
 ///
-/// When a frame is dropped its buffer goes back to the [`Framer`] that made it.
+/// When it is dropped its buffer goes back to the [`StreamDecoder`] that made it.
 #[derive(Debug)]
-pub struct Frame {
+pub struct RawMessage {
     header: Header,
     body: Vec<u8>,
     home: Option<Arc<BufferPool>>,
 }
 
-impl Frame {
+impl RawMessage {
     /// The header.
     pub fn header(&self) -> &Header {
         &self.header
@@ -179,8 +179,8 @@ impl Frame {
         &self.body
     }
 
-    /// The message, borrowing from this frame.
-    pub fn message(&self) -> Result<Message<'_>, DecodeError> {
+    /// The message, borrowing from these bytes.
+    pub fn decode(&self) -> Result<Message<'_>, DecodeError> {
         Message::from_parts(&self.header, &self.body)
     }
 
@@ -197,13 +197,13 @@ impl Frame {
     }
 }
 
-impl Clone for Frame {
+impl Clone for RawMessage {
     fn clone(&self) -> Self {
         Self { header: self.header, body: self.body.clone(), home: None }
     }
 }
 
-impl Drop for Frame {
+impl Drop for RawMessage {
     fn drop(&mut self) {
         if let Some(home) = &self.home {
             home.put(std::mem::take(&mut self.body));
@@ -255,21 +255,21 @@ impl BufferPool {
 /// Cuts a stream of bytes into messages.
 ///
 /// ```
-/// use ultramotion_igtlink::{Content, Framer, FramerConfig, Message};
+/// use ultramotion_igtlink::{Content, StreamDecoder, DecoderConfig, Message};
 /// let bytes = Message::new("Note".parse()?, Content::string("hello")).to_bytes()?;
-/// let mut framer = Framer::new(FramerConfig::default());
+/// let mut decoder = StreamDecoder::new(DecoderConfig::default());
 /// for piece in bytes.chunks(7) {
 ///     let mut rest = piece;
-///     while let Some(frame) = framer.feed(&mut rest) {
-///         assert_eq!(frame?.message()?.device_name, "Note");
+///     while let Some(raw) = decoder.feed(&mut rest) {
+///         assert_eq!(raw?.decode()?.device_name, "Note");
 ///     }
 /// }
-/// assert_eq!(framer.pending_bytes(), 0);
+/// assert_eq!(decoder.pending_bytes(), 0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-pub struct Framer {
-    config: FramerConfig,
+pub struct StreamDecoder {
+    config: DecoderConfig,
     state: State,
     /// The header as far as it has come.
     head: [u8; HEADER_SIZE],
@@ -293,12 +293,12 @@ enum State {
     Closed,
 }
 
-impl Framer {
+impl StreamDecoder {
     /// The buffer for a body starts with at most this and doubles as bytes arrive.
     const FIRST_BODY_BYTES: usize = 64 << 10;
 
-    /// A framer at the start of a stream.
-    pub fn new(config: FramerConfig) -> Self {
+    /// A decoder at the start of a stream.
+    pub fn new(config: DecoderConfig) -> Self {
         Self {
             config,
             state: State::Header,
@@ -315,13 +315,13 @@ impl Framer {
     /// is wrong with it. `None` means that `input` is used up: call again with the next bytes.
     ///
     /// After an error with [`BadHeader::Close`] that concerns the header every further call
-    /// returns [`FrameError::Closed`]; after any other error simply go on.
-    pub fn feed(&mut self, input: &mut &[u8]) -> Option<Result<Frame, FrameError>> {
+    /// returns [`StreamError::Closed`]; after any other error simply go on.
+    pub fn feed(&mut self, input: &mut &[u8]) -> Option<Result<RawMessage, StreamError>> {
         loop {
             match self.state {
                 State::Closed => {
                     *input = &[];
-                    return Some(Err(FrameError::Closed));
+                    return Some(Err(StreamError::Closed));
                 }
                 State::Header | State::Scan => {
                     if !self.fill_head(input) {
@@ -349,8 +349,8 @@ impl Framer {
         }
     }
 
-    /// Where the rest of a large body can be read to without a detour through [`Framer::feed`]:
-    /// read into this, say how much came by [`Framer::advance`], then call `feed`, with no bytes
+    /// Where the rest of a large body can be read to without a detour through [`StreamDecoder::feed`]:
+    /// read into this, say how much came by [`StreamDecoder::advance`], then call `feed`, with no bytes
     /// if there are none yet. Empty unless a body is being collected that misses `least` bytes.
     pub fn body_room(&mut self, least: usize) -> &mut [u8] {
         let State::Body { header, .. } = self.state else { return &mut [] };
@@ -363,7 +363,7 @@ impl Framer {
         &mut self.body[self.body_len..end]
     }
 
-    /// Tells that the first `len` bytes of [`Framer::body_room`] were filled.
+    /// Tells that the first `len` bytes of [`StreamDecoder::body_room`] were filled.
     ///
     /// # Panics
     /// If that is more than there was room for.
@@ -420,11 +420,11 @@ impl Framer {
 
     /// Judges a complete header, and goes on to its body or, while scanning, to the next place
     /// where a header may begin.
-    fn accept_head(&mut self) -> Result<(), FrameError> {
+    fn accept_head(&mut self) -> Result<(), StreamError> {
         let scanning = matches!(self.state, State::Scan);
-        let judged = Header::decode(&self.head).map_err(FrameError::Header).and_then(|header| {
+        let judged = Header::decode(&self.head).map_err(StreamError::Header).and_then(|header| {
             let (body_size, limit) = (header.body_size, self.config.max_body_bytes.min(isize::MAX as u64));
-            if body_size > limit { Err(FrameError::TooLarge { body_size, limit }) } else { Ok(header) }
+            if body_size > limit { Err(StreamError::TooLarge { body_size, limit }) } else { Ok(header) }
         });
         match judged {
             Ok(header) if !scanning || may_begin_header(&self.head) => {
@@ -472,21 +472,21 @@ impl Framer {
         self.body.resize(target, 0);
     }
 
-    fn complete(&mut self, header: Header, found_by_scan: bool) -> Result<Frame, FrameError> {
+    fn complete(&mut self, header: Header, found_by_scan: bool) -> Result<RawMessage, StreamError> {
         let mut body = std::mem::take(&mut self.body);
         body.truncate(self.body_len);
-        let frame = Frame { header, body, home: Some(Arc::clone(&self.pool)) };
+        let raw = RawMessage { header, body, home: Some(Arc::clone(&self.pool)) };
         if self.config.check_crc || found_by_scan {
-            let computed = crc64(&frame.body);
+            let computed = crc64(&raw.body);
             if computed != header.crc {
                 let state = if found_by_scan { State::Scan } else { State::Header };
                 self.restart(state);
                 self.counts.record(RejectReason::Crc);
-                return Err(FrameError::Crc { stored: header.crc, computed });
+                return Err(StreamError::Crc { stored: header.crc, computed });
             }
         }
         self.restart(State::Header);
-        Ok(frame)
+        Ok(raw)
     }
 }
 
