@@ -1,7 +1,10 @@
 //! Marks in space: POINT and TRAJ.
 
+use std::fmt;
+
+use crate::content::body::Element;
 use crate::error::DecodeError;
-use crate::wire::{Element, FixedString, Reader, Writer, open_enum};
+use crate::wire::{FixedString, Reader, Writer, open_enum};
 
 /// A landmark, target or other marked point (protocol document, `point.md`).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,7 +38,6 @@ impl Point {
 }
 
 impl Element for Point {
-    const PART: &'static str = "POINT";
     const SIZE: usize = 136;
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -56,6 +58,10 @@ impl Element for Point {
         w.f32s(&self.position);
         w.f32(self.diameter);
         w.text(&self.owner);
+    }
+
+    fn label(&self) -> &dyn fmt::Display {
+        &self.name
     }
 }
 
@@ -95,7 +101,6 @@ pub struct Trajectory {
 }
 
 impl Element for Trajectory {
-    const PART: &'static str = "TRAJ";
     const SIZE: usize = 150;
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -122,5 +127,9 @@ impl Element for Trajectory {
         w.f32s(&self.target);
         w.f32(self.diameter);
         w.text(&self.owner);
+    }
+
+    fn label(&self) -> &dyn fmt::Display {
+        &self.name
     }
 }

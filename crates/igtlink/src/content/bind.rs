@@ -1,11 +1,14 @@
 //! BIND: several messages in one, so that they arrive together.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use crate::content::Content;
+use crate::content::body::{Body, Wire};
+use crate::content::summary::Name;
 use crate::error::{DecodeError, EncodeError, Problem, fits};
 use crate::header::TypeName;
-use crate::wire::{Reader, Wire, Writer};
+use crate::wire::{Reader, Writer};
 
 /// Bytes of a child in the table: type name and size.
 const ENTRY_SIZE: usize = 20;
@@ -60,8 +63,10 @@ impl<'a> Bind<'a> {
         };
         Bind { children: self.children.into_iter().map(own).collect() }
     }
+}
 
-    pub(crate) fn decode(content: &'a [u8]) -> Result<Self, DecodeError> {
+impl<'a> Body<'a> for Bind<'a> {
+    fn decode(_: &'static str, content: &'a [u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new("BIND", content);
         let count = r.u16("children")?;
         if usize::from(count) * ENTRY_SIZE > r.remaining() {
@@ -110,6 +115,12 @@ impl Wire for Bind<'_> {
                 w.u8(0);
             }
         }
+    }
+
+    fn summarise(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.children
+            .iter()
+            .try_for_each(|child| write!(f, " {} {}", child.type_name, Name(&child.device_name)))
     }
 }
 

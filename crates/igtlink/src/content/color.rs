@@ -1,9 +1,11 @@
 //! COLORT: colours by pixel value.
 
 use std::borrow::Cow;
+use std::fmt;
 
+use crate::content::body::{Body, Wire};
 use crate::error::{DecodeError, EncodeError, Problem};
-use crate::wire::{Reader, Wire, Writer, closed_enum};
+use crate::wire::{Reader, Writer, closed_enum};
 
 closed_enum! {
     /// Pixel values that the table covers.
@@ -59,12 +61,19 @@ impl<'a> ColorTable<'a> {
         };
         entries * bytes
     }
+}
 
-    pub(crate) fn decode(content: &'a [u8], long_type_name: bool) -> Result<Self, DecodeError> {
+impl<'a> Body<'a> for ColorTable<'a> {
+    fn decode(type_name: &'static str, content: &'a [u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new("COLORT", content);
         let index = IndexType::read(&mut r, "index type")?;
         let map = MapType::read(&mut r, "map type")?;
-        let table = Self { index, map, table: Cow::Borrowed(r.take_rest()), long_type_name };
+        let table = Self {
+            index,
+            map,
+            table: Cow::Borrowed(r.take_rest()),
+            long_type_name: type_name == "COLORTABLE",
+        };
         let (len, expected) = (table.table.len() as u64, table.expected_len());
         if len != expected {
             return Err(DecodeError::field("COLORT", "table bytes", len, Problem::Expected(expected)));
@@ -86,5 +95,9 @@ impl Wire for ColorTable<'_> {
         w.u8(self.index.code());
         w.u8(self.map.code());
         w.bytes(&self.table);
+    }
+
+    fn summarise(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, " {:?} to {:?}", self.index, self.map)
     }
 }

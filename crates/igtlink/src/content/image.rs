@@ -1,9 +1,11 @@
 //! IMAGE: pixels of a frame or a volume, with their place in space.
 
 use std::borrow::Cow;
+use std::fmt;
 
+use crate::content::body::{Body, Wire};
 use crate::error::{DecodeError, EncodeError, Problem};
-use crate::wire::{Reader, Wire, Writer, closed_enum};
+use crate::wire::{Reader, Writer, closed_enum};
 
 const PART: &str = "IMAGE";
 const HEADER_SIZE: usize = 72;
@@ -225,29 +227,6 @@ impl<'a> Image<'a> {
         Image { pixels: Cow::Owned(self.pixels.into_owned()), ..self }
     }
 
-    pub(crate) fn decode(content: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut r = Reader::new(PART, content);
-        let version = r.u16("image version")?;
-        if version != VERSION {
-            return Err(r.error("image version", version.into(), Problem::Expected(VERSION.into())));
-        }
-        let image = Self {
-            components: r.u8("components")?,
-            scalar: ScalarType::read(&mut r, "scalar type")?,
-            endian: Endian::read(&mut r, "endian")?,
-            coordinates: CoordinateSystem::read(&mut r, "coordinate system")?,
-            size: r.u16s("size")?,
-            placement: Placement::read(&mut r)?,
-            subvolume_offset: r.u16s("subvolume offset")?,
-            subvolume_size: r.u16s("subvolume size")?,
-            pixels: Cow::Borrowed(r.take_rest()),
-        };
-        image
-            .consistent()
-            .map_err(|(field, value, problem)| DecodeError::field(PART, field, value, problem))?;
-        Ok(image)
-    }
-
     /// Whether the fields agree with each other and with the number of pixels.
     fn consistent(&self) -> Result<(), (&'static str, u64, Problem)> {
         if self.components == 0 {
@@ -270,6 +249,31 @@ impl<'a> Image<'a> {
     }
 }
 
+impl<'a> Body<'a> for Image<'a> {
+    fn decode(_: &'static str, content: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(PART, content);
+        let version = r.u16("image version")?;
+        if version != VERSION {
+            return Err(r.error("image version", version.into(), Problem::Expected(VERSION.into())));
+        }
+        let image = Self {
+            components: r.u8("components")?,
+            scalar: ScalarType::read(&mut r, "scalar type")?,
+            endian: Endian::read(&mut r, "endian")?,
+            coordinates: CoordinateSystem::read(&mut r, "coordinate system")?,
+            size: r.u16s("size")?,
+            placement: Placement::read(&mut r)?,
+            subvolume_offset: r.u16s("subvolume offset")?,
+            subvolume_size: r.u16s("subvolume size")?,
+            pixels: Cow::Borrowed(r.take_rest()),
+        };
+        image
+            .consistent()
+            .map_err(|(field, value, problem)| DecodeError::field(PART, field, value, problem))?;
+        Ok(image)
+    }
+}
+
 impl Wire for Image<'_> {
     fn size(&self) -> Result<usize, EncodeError> {
         self.consistent()
@@ -288,6 +292,17 @@ impl Wire for Image<'_> {
         w.u16s(&self.subvolume_offset);
         w.u16s(&self.subvolume_size);
         w.bytes(&self.pixels);
+    }
+
+    fn summarise(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ([i, j, k], [x, y, z]) = (self.size, self.placement.spacing_mm());
+        write!(f, " {i}x{j}x{k}, {} x {:?}, spacing {x} {y} {z} mm", self.components, self.scalar)?;
+        write!(f, ", {:?}", self.coordinates)?;
+        if self.is_whole() {
+            return Ok(());
+        }
+        let ([i, j, k], [x, y, z]) = (self.subvolume_size, self.subvolume_offset);
+        write!(f, ", part {i}x{j}x{k} at {x} {y} {z}")
     }
 }
 

@@ -1,14 +1,16 @@
 //! What a peer has to offer: CAPABILITY, IMGMETA, LBMETA and VIDEOMETA.
 
+use std::fmt;
+
+use crate::content::body::Element;
 use crate::content::image::Placement;
 use crate::error::DecodeError;
 use crate::header::TypeName;
 use crate::timestamp::Timestamp;
-use crate::wire::{Element, FixedString, Reader, Writer};
+use crate::wire::{FixedString, Reader, Writer};
 
 /// CAPABILITY is a list of type names (protocol document, `capability.md`).
 impl Element for TypeName {
-    const PART: &'static str = "CAPABILITY";
     const SIZE: usize = 12;
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -17,6 +19,10 @@ impl Element for TypeName {
 
     fn write(&self, w: &mut Writer<'_>) {
         w.text(self);
+    }
+
+    fn label(&self) -> &dyn fmt::Display {
+        self
     }
 }
 
@@ -46,7 +52,6 @@ pub struct ImageInfo {
 }
 
 impl Element for ImageInfo {
-    const PART: &'static str = "IMGMETA";
     const SIZE: usize = 260;
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -74,6 +79,10 @@ impl Element for ImageInfo {
         w.u8(self.scalar_type);
         w.u8(self.reserved);
     }
+
+    fn label(&self) -> &dyn fmt::Display {
+        &self.device_name
+    }
 }
 
 /// A label of a label map that can be asked for (protocol document, `labelmeta.md`).
@@ -96,7 +105,6 @@ pub struct LabelInfo {
 }
 
 impl Element for LabelInfo {
-    const PART: &'static str = "LBMETA";
     const SIZE: usize = 116;
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -119,6 +127,10 @@ impl Element for LabelInfo {
         w.bytes(&self.rgba);
         w.u16s(&self.size);
         w.text(&self.owner);
+    }
+
+    fn label(&self) -> &dyn fmt::Display {
+        &self.device_name
     }
 }
 
@@ -148,7 +160,6 @@ pub struct VideoInfo {
 }
 
 impl Element for VideoInfo {
-    const PART: &'static str = "VIDEOMETA";
     const SIZE: usize = 322;
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -177,5 +188,9 @@ impl Element for VideoInfo {
         self.placement.write(w);
         w.u8(self.scalar_type);
         w.u8(self.reserved);
+    }
+
+    fn label(&self) -> &dyn fmt::Display {
+        &self.device_name
     }
 }

@@ -1,9 +1,11 @@
 //! POLYDATA: surfaces, lines and points with attributes, after VTK's polygonal data.
 
 use std::borrow::Cow;
+use std::fmt;
 
+use crate::content::body::{Body, Wire};
 use crate::error::{DecodeError, EncodeError, Problem, fits};
-use crate::wire::{Reader, Wire, Writer, open_enum};
+use crate::wire::{Reader, Writer, open_enum};
 
 const PART: &str = "POLYDATA";
 /// Ten numbers: one count for the points, count and size for four kinds of cells, one count.
@@ -221,34 +223,6 @@ impl<'a> PolyData<'a> {
             attributes: self.attributes.into_iter().map(own).collect(),
         }
     }
-
-    pub(crate) fn decode(content: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut r = Reader::new(PART, content);
-        let point_count = r.u32("number of points")?;
-        let vertices = CellSizes::read(&mut r, "size of vertices")?;
-        let lines = CellSizes::read(&mut r, "size of lines")?;
-        let polygons = CellSizes::read(&mut r, "size of polygons")?;
-        let strips = CellSizes::read(&mut r, "size of triangle strips")?;
-        let attribute_count = r.u32("number of attributes")?;
-        if u64::from(point_count) * 12 > r.remaining() as u64 {
-            let most = r.remaining() as u64 / 12;
-            return Err(r.error("number of points", point_count.into(), Problem::Exceeds(most)));
-        }
-        let mut points = Vec::with_capacity(point_count as usize);
-        for _ in 0..point_count {
-            points.push(r.f32s("points")?);
-        }
-        let data = Self {
-            points,
-            vertices: Cells::read(&mut r, vertices)?,
-            lines: Cells::read(&mut r, lines)?,
-            polygons: Cells::read(&mut r, polygons)?,
-            triangle_strips: Cells::read(&mut r, strips)?,
-            attributes: read_attributes(&mut r, attribute_count)?,
-        };
-        r.finish(content.len())?;
-        Ok(data)
-    }
 }
 
 fn read_attributes<'a>(r: &mut Reader<'a>, count: u32) -> Result<Vec<Attribute<'a>>, DecodeError> {
@@ -319,6 +293,36 @@ impl Attribute<'_> {
     }
 }
 
+impl<'a> Body<'a> for PolyData<'a> {
+    fn decode(_: &'static str, content: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(PART, content);
+        let point_count = r.u32("number of points")?;
+        let vertices = CellSizes::read(&mut r, "size of vertices")?;
+        let lines = CellSizes::read(&mut r, "size of lines")?;
+        let polygons = CellSizes::read(&mut r, "size of polygons")?;
+        let strips = CellSizes::read(&mut r, "size of triangle strips")?;
+        let attribute_count = r.u32("number of attributes")?;
+        if u64::from(point_count) * 12 > r.remaining() as u64 {
+            let most = r.remaining() as u64 / 12;
+            return Err(r.error("number of points", point_count.into(), Problem::Exceeds(most)));
+        }
+        let mut points = Vec::with_capacity(point_count as usize);
+        for _ in 0..point_count {
+            points.push(r.f32s("points")?);
+        }
+        let data = Self {
+            points,
+            vertices: Cells::read(&mut r, vertices)?,
+            lines: Cells::read(&mut r, lines)?,
+            polygons: Cells::read(&mut r, polygons)?,
+            triangle_strips: Cells::read(&mut r, strips)?,
+            attributes: read_attributes(&mut r, attribute_count)?,
+        };
+        r.finish(content.len())?;
+        Ok(data)
+    }
+}
+
 impl Wire for PolyData<'_> {
     fn size(&self) -> Result<usize, EncodeError> {
         let max = u64::from(u32::MAX);
@@ -364,5 +368,18 @@ impl Wire for PolyData<'_> {
             w.u8(0);
         }
         self.attributes.iter().for_each(|attribute| w.f32s(&attribute.values));
+    }
+
+    fn summarise(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            " {} points, {} vertices, {} lines, {} polygons, {} strips, {} attributes",
+            self.points.len(),
+            self.vertices.len(),
+            self.lines.len(),
+            self.polygons.len(),
+            self.triangle_strips.len(),
+            self.attributes.len()
+        )
     }
 }

@@ -1,12 +1,14 @@
 //! Questions and their bare answers: GET_, STT_, STP_ and RTS_ messages.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use crate::content::bind::{NameTable, name_table_size, write_name_table};
+use crate::content::body::Wire;
 use crate::error::{DecodeError, EncodeError, Problem, fits};
 use crate::header::TypeName;
 use crate::timestamp::Timestamp;
-use crate::wire::{FixedString, Reader, Wire, Writer};
+use crate::wire::{FixedString, Reader, Writer};
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -228,6 +230,14 @@ impl Wire for Query<'_> {
                 write_name_table(children.iter().map(|(_, name)| &**name), w);
             }
             Parameters::Other(bytes) => w.bytes(bytes),
+        }
+    }
+
+    fn summarise(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.parameters {
+            Parameters::None => Ok(()),
+            Parameters::Other(bytes) => bytes.summarise(f),
+            parameters => write!(f, " {parameters:?}"),
         }
     }
 }

@@ -1,9 +1,12 @@
 //! Messages made of words: STATUS, STRING, COMMAND and its reply.
 
 use std::borrow::Cow;
+use std::fmt;
 
+use crate::content::body::{Body, Wire};
+use crate::content::summary::{write_text, write_words};
 use crate::error::{DecodeError, EncodeError, fits};
-use crate::wire::{CharacterEncoding, FixedString, Reader, Text, Wire, Writer, open_enum};
+use crate::wire::{CharacterEncoding, FixedString, Reader, Text, Writer, open_enum};
 
 open_enum! {
     /// How the sender is doing (protocol document, `status.md`).
@@ -88,8 +91,10 @@ impl<'a> Status<'a> {
     pub fn into_owned(self) -> Status<'static> {
         Status { message: Cow::Owned(self.message.into_owned()), ..self }
     }
+}
 
-    pub(crate) fn decode(content: &'a [u8]) -> Result<Self, DecodeError> {
+impl<'a> Body<'a> for Status<'a> {
+    fn decode(_: &'static str, content: &'a [u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new("STATUS", content);
         let (code, subcode, name) = (r.u16("code")?.into(), r.u64("subcode")? as i64, r.text("error name")?);
         // The sentence is optional, and its final zero byte is a habit of the reference library
@@ -112,6 +117,11 @@ impl Wire for Status<'_> {
         w.bytes(&self.message);
         w.u8(0);
     }
+
+    fn summarise(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, " {:?} {}", self.code, self.name)?;
+        write_text(f, &self.message_lossy())
+    }
 }
 
 /// STRING is a text of up to 65535 bytes (protocol document, `string.md`).
@@ -125,15 +135,21 @@ impl Wire for Text<'_> {
         w.u16(self.bytes.len() as u16);
         w.bytes(&self.bytes);
     }
+
+    fn summarise(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_words(f, self)
+    }
 }
 
-pub(crate) fn decode_string(content: &[u8]) -> Result<Text<'_>, DecodeError> {
-    let mut r = Reader::new("STRING", content);
-    let encoding = CharacterEncoding(r.u16("encoding")?);
-    let len = r.u16("length")?;
-    let bytes = Cow::Borrowed(r.bytes("length", len.into())?);
-    r.finish(content.len())?;
-    Ok(Text { encoding, bytes })
+impl<'a> Body<'a> for Text<'a> {
+    fn decode(_: &'static str, content: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut r = Reader::new("STRING", content);
+        let encoding = CharacterEncoding(r.u16("encoding")?);
+        let len = r.u16("length")?;
+        let bytes = Cow::Borrowed(r.bytes("length", len.into())?);
+        r.finish(content.len())?;
+        Ok(Text { encoding, bytes })
+    }
 }
 
 /// A command, or the reply to one, usually in XML (protocol document, `command.md`).
@@ -154,9 +170,11 @@ impl<'a> Command<'a> {
     pub fn into_owned(self) -> Command<'static> {
         Command { id: self.id, name: self.name, text: self.text.into_owned() }
     }
+}
 
-    pub(crate) fn decode(part: &'static str, content: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut r = Reader::new(part, content);
+impl<'a> Body<'a> for Command<'a> {
+    fn decode(type_name: &'static str, content: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(type_name, content);
         let (id, name) = (r.u32("command id")?, r.text("command name")?);
         let encoding = CharacterEncoding(r.u16("encoding")?);
         let len = r.u32("length")?;
@@ -177,5 +195,10 @@ impl Wire for Command<'_> {
         w.u16(self.text.encoding.0);
         w.u32(self.text.bytes.len() as u32);
         w.bytes(&self.text.bytes);
+    }
+
+    fn summarise(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, " {} {}", self.id, self.name)?;
+        write_words(f, &self.text)
     }
 }

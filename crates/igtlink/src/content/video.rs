@@ -1,10 +1,13 @@
 //! VIDEO: a frame in the form that a codec left it in.
 
 use std::borrow::Cow;
+use std::fmt;
 
+use crate::content::body::{Body, Wire};
 use crate::content::image::{CoordinateSystem, Endian, Placement};
+use crate::content::summary::Name;
 use crate::error::{DecodeError, EncodeError, Problem};
-use crate::wire::{Reader, Wire, Writer};
+use crate::wire::{Reader, Writer};
 
 const HEADER_SIZE: usize = 76;
 /// The only version of the video header.
@@ -41,8 +44,10 @@ impl<'a> Video<'a> {
     pub fn into_owned(self) -> Video<'static> {
         Video { data: Cow::Owned(self.data.into_owned()), ..self }
     }
+}
 
-    pub(crate) fn decode(content: &'a [u8]) -> Result<Self, DecodeError> {
+impl<'a> Body<'a> for Video<'a> {
+    fn decode(_: &'static str, content: &'a [u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new("VIDEO", content);
         let version = r.u16("video version")?;
         if version != VERSION {
@@ -78,5 +83,10 @@ impl Wire for Video<'_> {
         w.u16s(&self.subvolume_offset);
         w.u16s(&self.subvolume_size);
         w.bytes(&self.data);
+    }
+
+    fn summarise(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [i, j, k] = self.size;
+        write!(f, " {i}x{j}x{k}, {}, {} bytes", Name(&self.codec), self.data.len())
     }
 }
