@@ -390,6 +390,12 @@ macro_rules! open_enum {
                 }
             }
         }
+
+        impl From<$name> for crate::value::Value {
+            fn from(value: $name) -> Self {
+                format!("{value:?}").into()
+            }
+        }
     };
 }
 
@@ -401,6 +407,12 @@ macro_rules! closed_enum {
         #[repr(u8)]
         pub enum $name {
             $($(#[$variant_doc])* $variant = $value,)*
+        }
+
+        impl From<$name> for crate::value::Value {
+            fn from(value: $name) -> Self {
+                format!("{value:?}").into()
+            }
         }
 
         impl $name {

@@ -1,9 +1,8 @@
 //! Marks in space: POINT and TRAJ.
 
-use std::fmt;
-
 use crate::content::body::Element;
 use crate::error::DecodeError;
+use crate::value::Value;
 use crate::wire::{FixedString, Reader, Writer, open_enum};
 
 /// A landmark, target or other marked point (protocol document, `point.md`).
@@ -38,6 +37,7 @@ impl Point {
 }
 
 impl Element for Point {
+    const PLURAL: &'static str = "points";
     const SIZE: usize = 136;
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -60,8 +60,16 @@ impl Element for Point {
         w.text(&self.owner);
     }
 
-    fn label(&self) -> &dyn fmt::Display {
-        &self.name
+    fn value(&self) -> Value {
+        vec![
+            ("name", self.name.into()),
+            ("group", self.group.into()),
+            ("rgba", self.rgba.into()),
+            ("position_mm", self.position.into()),
+            ("diameter_mm", self.diameter.into()),
+            ("owner", self.owner.into()),
+        ]
+        .into()
     }
 }
 
@@ -101,6 +109,7 @@ pub struct Trajectory {
 }
 
 impl Element for Trajectory {
+    const PLURAL: &'static str = "trajectories";
     const SIZE: usize = 150;
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -129,7 +138,17 @@ impl Element for Trajectory {
         w.text(&self.owner);
     }
 
-    fn label(&self) -> &dyn fmt::Display {
-        &self.name
+    fn value(&self) -> Value {
+        vec![
+            ("name", self.name.into()),
+            ("group", self.group.into()),
+            ("kind", self.kind.into()),
+            ("rgba", self.rgba.into()),
+            ("entry_mm", self.entry.into()),
+            ("target_mm", self.target.into()),
+            ("diameter_mm", self.diameter.into()),
+            ("owner", self.owner.into()),
+        ]
+        .into()
     }
 }

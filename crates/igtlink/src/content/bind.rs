@@ -1,13 +1,12 @@
 //! BIND: several messages in one, so that they arrive together.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use crate::content::Content;
 use crate::content::body::{Body, Wire};
-use crate::content::summary::Name;
 use crate::error::{DecodeError, EncodeError, Problem, fits};
 use crate::header::TypeName;
+use crate::value::{Fields, Value, lossy};
 use crate::wire::{Reader, Writer};
 
 /// Bytes of a child in the table: type name and size.
@@ -54,6 +53,9 @@ pub struct Bind<'a> {
 }
 
 impl<'a> Bind<'a> {
+    /// Messages in messages in messages … are not looked into any deeper when one is shown.
+    pub const MAX_DEPTH: usize = 8;
+
     /// The same messages with their own copy of the bytes.
     pub fn into_owned(self) -> Bind<'static> {
         let own = |child: BindChild<'_>| BindChild {
@@ -117,10 +119,16 @@ impl Wire for Bind<'_> {
         }
     }
 
-    fn summarise(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.children
-            .iter()
-            .try_for_each(|child| write!(f, " {} {}", child.type_name, Name(&child.device_name)))
+    fn fields(&self, depth: usize) -> Fields {
+        let child = |child: &BindChild<'_>| {
+            let content = match child.content() {
+                _ if depth + 1 == Self::MAX_DEPTH => ("bytes", Value::Bytes(child.body.to_vec())),
+                Ok(content) => ("content", content.fields_at(depth + 1).into()),
+                Err(error) => ("error", error.to_string().into()),
+            };
+            vec![("type", child.type_name.into()), ("device_name", lossy(&child.device_name)), content]
+        };
+        vec![("messages", self.children.iter().map(child).collect())]
     }
 }
 

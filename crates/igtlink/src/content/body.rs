@@ -1,9 +1,9 @@
-//! What every message type has: how its body is read, written and told in a line.
+//! What every message type has: how its body is read, written and shown.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use crate::error::{DecodeError, EncodeError, Problem};
+use crate::value::{Fields, Value};
 use crate::wire::{Reader, Writer};
 
 /// A body that can be written.
@@ -12,8 +12,8 @@ pub(crate) trait Wire {
     fn size(&self) -> Result<usize, EncodeError>;
     /// Writes exactly [`Wire::size`] bytes.
     fn write(&self, w: &mut Writer<'_>);
-    /// What is most telling about it, after a space, in the line that shows a message.
-    fn summarise(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
+    /// What it says. `depth` is the number of messages that it stands in.
+    fn fields(&self, depth: usize) -> Fields;
 }
 
 /// The body of a message type.
@@ -33,12 +33,14 @@ pub(crate) trait Body<'a>: Wire + Sized {
 
 /// One of the elements of a fixed size that fill a body.
 pub(crate) trait Element: Sized {
+    /// What they are called together.
+    const PLURAL: &'static str;
     /// Bytes of one element.
     const SIZE: usize;
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError>;
     fn write(&self, w: &mut Writer<'_>);
-    /// What it is called in the line that shows a message.
-    fn label(&self) -> &dyn fmt::Display;
+    /// What it says: its fields, the name first.
+    fn value(&self) -> Value;
 }
 
 impl<T: Element> Wire for Vec<T> {
@@ -50,8 +52,8 @@ impl<T: Element> Wire for Vec<T> {
         self.iter().for_each(|element| element.write(w));
     }
 
-    fn summarise(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.iter().try_for_each(|element| write!(f, " {}", element.label()))
+    fn fields(&self, _: usize) -> Fields {
+        vec![(T::PLURAL, self.iter().map(Element::value).collect())]
     }
 }
 
@@ -81,7 +83,7 @@ impl Wire for Cow<'_, [u8]> {
         w.bytes(self);
     }
 
-    fn summarise(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, " {} bytes", self.len())
+    fn fields(&self, _: usize) -> Fields {
+        vec![("known", false.into()), ("bytes", Value::Bytes(self.to_vec()))]
     }
 }

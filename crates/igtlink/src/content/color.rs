@@ -1,10 +1,10 @@
 //! COLORT: colours by pixel value.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use crate::content::body::{Body, Wire};
 use crate::error::{DecodeError, EncodeError, Problem};
+use crate::value::{Fields, Value};
 use crate::wire::{Reader, Writer, closed_enum};
 
 closed_enum! {
@@ -97,7 +97,11 @@ impl Wire for ColorTable<'_> {
         w.bytes(&self.table);
     }
 
-    fn summarise(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, " {:?} to {:?}", self.index, self.map)
+    fn fields(&self, _: usize) -> Fields {
+        vec![
+            ("index_type", self.index.into()),
+            ("map_type", self.map.into()),
+            ("table", Value::Bytes(self.table.to_vec())),
+        ]
     }
 }

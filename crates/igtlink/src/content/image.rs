@@ -1,10 +1,10 @@
 //! IMAGE: pixels of a frame or a volume, with their place in space.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use crate::content::body::{Body, Wire};
 use crate::error::{DecodeError, EncodeError, Problem};
+use crate::value::{Fields, Numbers, Value};
 use crate::wire::{Reader, Writer, closed_enum};
 
 const PART: &str = "IMAGE";
@@ -136,6 +136,12 @@ impl Placement {
         let [step_i, step_j, step_k] = [r.f32s("matrix")?, r.f32s("matrix")?, r.f32s("matrix")?];
         let center = r.f32s("center")?;
         Ok(Self { step_i, step_j, step_k, center })
+    }
+
+    /// The centre, and the matrix in the precision of the wire.
+    pub(crate) fn fields(&self, size: [u16; 3]) -> Fields {
+        let matrix = self.world_from_ijk(size).map(|row| row.map(|value| value as f32));
+        vec![("center_mm", self.center.into()), ("world_from_ijk", matrix.into())]
     }
 
     pub(crate) fn write(&self, w: &mut Writer<'_>) {
@@ -294,15 +300,23 @@ impl Wire for Image<'_> {
         w.bytes(&self.pixels);
     }
 
-    fn summarise(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ([i, j, k], [x, y, z]) = (self.size, self.placement.spacing_mm());
-        write!(f, " {i}x{j}x{k}, {} x {:?}, spacing {x} {y} {z} mm", self.components, self.scalar)?;
-        write!(f, ", {:?}", self.coordinates)?;
-        if self.is_whole() {
-            return Ok(());
+    fn fields(&self, _: usize) -> Fields {
+        let mut fields = vec![
+            ("size", self.size.into()),
+            ("components", self.components.into()),
+            ("scalar_type", self.scalar.into()),
+            ("endian", self.endian.into()),
+            ("coordinates", format!("{:?}", self.coordinates).to_uppercase().into()),
+            ("spacing_mm", self.placement.spacing_mm().map(|mm| mm as f32).into()),
+        ];
+        fields.extend(self.placement.fields(self.size));
+        if !self.is_whole() {
+            fields.push(("subvolume_offset", self.subvolume_offset.into()));
+            fields.push(("subvolume_size", self.subvolume_size.into()));
         }
-        let ([i, j, k], [x, y, z]) = (self.subvolume_size, self.subvolume_offset);
-        write!(f, ", part {i}x{j}x{k} at {x} {y} {z}")
+        let (code, bytes) = (self.scalar.code(), self.pixels.to_vec());
+        fields.push(("pixels", Value::Numbers(Numbers { code, endian: self.endian, bytes })));
+        fields
     }
 }
 

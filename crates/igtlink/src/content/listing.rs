@@ -1,16 +1,16 @@
 //! What a peer has to offer: CAPABILITY, IMGMETA, LBMETA and VIDEOMETA.
 
-use std::fmt;
-
 use crate::content::body::Element;
 use crate::content::image::Placement;
 use crate::error::DecodeError;
 use crate::header::TypeName;
 use crate::timestamp::Timestamp;
+use crate::value::Value;
 use crate::wire::{FixedString, Reader, Writer};
 
 /// CAPABILITY is a list of type names (protocol document, `capability.md`).
 impl Element for TypeName {
+    const PLURAL: &'static str = "types";
     const SIZE: usize = 12;
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -21,8 +21,8 @@ impl Element for TypeName {
         w.text(self);
     }
 
-    fn label(&self) -> &dyn fmt::Display {
-        self
+    fn value(&self) -> Value {
+        (*self).into()
     }
 }
 
@@ -52,6 +52,7 @@ pub struct ImageInfo {
 }
 
 impl Element for ImageInfo {
+    const PLURAL: &'static str = "images";
     const SIZE: usize = 260;
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -80,8 +81,18 @@ impl Element for ImageInfo {
         w.u8(self.reserved);
     }
 
-    fn label(&self) -> &dyn fmt::Display {
-        &self.device_name
+    fn value(&self) -> Value {
+        vec![
+            ("name", self.name.into()),
+            ("device_name", self.device_name.into()),
+            ("modality", self.modality.into()),
+            ("patient_name", self.patient_name.into()),
+            ("patient_id", self.patient_id.into()),
+            ("timestamp_s", self.timestamp.into()),
+            ("size", self.size.into()),
+            ("scalar_type", self.scalar_type.into()),
+        ]
+        .into()
     }
 }
 
@@ -105,6 +116,7 @@ pub struct LabelInfo {
 }
 
 impl Element for LabelInfo {
+    const PLURAL: &'static str = "labels";
     const SIZE: usize = 116;
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -129,8 +141,16 @@ impl Element for LabelInfo {
         w.text(&self.owner);
     }
 
-    fn label(&self) -> &dyn fmt::Display {
-        &self.device_name
+    fn value(&self) -> Value {
+        vec![
+            ("name", self.name.into()),
+            ("device_name", self.device_name.into()),
+            ("label", self.label.into()),
+            ("rgba", self.rgba.into()),
+            ("size", self.size.into()),
+            ("owner", self.owner.into()),
+        ]
+        .into()
     }
 }
 
@@ -160,6 +180,7 @@ pub struct VideoInfo {
 }
 
 impl Element for VideoInfo {
+    const PLURAL: &'static str = "videos";
     const SIZE: usize = 322;
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -190,7 +211,18 @@ impl Element for VideoInfo {
         w.u8(self.reserved);
     }
 
-    fn label(&self) -> &dyn fmt::Display {
-        &self.device_name
+    fn value(&self) -> Value {
+        let mut fields = vec![
+            ("name", self.name.into()),
+            ("device_name", self.device_name.into()),
+            ("patient_name", self.patient_name.into()),
+            ("patient_id", self.patient_id.into()),
+            ("zoom_level", self.zoom_level.into()),
+            ("focal_length_mm", self.focal_length_mm.into()),
+            ("size", self.size.into()),
+        ];
+        fields.extend(self.placement.fields(self.size));
+        fields.push(("scalar_type", self.scalar_type.into()));
+        fields.into()
     }
 }

@@ -26,7 +26,6 @@ mod numbers;
 mod polydata;
 mod pose;
 mod query;
-mod summary;
 mod text;
 mod video;
 
@@ -43,11 +42,13 @@ pub use text::{Command, Status, StatusCode};
 pub use video::Video;
 
 use std::borrow::Cow;
+use std::fmt;
 
 use body::{Body, Wire};
 
 use crate::error::{DecodeError, EncodeError};
 use crate::header::TypeName;
+use crate::value::Fields;
 use crate::wire::{Text, Writer};
 
 /// The message types: how [`Content`] calls them, what their body is, and their name on the wire.
@@ -179,12 +180,42 @@ impl<'a> Content<'a> {
         Content::String(Text::new(text))
     }
 
+    /// What it says, by the names of the type's fields.
+    pub fn fields(&self) -> Fields {
+        self.fields_at(0)
+    }
+
+    /// The same of content that stands in so many messages.
+    fn fields_at(&self, depth: usize) -> Fields {
+        match self {
+            Content::Unavailable(_) => vec![("available", false.into())],
+            known => known.body().fields(depth),
+        }
+    }
+
     pub(crate) fn size(&self) -> Result<usize, EncodeError> {
         self.body().size()
     }
 
     pub(crate) fn write(&self, w: &mut Writer<'_>) {
         self.body().write(w);
+    }
+}
+
+impl fmt::Display for Content<'_> {
+    /// The type and its fields in a line.
+    ///
+    /// ```
+    /// use ultramotion_igtlink::{Content, Sensor, Unit};
+    /// let content = Content::Sensor(Sensor { status: 0, unit: Unit(0), values: vec![0.5; 9] });
+    /// assert_eq!(content.to_string(), "SENSOR status 0, unit \"\", unit bits 0, values 9 values");
+    /// ```
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.type_name())?;
+        for (position, (name, value)) in self.fields().iter().enumerate() {
+            write!(f, "{} {} {value}", if position > 0 { "," } else { "" }, name.replace('_', " "))?;
+        }
+        Ok(())
     }
 }
 

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::content::body::{Body, Wire};
+use crate::content::image::Endian;
 use crate::error::{DecodeError, EncodeError, Problem, fits};
+use crate::value::{Fields, Numbers, Value};
 use crate::wire::{Reader, Writer, closed_enum};
 
 /// An SI unit in 64 bits: a prefix, and up to six base or derived units with exponents
@@ -127,8 +129,13 @@ impl Wire for Sensor {
         self.values.iter().for_each(|&value| w.f64(value));
     }
 
-    fn summarise(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, " {:?} {}", self.values, self.unit)
+    fn fields(&self, _: usize) -> Fields {
+        vec![
+            ("status", self.status.into()),
+            ("unit", self.unit.to_string().into()),
+            ("unit_bits", self.unit.0.into()),
+            ("values", self.values.iter().copied().collect()),
+        ]
     }
 }
 
@@ -256,8 +263,13 @@ impl Wire for NdArray<'_> {
         w.bytes(&self.data);
     }
 
-    fn summarise(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, " {:?} of {:?}", self.shape, self.scalar)
+    fn fields(&self, _: usize) -> Fields {
+        let (code, bytes) = (self.scalar.code(), self.data.to_vec());
+        vec![
+            ("scalar_type", self.scalar.into()),
+            ("shape", self.shape.iter().copied().collect()),
+            ("values", Value::Numbers(Numbers { code, endian: Endian::Big, bytes })),
+        ]
     }
 }
 

@@ -1,10 +1,10 @@
 //! POLYDATA: surfaces, lines and points with attributes, after VTK's polygonal data.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use crate::content::body::{Body, Wire};
 use crate::error::{DecodeError, EncodeError, Problem, fits};
+use crate::value::{Fields, Value, lossy};
 use crate::wire::{Reader, Writer, open_enum};
 
 const PART: &str = "POLYDATA";
@@ -59,6 +59,10 @@ impl Cells {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    fn value(&self) -> Value {
+        self.iter().map(|cell| cell.iter().copied().collect::<Value>()).collect()
     }
 
     fn size_bytes(&self) -> usize {
@@ -370,16 +374,24 @@ impl Wire for PolyData<'_> {
         self.attributes.iter().for_each(|attribute| w.f32s(&attribute.values));
     }
 
-    fn summarise(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            " {} points, {} vertices, {} lines, {} polygons, {} strips, {} attributes",
-            self.points.len(),
-            self.vertices.len(),
-            self.lines.len(),
-            self.polygons.len(),
-            self.triangle_strips.len(),
-            self.attributes.len()
-        )
+    fn fields(&self, _: usize) -> Fields {
+        let attribute = |a: &Attribute<'_>| {
+            vec![
+                ("name", lossy(&a.name)),
+                ("kind", a.kind.into()),
+                ("components", a.components.into()),
+                ("values", a.values.iter().copied().collect()),
+            ]
+        };
+        vec![
+            ("points", self.points.len().into()),
+            ("coordinates_mm", self.points.as_flattened().iter().copied().collect()),
+            ("indices_valid", self.indices_are_valid().into()),
+            ("vertices", self.vertices.value()),
+            ("lines", self.lines.value()),
+            ("polygons", self.polygons.value()),
+            ("triangle_strips", self.triangle_strips.value()),
+            ("attributes", self.attributes.iter().map(attribute).collect()),
+        ]
     }
 }

@@ -1,10 +1,8 @@
 //! Poses: TRANSFORM, POSITION and QTRANS for one, TDATA and QTDATA for all tools of a tracker.
 
-use std::fmt;
-
 use crate::content::body::{Body, Element, Wire};
-use crate::content::summary::write_point;
 use crate::error::{DecodeError, EncodeError, Problem};
+use crate::value::{Fields, Value};
 use crate::wire::{FixedString, Reader, Writer, open_enum};
 
 /// An affine transform without its last row, which is (0, 0, 0, 1) (protocol document,
@@ -77,8 +75,8 @@ impl Wire for Transform {
         w.f32s(&self.translation);
     }
 
-    fn summarise(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_point(f, "translation", self.translation)
+    fn fields(&self, _: usize) -> Fields {
+        vec![("matrix", self.to_matrix().into())]
     }
 }
 
@@ -136,8 +134,13 @@ impl Wire for Position {
         }
     }
 
-    fn summarise(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_point(f, "position", self.position)
+    fn fields(&self, _: usize) -> Fields {
+        let quaternion = match self.orientation {
+            Orientation::None => Value::None,
+            Orientation::Compressed(values) => values.into(),
+            Orientation::Quaternion(values) => values.into(),
+        };
+        vec![("position_mm", self.position.into()), ("quaternion", quaternion)]
     }
 }
 
@@ -175,8 +178,8 @@ impl Wire for QTransform {
         w.f32s(&self.quaternion);
     }
 
-    fn summarise(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_point(f, "position", self.position)
+    fn fields(&self, _: usize) -> Fields {
+        vec![("position_mm", self.position.into()), ("quaternion", self.quaternion.into())]
     }
 }
 
@@ -222,6 +225,7 @@ pub(crate) trait ToolPose: Wire + Sized {
 }
 
 impl<P: ToolPose> Element for TrackedTool<P> {
+    const PLURAL: &'static str = "tools";
     const SIZE: usize = 22 + P::SIZE;
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -236,7 +240,9 @@ impl<P: ToolPose> Element for TrackedTool<P> {
         self.pose.write(w);
     }
 
-    fn label(&self) -> &dyn fmt::Display {
-        &self.name
+    fn value(&self) -> Value {
+        let mut fields = vec![("name", self.name.into()), ("kind", self.kind.into())];
+        fields.extend(self.pose.fields(0));
+        fields.into()
     }
 }

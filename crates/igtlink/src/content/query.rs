@@ -1,13 +1,13 @@
 //! Questions and their bare answers: GET_, STT_, STP_ and RTS_ messages.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use crate::content::bind::{NameTable, name_table_size, write_name_table};
 use crate::content::body::Wire;
 use crate::error::{DecodeError, EncodeError, Problem, fits};
 use crate::header::TypeName;
 use crate::timestamp::Timestamp;
+use crate::value::{Fields, Value, lossy};
 use crate::wire::{FixedString, Reader, Writer};
 
 /// What is asked.
@@ -233,11 +233,29 @@ impl Wire for Query<'_> {
         }
     }
 
-    fn summarise(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn fields(&self, _: usize) -> Fields {
+        let mut fields = vec![("verb", format!("{:?}", self.verb).into()), ("target", self.target.into())];
         match &self.parameters {
-            Parameters::None => Ok(()),
-            Parameters::Other(bytes) => bytes.summarise(f),
-            parameters => write!(f, " {parameters:?}"),
+            Parameters::None => {}
+            Parameters::Status(status) => fields.push(("status", (*status).into())),
+            Parameters::Interval(interval) => fields.push(("interval_s", (*interval).into())),
+            Parameters::Tracking { resolution_ms, coordinate_name } => {
+                fields.push(("resolution_ms", (*resolution_ms).into()));
+                fields.push(("coordinate_name", (*coordinate_name).into()));
+            }
+            Parameters::Video { codec, interval_ms, use_compression } => {
+                fields.extend([("codec", lossy(codec)), ("interval_ms", (*interval_ms).into())]);
+                fields.extend(use_compression.map(|byte| ("use_compression", byte.into())));
+            }
+            Parameters::Bind { interval, children } => {
+                fields.extend(interval.map(|interval| ("interval_s", interval.into())));
+                let child = |(type_name, device): &(TypeName, Cow<'_, [u8]>)| {
+                    vec![("type", (*type_name).into()), ("device_name", lossy(device))]
+                };
+                fields.push(("messages", children.iter().map(child).collect()));
+            }
+            Parameters::Other(bytes) => fields.push(("bytes", Value::Bytes(bytes.to_vec()))),
         }
+        fields
     }
 }

@@ -1,11 +1,10 @@
 //! Messages made of words: STATUS, STRING, COMMAND and its reply.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use crate::content::body::{Body, Wire};
-use crate::content::summary::{write_text, write_words};
 use crate::error::{DecodeError, EncodeError, fits};
+use crate::value::{Fields, Value, lossy};
 use crate::wire::{CharacterEncoding, FixedString, Reader, Text, Writer, open_enum};
 
 open_enum! {
@@ -118,9 +117,14 @@ impl Wire for Status<'_> {
         w.u8(0);
     }
 
-    fn summarise(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, " {:?} {}", self.code, self.name)?;
-        write_text(f, &self.message_lossy())
+    fn fields(&self, _: usize) -> Fields {
+        vec![
+            ("code", u16::from(self.code).into()),
+            ("meaning", self.code.into()),
+            ("subcode", self.subcode.into()),
+            ("name", self.name.into()),
+            ("message", lossy(&self.message)),
+        ]
     }
 }
 
@@ -136,8 +140,12 @@ impl Wire for Text<'_> {
         w.bytes(&self.bytes);
     }
 
-    fn summarise(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_words(f, self)
+    fn fields(&self, _: usize) -> Fields {
+        let text = match self.to_str() {
+            Some(text) => ("text", text.into()),
+            None => ("bytes", Value::Bytes(self.bytes.to_vec())),
+        };
+        vec![("encoding", self.encoding.0.into()), text]
     }
 }
 
@@ -197,8 +205,9 @@ impl Wire for Command<'_> {
         w.bytes(&self.text.bytes);
     }
 
-    fn summarise(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, " {} {}", self.id, self.name)?;
-        write_words(f, &self.text)
+    fn fields(&self, _: usize) -> Fields {
+        let mut fields = vec![("id", self.id.into()), ("name", self.name.into())];
+        fields.extend(self.text.fields(0));
+        fields
     }
 }

@@ -1,12 +1,11 @@
 //! VIDEO: a frame in the form that a codec left it in.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use crate::content::body::{Body, Wire};
 use crate::content::image::{CoordinateSystem, Endian, Placement};
-use crate::content::summary::Name;
 use crate::error::{DecodeError, EncodeError, Problem};
+use crate::value::{Fields, Value, lossy};
 use crate::wire::{Reader, Writer};
 
 const HEADER_SIZE: usize = 76;
@@ -85,8 +84,18 @@ impl Wire for Video<'_> {
         w.bytes(&self.data);
     }
 
-    fn summarise(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [i, j, k] = self.size;
-        write!(f, " {i}x{j}x{k}, {}, {} bytes", Name(&self.codec), self.data.len())
+    fn fields(&self, _: usize) -> Fields {
+        let mut fields = vec![
+            ("codec", lossy(&self.codec)),
+            ("frame_type", self.frame_type.into()),
+            ("size", self.size.into()),
+            ("endian", self.endian.into()),
+            ("coordinates", format!("{:?}", self.coordinates).to_uppercase().into()),
+        ];
+        fields.extend(self.placement.fields(self.size));
+        fields.push(("subvolume_offset", self.subvolume_offset.into()));
+        fields.push(("subvolume_size", self.subvolume_size.into()));
+        fields.push(("data", Value::Bytes(self.data.to_vec())));
+        fields
     }
 }
