@@ -2,6 +2,7 @@
 
 use crate::error::{DecodeError, Problem};
 use crate::timestamp::Timestamp;
+use crate::value::Fields;
 use crate::wire::{FixedString, Reader, Writer};
 
 /// Bytes of the header.
@@ -89,6 +90,17 @@ impl Header {
             body_size: r.u64("body size")?,
             crc: r.u64("crc")?,
         })
+    }
+
+    /// What it says, without the checksum.
+    pub fn fields(&self) -> Fields {
+        vec![
+            ("type", self.type_name.into()),
+            ("device_name", self.device_name.into()),
+            ("version", (self.version as u16).into()),
+            ("timestamp_s", self.timestamp.into()),
+            ("body_size", self.body_size.into()),
+        ]
     }
 
     /// The header's 58 bytes.

@@ -65,6 +65,7 @@ mod metadata;
 pub mod net;
 mod stream;
 mod timestamp;
+mod value;
 mod wire;
 
 pub use content::*;
@@ -78,6 +79,7 @@ pub use stream::{
     BadHeader, DecoderConfig, RawMessage, RejectCounts, RejectReason, StreamDecoder, StreamError,
 };
 pub use timestamp::Timestamp;
+pub use value::{Fields, Numbers, Value};
 pub use wire::{CharacterEncoding, FixedString, NameTooLong, Text};
 
 /// Keeps the examples of the README running.

@@ -1,6 +1,7 @@
 //! A whole message: header fields, metadata and content.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use crate::content::Content;
 use crate::crc::crc64;
@@ -8,6 +9,7 @@ use crate::error::{DecodeError, EncodeError, fits};
 use crate::header::{DeviceName, EXTENDED_HEADER_SIZE, HEADER_SIZE, Header, HeaderVersion, split_body};
 use crate::metadata::Metadata;
 use crate::timestamp::Timestamp;
+use crate::value::{Fields, Value};
 use crate::wire::Writer;
 
 /// A message. Pixels, texts and other blocks borrow from the bytes it was decoded from.
@@ -136,6 +138,28 @@ impl<'a> Message<'a> {
         }
     }
 
+    /// What it says: header, metadata and, as `content`, the content's fields.
+    pub fn fields(&self) -> Fields {
+        let mut fields = vec![
+            ("type", self.content.type_name().into()),
+            ("device_name", self.device_name.into()),
+            ("version", (self.version as u16).into()),
+            ("timestamp_s", self.timestamp.into()),
+            // In 2^-32 s, since a float is not exact.
+            ("timestamp_bits", self.timestamp.to_bits().into()),
+        ];
+        if self.version.is_extended() {
+            let pairs = self.metadata.iter().map(|(key, value)| (key.into(), value.into()));
+            fields.push(("message_id", self.message_id.into()));
+            fields.push(("metadata", Value::Pairs(pairs.collect())));
+        }
+        if !self.extension.is_empty() {
+            fields.push(("header_extension", Value::Bytes(self.extension.to_vec())));
+        }
+        fields.push(("content", self.content.fields().into()));
+        fields
+    }
+
     fn sizes(&self) -> Result<Sizes, EncodeError> {
         let content = self.content.size()?;
         if self.version.is_extended() {
@@ -186,6 +210,18 @@ impl<'a> Message<'a> {
             crc: crc64(body),
         };
         head.copy_from_slice(&header.encode());
+    }
+}
+
+impl fmt::Display for Message<'_> {
+    /// Time, device, content and metadata in a line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.timestamp, self.device_name, self.content)?;
+        for (position, (key, value)) in self.metadata.iter().enumerate() {
+            let before = if position == 0 { " |" } else { "," };
+            write!(f, "{before} {}={}", key.escape_debug(), Value::from(value))?;
+        }
+        Ok(())
     }
 }
 

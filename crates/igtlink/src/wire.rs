@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::error::{DecodeError, EncodeError, Problem};
+use crate::error::{DecodeError, Problem};
 
 /// A fixed-width text field, padded with zero bytes: device names (20), type names (12), labels.
 ///
@@ -304,7 +304,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Writes fields in order into a buffer that [`Wire::size`] has measured.
+/// Writes fields in order into a buffer that `Wire::size` has measured.
 pub(crate) struct Writer<'a> {
     rest: &'a mut [u8],
 }
@@ -362,46 +362,6 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Something with a wire form.
-pub(crate) trait Wire {
-    /// Bytes on the wire, or why this cannot be written.
-    fn size(&self) -> Result<usize, EncodeError>;
-    /// Writes exactly [`Wire::size`] bytes.
-    fn write(&self, w: &mut Writer<'_>);
-}
-
-/// Elements of a fixed size, one after the other, filling the whole part.
-pub(crate) trait Element: Sized {
-    /// The message type, for errors.
-    const PART: &'static str;
-    /// Bytes of one element.
-    const SIZE: usize;
-    fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError>;
-    fn write(&self, w: &mut Writer<'_>);
-}
-
-pub(crate) fn read_elements<T: Element>(bytes: &[u8]) -> Result<Vec<T>, DecodeError> {
-    if !bytes.len().is_multiple_of(T::SIZE) {
-        let problem = Problem::MultipleOf(T::SIZE as u64);
-        return Err(DecodeError::field(T::PART, "content size", bytes.len() as u64, problem));
-    }
-    let mut elements = Vec::with_capacity(bytes.len() / T::SIZE);
-    for chunk in bytes.chunks_exact(T::SIZE) {
-        elements.push(T::read(&mut Reader::new(T::PART, chunk))?);
-    }
-    Ok(elements)
-}
-
-impl<T: Element> Wire for Vec<T> {
-    fn size(&self) -> Result<usize, EncodeError> {
-        Ok(self.len() * T::SIZE)
-    }
-
-    fn write(&self, w: &mut Writer<'_>) {
-        self.iter().for_each(|element| element.write(w));
-    }
-}
-
 /// An enum of the values that the standard names, and `Other` for the rest.
 macro_rules! open_enum {
     ($(#[$doc:meta])* $name:ident : $int:ty { $($(#[$variant_doc:meta])* $variant:ident = $value:literal,)* }) => {
@@ -430,6 +390,12 @@ macro_rules! open_enum {
                 }
             }
         }
+
+        impl From<$name> for crate::value::Value {
+            fn from(value: $name) -> Self {
+                format!("{value:?}").into()
+            }
+        }
     };
 }
 
@@ -441,6 +407,12 @@ macro_rules! closed_enum {
         #[repr(u8)]
         pub enum $name {
             $($(#[$variant_doc])* $variant = $value,)*
+        }
+
+        impl From<$name> for crate::value::Value {
+            fn from(value: $name) -> Self {
+                format!("{value:?}").into()
+            }
         }
 
         impl $name {

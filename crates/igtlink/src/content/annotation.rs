@@ -1,7 +1,9 @@
 //! Marks in space: POINT and TRAJ.
 
+use crate::content::body::Element;
 use crate::error::DecodeError;
-use crate::wire::{Element, FixedString, Reader, Writer, open_enum};
+use crate::value::Value;
+use crate::wire::{FixedString, Reader, Writer, open_enum};
 
 /// A landmark, target or other marked point (protocol document, `point.md`).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,7 +37,7 @@ impl Point {
 }
 
 impl Element for Point {
-    const PART: &'static str = "POINT";
+    const PLURAL: &'static str = "points";
     const SIZE: usize = 136;
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -56,6 +58,18 @@ impl Element for Point {
         w.f32s(&self.position);
         w.f32(self.diameter);
         w.text(&self.owner);
+    }
+
+    fn value(&self) -> Value {
+        vec![
+            ("name", self.name.into()),
+            ("group", self.group.into()),
+            ("rgba", self.rgba.into()),
+            ("position_mm", self.position.into()),
+            ("diameter_mm", self.diameter.into()),
+            ("owner", self.owner.into()),
+        ]
+        .into()
     }
 }
 
@@ -95,7 +109,7 @@ pub struct Trajectory {
 }
 
 impl Element for Trajectory {
-    const PART: &'static str = "TRAJ";
+    const PLURAL: &'static str = "trajectories";
     const SIZE: usize = 150;
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -122,5 +136,19 @@ impl Element for Trajectory {
         w.f32s(&self.target);
         w.f32(self.diameter);
         w.text(&self.owner);
+    }
+
+    fn value(&self) -> Value {
+        vec![
+            ("name", self.name.into()),
+            ("group", self.group.into()),
+            ("kind", self.kind.into()),
+            ("rgba", self.rgba.into()),
+            ("entry_mm", self.entry.into()),
+            ("target_mm", self.target.into()),
+            ("diameter_mm", self.diameter.into()),
+            ("owner", self.owner.into()),
+        ]
+        .into()
     }
 }

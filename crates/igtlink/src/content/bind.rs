@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 
 use crate::content::Content;
+use crate::content::body::{Body, Wire};
 use crate::error::{DecodeError, EncodeError, Problem, fits};
 use crate::header::TypeName;
-use crate::wire::{Reader, Wire, Writer};
+use crate::value::{Fields, Value, lossy};
+use crate::wire::{Reader, Writer};
 
 /// Bytes of a child in the table: type name and size.
 const ENTRY_SIZE: usize = 20;
@@ -51,6 +53,9 @@ pub struct Bind<'a> {
 }
 
 impl<'a> Bind<'a> {
+    /// Messages in messages in messages … are not looked into any deeper when one is shown.
+    pub const MAX_DEPTH: usize = 8;
+
     /// The same messages with their own copy of the bytes.
     pub fn into_owned(self) -> Bind<'static> {
         let own = |child: BindChild<'_>| BindChild {
@@ -60,8 +65,10 @@ impl<'a> Bind<'a> {
         };
         Bind { children: self.children.into_iter().map(own).collect() }
     }
+}
 
-    pub(crate) fn decode(content: &'a [u8]) -> Result<Self, DecodeError> {
+impl<'a> Body<'a> for Bind<'a> {
+    fn decode(_: &'static str, content: &'a [u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new("BIND", content);
         let count = r.u16("children")?;
         if usize::from(count) * ENTRY_SIZE > r.remaining() {
@@ -110,6 +117,18 @@ impl Wire for Bind<'_> {
                 w.u8(0);
             }
         }
+    }
+
+    fn fields(&self, depth: usize) -> Fields {
+        let child = |child: &BindChild<'_>| {
+            let content = match child.content() {
+                _ if depth + 1 == Self::MAX_DEPTH => ("bytes", Value::Bytes(child.body.to_vec())),
+                Ok(content) => ("content", content.fields_at(depth + 1).into()),
+                Err(error) => ("error", error.to_string().into()),
+            };
+            vec![("type", child.type_name.into()), ("device_name", lossy(&child.device_name)), content]
+        };
+        vec![("messages", self.children.iter().map(child).collect())]
     }
 }
 

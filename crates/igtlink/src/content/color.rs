@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 
+use crate::content::body::{Body, Wire};
 use crate::error::{DecodeError, EncodeError, Problem};
-use crate::wire::{Reader, Wire, Writer, closed_enum};
+use crate::value::{Fields, Value};
+use crate::wire::{Reader, Writer, closed_enum};
 
 closed_enum! {
     /// Pixel values that the table covers.
@@ -59,12 +61,19 @@ impl<'a> ColorTable<'a> {
         };
         entries * bytes
     }
+}
 
-    pub(crate) fn decode(content: &'a [u8], long_type_name: bool) -> Result<Self, DecodeError> {
+impl<'a> Body<'a> for ColorTable<'a> {
+    fn decode(type_name: &'static str, content: &'a [u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new("COLORT", content);
         let index = IndexType::read(&mut r, "index type")?;
         let map = MapType::read(&mut r, "map type")?;
-        let table = Self { index, map, table: Cow::Borrowed(r.take_rest()), long_type_name };
+        let table = Self {
+            index,
+            map,
+            table: Cow::Borrowed(r.take_rest()),
+            long_type_name: type_name == "COLORTABLE",
+        };
         let (len, expected) = (table.table.len() as u64, table.expected_len());
         if len != expected {
             return Err(DecodeError::field("COLORT", "table bytes", len, Problem::Expected(expected)));
@@ -86,5 +95,13 @@ impl Wire for ColorTable<'_> {
         w.u8(self.index.code());
         w.u8(self.map.code());
         w.bytes(&self.table);
+    }
+
+    fn fields(&self, _: usize) -> Fields {
+        vec![
+            ("index_type", self.index.into()),
+            ("map_type", self.map.into()),
+            ("table", Value::Bytes(self.table.to_vec())),
+        ]
     }
 }

@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 
+use crate::content::body::{Body, Wire};
 use crate::error::{DecodeError, EncodeError, Problem};
-use crate::wire::{Reader, Wire, Writer, closed_enum};
+use crate::value::{Fields, Numbers, Value};
+use crate::wire::{Reader, Writer, closed_enum};
 
 const PART: &str = "IMAGE";
 const HEADER_SIZE: usize = 72;
@@ -136,6 +138,12 @@ impl Placement {
         Ok(Self { step_i, step_j, step_k, center })
     }
 
+    /// The centre, and the matrix in the precision of the wire.
+    pub(crate) fn fields(&self, size: [u16; 3]) -> Fields {
+        let matrix = self.world_from_ijk(size).map(|row| row.map(|value| value as f32));
+        vec![("center_mm", self.center.into()), ("world_from_ijk", matrix.into())]
+    }
+
     pub(crate) fn write(&self, w: &mut Writer<'_>) {
         for vector in [&self.step_i, &self.step_j, &self.step_k, &self.center] {
             w.f32s(vector);
@@ -225,29 +233,6 @@ impl<'a> Image<'a> {
         Image { pixels: Cow::Owned(self.pixels.into_owned()), ..self }
     }
 
-    pub(crate) fn decode(content: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut r = Reader::new(PART, content);
-        let version = r.u16("image version")?;
-        if version != VERSION {
-            return Err(r.error("image version", version.into(), Problem::Expected(VERSION.into())));
-        }
-        let image = Self {
-            components: r.u8("components")?,
-            scalar: ScalarType::read(&mut r, "scalar type")?,
-            endian: Endian::read(&mut r, "endian")?,
-            coordinates: CoordinateSystem::read(&mut r, "coordinate system")?,
-            size: r.u16s("size")?,
-            placement: Placement::read(&mut r)?,
-            subvolume_offset: r.u16s("subvolume offset")?,
-            subvolume_size: r.u16s("subvolume size")?,
-            pixels: Cow::Borrowed(r.take_rest()),
-        };
-        image
-            .consistent()
-            .map_err(|(field, value, problem)| DecodeError::field(PART, field, value, problem))?;
-        Ok(image)
-    }
-
     /// Whether the fields agree with each other and with the number of pixels.
     fn consistent(&self) -> Result<(), (&'static str, u64, Problem)> {
         if self.components == 0 {
@@ -270,6 +255,31 @@ impl<'a> Image<'a> {
     }
 }
 
+impl<'a> Body<'a> for Image<'a> {
+    fn decode(_: &'static str, content: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(PART, content);
+        let version = r.u16("image version")?;
+        if version != VERSION {
+            return Err(r.error("image version", version.into(), Problem::Expected(VERSION.into())));
+        }
+        let image = Self {
+            components: r.u8("components")?,
+            scalar: ScalarType::read(&mut r, "scalar type")?,
+            endian: Endian::read(&mut r, "endian")?,
+            coordinates: CoordinateSystem::read(&mut r, "coordinate system")?,
+            size: r.u16s("size")?,
+            placement: Placement::read(&mut r)?,
+            subvolume_offset: r.u16s("subvolume offset")?,
+            subvolume_size: r.u16s("subvolume size")?,
+            pixels: Cow::Borrowed(r.take_rest()),
+        };
+        image
+            .consistent()
+            .map_err(|(field, value, problem)| DecodeError::field(PART, field, value, problem))?;
+        Ok(image)
+    }
+}
+
 impl Wire for Image<'_> {
     fn size(&self) -> Result<usize, EncodeError> {
         self.consistent()
@@ -288,6 +298,25 @@ impl Wire for Image<'_> {
         w.u16s(&self.subvolume_offset);
         w.u16s(&self.subvolume_size);
         w.bytes(&self.pixels);
+    }
+
+    fn fields(&self, _: usize) -> Fields {
+        let mut fields = vec![
+            ("size", self.size.into()),
+            ("components", self.components.into()),
+            ("scalar_type", self.scalar.into()),
+            ("endian", self.endian.into()),
+            ("coordinates", format!("{:?}", self.coordinates).to_uppercase().into()),
+            ("spacing_mm", self.placement.spacing_mm().map(|mm| mm as f32).into()),
+        ];
+        fields.extend(self.placement.fields(self.size));
+        if !self.is_whole() {
+            fields.push(("subvolume_offset", self.subvolume_offset.into()));
+            fields.push(("subvolume_size", self.subvolume_size.into()));
+        }
+        let (code, bytes) = (self.scalar.code(), self.pixels.to_vec());
+        fields.push(("pixels", Value::Numbers(Numbers { code, endian: self.endian, bytes })));
+        fields
     }
 }
 

@@ -1,14 +1,16 @@
 //! What a peer has to offer: CAPABILITY, IMGMETA, LBMETA and VIDEOMETA.
 
+use crate::content::body::Element;
 use crate::content::image::Placement;
 use crate::error::DecodeError;
 use crate::header::TypeName;
 use crate::timestamp::Timestamp;
-use crate::wire::{Element, FixedString, Reader, Writer};
+use crate::value::Value;
+use crate::wire::{FixedString, Reader, Writer};
 
 /// CAPABILITY is a list of type names (protocol document, `capability.md`).
 impl Element for TypeName {
-    const PART: &'static str = "CAPABILITY";
+    const PLURAL: &'static str = "types";
     const SIZE: usize = 12;
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -17,6 +19,10 @@ impl Element for TypeName {
 
     fn write(&self, w: &mut Writer<'_>) {
         w.text(self);
+    }
+
+    fn value(&self) -> Value {
+        (*self).into()
     }
 }
 
@@ -46,7 +52,7 @@ pub struct ImageInfo {
 }
 
 impl Element for ImageInfo {
-    const PART: &'static str = "IMGMETA";
+    const PLURAL: &'static str = "images";
     const SIZE: usize = 260;
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -74,6 +80,20 @@ impl Element for ImageInfo {
         w.u8(self.scalar_type);
         w.u8(self.reserved);
     }
+
+    fn value(&self) -> Value {
+        vec![
+            ("name", self.name.into()),
+            ("device_name", self.device_name.into()),
+            ("modality", self.modality.into()),
+            ("patient_name", self.patient_name.into()),
+            ("patient_id", self.patient_id.into()),
+            ("timestamp_s", self.timestamp.into()),
+            ("size", self.size.into()),
+            ("scalar_type", self.scalar_type.into()),
+        ]
+        .into()
+    }
 }
 
 /// A label of a label map that can be asked for (protocol document, `labelmeta.md`).
@@ -96,7 +116,7 @@ pub struct LabelInfo {
 }
 
 impl Element for LabelInfo {
-    const PART: &'static str = "LBMETA";
+    const PLURAL: &'static str = "labels";
     const SIZE: usize = 116;
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -119,6 +139,18 @@ impl Element for LabelInfo {
         w.bytes(&self.rgba);
         w.u16s(&self.size);
         w.text(&self.owner);
+    }
+
+    fn value(&self) -> Value {
+        vec![
+            ("name", self.name.into()),
+            ("device_name", self.device_name.into()),
+            ("label", self.label.into()),
+            ("rgba", self.rgba.into()),
+            ("size", self.size.into()),
+            ("owner", self.owner.into()),
+        ]
+        .into()
     }
 }
 
@@ -148,7 +180,7 @@ pub struct VideoInfo {
 }
 
 impl Element for VideoInfo {
-    const PART: &'static str = "VIDEOMETA";
+    const PLURAL: &'static str = "videos";
     const SIZE: usize = 322;
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -177,5 +209,20 @@ impl Element for VideoInfo {
         self.placement.write(w);
         w.u8(self.scalar_type);
         w.u8(self.reserved);
+    }
+
+    fn value(&self) -> Value {
+        let mut fields = vec![
+            ("name", self.name.into()),
+            ("device_name", self.device_name.into()),
+            ("patient_name", self.patient_name.into()),
+            ("patient_id", self.patient_id.into()),
+            ("zoom_level", self.zoom_level.into()),
+            ("focal_length_mm", self.focal_length_mm.into()),
+            ("size", self.size.into()),
+        ];
+        fields.extend(self.placement.fields(self.size));
+        fields.push(("scalar_type", self.scalar_type.into()));
+        fields.into()
     }
 }

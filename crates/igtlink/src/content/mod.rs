@@ -4,6 +4,9 @@
 //! [`Content`]. The way back measures first and then writes. Numbers and short texts are copied;
 //! pixels, texts and other blocks are borrowed.
 //!
+//! A message type is a file with its body ([`Body`](body::Body)) and a row in the table `contents!`, from which
+//! everything comes that goes over all types.
+//!
 //! ```
 //! use ultramotion_igtlink::{Content, Image, Message};
 //! let pixels = vec![7; 640 * 480];
@@ -15,6 +18,7 @@
 
 mod annotation;
 mod bind;
+mod body;
 mod color;
 mod image;
 mod listing;
@@ -22,7 +26,6 @@ mod numbers;
 mod polydata;
 mod pose;
 mod query;
-mod summary;
 mod text;
 mod video;
 
@@ -39,99 +42,136 @@ pub use text::{Command, Status, StatusCode};
 pub use video::Video;
 
 use std::borrow::Cow;
+use std::fmt;
+
+use body::{Body, Wire};
 
 use crate::error::{DecodeError, EncodeError};
 use crate::header::TypeName;
-use crate::wire::{Text, Wire, Writer, read_elements};
+use crate::value::Fields;
+use crate::wire::{Text, Writer};
 
-/// The types that [`Content`] has a variant for, by their names on the wire; queries are named
-/// after them with a prefix.
-pub const KNOWN_TYPES: [&str; 23] = [
-    "BIND",
-    "CAPABILITY",
-    "COLORT",
-    "COLORTABLE",
-    "COMMAND",
-    "IMAGE",
-    "IMGMETA",
-    "LBMETA",
-    "NDARRAY",
-    "POINT",
-    "POLYDATA",
-    "POSITION",
-    "QTDATA",
-    "QTRANS",
-    "RTS_COMMAND",
-    "SENSOR",
-    "STATUS",
-    "STRING",
-    "TDATA",
-    "TRAJ",
-    "TRANSFORM",
-    "VIDEO",
-    "VIDEOMETA",
-];
+/// The message types: how [`Content`] calls them, what their body is, and their name on the wire.
+macro_rules! contents {
+    ($($(#[$doc:meta])* $variant:ident($body:ty) = $name:literal $(or $other:literal)?,)*) => {
+        /// The types that [`Content`] has a variant for, by their names on the wire; queries are named
+        /// after them with a prefix.
+        pub const KNOWN_TYPES: &[&str] = &[$($name, $($other,)?)*];
 
-/// What a message says.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum Content<'a> {
+        /// What a message says.
+        #[derive(Debug, Clone, PartialEq)]
+        #[non_exhaustive]
+        pub enum Content<'a> {
+            $($(#[$doc])* $variant($body),)*
+            /// `GET_…`, `STT_…`, `STP_…` and `RTS_…`.
+            Query(Query<'a>),
+            /// An empty body of a type that has no empty value: the data asked for is not available
+            /// (protocol document, `query.md`).
+            Unavailable(TypeName),
+            /// A type that this library does not know, as it came.
+            Unknown {
+                /// The type.
+                type_name: TypeName,
+                /// The bytes between extended header and metadata.
+                bytes: Cow<'a, [u8]>,
+            },
+        }
+
+        impl<'a> Content<'a> {
+            /// Reads the content of a message of this type.
+            #[allow(unused_parens)] // around the pattern of a type with one name
+            pub fn decode(type_name: &TypeName, content: &'a [u8]) -> Result<Self, DecodeError> {
+                let known = KNOWN_TYPES.iter().copied().find(|known| *type_name == **known);
+                Ok(match known {
+                    $(Some(name @ ($name $(| $other)?)) => read(name, content)?
+                        .map_or(Content::Unavailable(*type_name), Content::$variant),)*
+                    _ => match query::split_type_name(type_name) {
+                        Some((verb, target)) => Content::Query(Query::decode(verb, target, content)?),
+                        None => Content::Unknown { type_name: *type_name, bytes: Cow::Borrowed(content) },
+                    },
+                })
+            }
+
+            /// The type's name on the wire.
+            pub fn type_name(&self) -> TypeName {
+                // All of the names in the table have at most 12 bytes.
+                TypeName::truncated(match self {
+                    Content::ColorTable(table) if table.long_type_name => "COLORTABLE",
+                    $(Content::$variant(_) => $name,)*
+                    Content::Query(query) => return query.type_name(),
+                    Content::Unavailable(type_name) | Content::Unknown { type_name, .. } => return *type_name,
+                })
+            }
+
+            /// The same content with its own copy of all bytes.
+            pub fn into_owned(self) -> Content<'static> {
+                match self {
+                    $(Content::$variant(body) => Content::$variant(body.into_owned()),)*
+                    Content::Query(query) => Content::Query(query.into_owned()),
+                    Content::Unavailable(type_name) => Content::Unavailable(type_name),
+                    Content::Unknown { type_name, bytes } => {
+                        Content::Unknown { type_name, bytes: Cow::Owned(bytes.into_owned()) }
+                    }
+                }
+            }
+
+            fn body(&self) -> &dyn Wire {
+                match self {
+                    $(Content::$variant(body) => body,)*
+                    Content::Query(query) => query,
+                    Content::Unavailable(_) => &NOTHING,
+                    Content::Unknown { bytes, .. } => bytes,
+                }
+            }
+        }
+    };
+}
+
+contents! {
     /// `TRANSFORM`: a pose as a matrix.
-    Transform(Transform),
+    Transform(Transform) = "TRANSFORM",
     /// `POSITION`: a position, with or without orientation.
-    Position(Position),
+    Position(Position) = "POSITION",
     /// `QTRANS`: a pose as position and quaternion.
-    QTransform(QTransform),
+    QTransform(QTransform) = "QTRANS",
     /// `IMAGE`: pixels.
-    Image(Image<'a>),
+    Image(Image<'a>) = "IMAGE",
     /// `STATUS`: how the sender is doing.
-    Status(Status<'a>),
+    Status(Status<'a>) = "STATUS",
     /// `CAPABILITY`: the types that the sender takes.
-    Capability(Vec<TypeName>),
+    Capability(Vec<TypeName>) = "CAPABILITY",
     /// `STRING`: a text.
-    String(Text<'a>),
+    String(Text<'a>) = "STRING",
     /// `POINT`: landmarks and the like.
-    Points(Vec<Point>),
+    Points(Vec<Point>) = "POINT",
     /// `TDATA`: the tools of a tracker, as matrices.
-    TrackingData(Vec<TrackedTool<Transform>>),
+    TrackingData(Vec<TrackedTool<Transform>>) = "TDATA",
     /// `QTDATA`: the tools of a tracker, as quaternions.
-    QTrackingData(Vec<TrackedTool<QTransform>>),
+    QTrackingData(Vec<TrackedTool<QTransform>>) = "QTDATA",
     /// `TRAJ`: straight paths.
-    Trajectories(Vec<Trajectory>),
+    Trajectories(Vec<Trajectory>) = "TRAJ",
     /// `SENSOR`: readings with a unit.
-    Sensor(Sensor),
+    Sensor(Sensor) = "SENSOR",
     /// `NDARRAY`: an array of any rank.
-    NdArray(NdArray<'a>),
+    NdArray(NdArray<'a>) = "NDARRAY",
     /// `BIND`: several messages in one.
-    Bind(Bind<'a>),
+    Bind(Bind<'a>) = "BIND",
     /// `COLORT`: colours by pixel value.
-    ColorTable(ColorTable<'a>),
+    ColorTable(ColorTable<'a>) = "COLORT" or "COLORTABLE",
     /// `IMGMETA`: images that can be asked for.
-    ImageList(Vec<ImageInfo>),
+    ImageList(Vec<ImageInfo>) = "IMGMETA",
     /// `LBMETA`: labels that can be asked for.
-    LabelList(Vec<LabelInfo>),
+    LabelList(Vec<LabelInfo>) = "LBMETA",
     /// `POLYDATA`: surfaces and lines.
-    PolyData(PolyData<'a>),
+    PolyData(PolyData<'a>) = "POLYDATA",
     /// `COMMAND`: something to do.
-    Command(Command<'a>),
+    Command(Command<'a>) = "COMMAND",
     /// `RTS_COMMAND`: the answer to a command.
-    CommandReply(Command<'a>),
+    CommandReply(Command<'a>) = "RTS_COMMAND",
     /// `VIDEO`: a compressed frame.
-    Video(Video<'a>),
+    Video(Video<'a>) = "VIDEO",
     /// `VIDEOMETA`: videos that can be asked for.
-    VideoList(Vec<VideoInfo>),
-    /// `GET_…`, `STT_…`, `STP_…` and `RTS_…`.
-    Query(Query<'a>),
-    /// An empty body of a type that has no empty value: the data asked for is not available
-    /// (protocol document, `query.md`).
-    Unavailable(TypeName),
-    /// A type that this library does not know, as it came.
-    Unknown {
-        /// The type.
-        type_name: TypeName,
-        /// The bytes between extended header and metadata.
-        bytes: Cow<'a, [u8]>,
-    },
+    VideoList(Vec<VideoInfo>) = "VIDEOMETA",
 }
 
 impl<'a> Content<'a> {
@@ -140,180 +180,51 @@ impl<'a> Content<'a> {
         Content::String(Text::new(text))
     }
 
-    /// Reads the content of a message of this type.
-    pub fn decode(type_name: &TypeName, content: &'a [u8]) -> Result<Self, DecodeError> {
-        let name = type_name.as_bytes();
-        if content.is_empty() && has_no_empty_value(name) {
-            return Ok(Content::Unavailable(*type_name));
-        }
-        Ok(match name {
-            b"TRANSFORM" => Content::Transform(Transform::decode(content)?),
-            b"POSITION" => Content::Position(Position::decode(content)?),
-            b"QTRANS" => Content::QTransform(QTransform::decode(content)?),
-            b"IMAGE" => Content::Image(Image::decode(content)?),
-            b"STATUS" => Content::Status(Status::decode(content)?),
-            b"CAPABILITY" => Content::Capability(read_elements(content)?),
-            b"STRING" => Content::String(text::decode_string(content)?),
-            b"POINT" => Content::Points(read_elements(content)?),
-            b"TDATA" => Content::TrackingData(read_elements(content)?),
-            b"QTDATA" => Content::QTrackingData(read_elements(content)?),
-            b"TRAJ" => Content::Trajectories(read_elements(content)?),
-            b"SENSOR" => Content::Sensor(Sensor::decode(content)?),
-            b"NDARRAY" => Content::NdArray(NdArray::decode(content)?),
-            b"BIND" => Content::Bind(Bind::decode(content)?),
-            b"COLORT" => Content::ColorTable(ColorTable::decode(content, false)?),
-            b"COLORTABLE" => Content::ColorTable(ColorTable::decode(content, true)?),
-            b"IMGMETA" => Content::ImageList(read_elements(content)?),
-            b"LBMETA" => Content::LabelList(read_elements(content)?),
-            b"POLYDATA" => Content::PolyData(PolyData::decode(content)?),
-            b"COMMAND" => Content::Command(Command::decode("COMMAND", content)?),
-            b"RTS_COMMAND" => Content::CommandReply(Command::decode("RTS_COMMAND", content)?),
-            b"VIDEO" => Content::Video(Video::decode(content)?),
-            b"VIDEOMETA" => Content::VideoList(read_elements(content)?),
-            _ => match query::split_type_name(type_name) {
-                Some((verb, target)) => Content::Query(Query::decode(verb, target, content)?),
-                None => Content::Unknown { type_name: *type_name, bytes: Cow::Borrowed(content) },
-            },
-        })
+    /// What it says, by the names of the type's fields.
+    pub fn fields(&self) -> Fields {
+        self.fields_at(0)
     }
 
-    /// The type's name on the wire.
-    pub fn type_name(&self) -> TypeName {
-        let name = match self {
-            Content::Transform(_) => "TRANSFORM",
-            Content::Position(_) => "POSITION",
-            Content::QTransform(_) => "QTRANS",
-            Content::Image(_) => "IMAGE",
-            Content::Status(_) => "STATUS",
-            Content::Capability(_) => "CAPABILITY",
-            Content::String(_) => "STRING",
-            Content::Points(_) => "POINT",
-            Content::TrackingData(_) => "TDATA",
-            Content::QTrackingData(_) => "QTDATA",
-            Content::Trajectories(_) => "TRAJ",
-            Content::Sensor(_) => "SENSOR",
-            Content::NdArray(_) => "NDARRAY",
-            Content::Bind(_) => "BIND",
-            Content::ColorTable(table) if table.long_type_name => "COLORTABLE",
-            Content::ColorTable(_) => "COLORT",
-            Content::ImageList(_) => "IMGMETA",
-            Content::LabelList(_) => "LBMETA",
-            Content::PolyData(_) => "POLYDATA",
-            Content::Command(_) => "COMMAND",
-            Content::CommandReply(_) => "RTS_COMMAND",
-            Content::Video(_) => "VIDEO",
-            Content::VideoList(_) => "VIDEOMETA",
-            Content::Query(query) => return query.type_name(),
-            Content::Unavailable(type_name) | Content::Unknown { type_name, .. } => return *type_name,
-        };
-        // All of the names above have at most 12 bytes.
-        TypeName::truncated(name)
-    }
-
-    /// The same content with its own copy of all bytes.
-    pub fn into_owned(self) -> Content<'static> {
+    /// The same of content that stands in so many messages.
+    fn fields_at(&self, depth: usize) -> Fields {
         match self {
-            Content::Transform(x) => Content::Transform(x),
-            Content::Position(x) => Content::Position(x),
-            Content::QTransform(x) => Content::QTransform(x),
-            Content::Image(x) => Content::Image(x.into_owned()),
-            Content::Status(x) => Content::Status(x.into_owned()),
-            Content::Capability(x) => Content::Capability(x),
-            Content::String(x) => Content::String(x.into_owned()),
-            Content::Points(x) => Content::Points(x),
-            Content::TrackingData(x) => Content::TrackingData(x),
-            Content::QTrackingData(x) => Content::QTrackingData(x),
-            Content::Trajectories(x) => Content::Trajectories(x),
-            Content::Sensor(x) => Content::Sensor(x),
-            Content::NdArray(x) => Content::NdArray(x.into_owned()),
-            Content::Bind(x) => Content::Bind(x.into_owned()),
-            Content::ColorTable(x) => Content::ColorTable(x.into_owned()),
-            Content::ImageList(x) => Content::ImageList(x),
-            Content::LabelList(x) => Content::LabelList(x),
-            Content::PolyData(x) => Content::PolyData(x.into_owned()),
-            Content::Command(x) => Content::Command(x.into_owned()),
-            Content::CommandReply(x) => Content::CommandReply(x.into_owned()),
-            Content::Video(x) => Content::Video(x.into_owned()),
-            Content::VideoList(x) => Content::VideoList(x),
-            Content::Query(x) => Content::Query(x.into_owned()),
-            Content::Unavailable(type_name) => Content::Unavailable(type_name),
-            Content::Unknown { type_name, bytes } => {
-                Content::Unknown { type_name, bytes: Cow::Owned(bytes.into_owned()) }
-            }
+            Content::Unavailable(_) => vec![("available", false.into())],
+            known => known.body().fields(depth),
         }
     }
 
-    fn wire(&self) -> &dyn Wire {
-        match self {
-            Content::Transform(x) => x,
-            Content::Position(x) => x,
-            Content::QTransform(x) => x,
-            Content::Image(x) => x,
-            Content::Status(x) => x,
-            Content::Capability(x) => x,
-            Content::String(x) => x,
-            Content::Points(x) => x,
-            Content::TrackingData(x) => x,
-            Content::QTrackingData(x) => x,
-            Content::Trajectories(x) => x,
-            Content::Sensor(x) => x,
-            Content::NdArray(x) => x,
-            Content::Bind(x) => x,
-            Content::ColorTable(x) => x,
-            Content::ImageList(x) => x,
-            Content::LabelList(x) => x,
-            Content::PolyData(x) => x,
-            Content::Command(x) | Content::CommandReply(x) => x,
-            Content::Video(x) => x,
-            Content::VideoList(x) => x,
-            Content::Query(x) => x,
-            Content::Unavailable(_) => &NOTHING,
-            Content::Unknown { bytes, .. } => bytes,
-        }
-    }
-}
-
-impl Content<'_> {
     pub(crate) fn size(&self) -> Result<usize, EncodeError> {
-        self.wire().size()
+        self.body().size()
     }
 
     pub(crate) fn write(&self, w: &mut Writer<'_>) {
-        self.wire().write(w);
+        self.body().write(w);
     }
 }
 
-/// Whether an empty body of this type means that there is no data, rather than an empty list.
-fn has_no_empty_value(type_name: &[u8]) -> bool {
-    matches!(
-        type_name,
-        b"TRANSFORM"
-            | b"POSITION"
-            | b"QTRANS"
-            | b"IMAGE"
-            | b"STATUS"
-            | b"STRING"
-            | b"SENSOR"
-            | b"NDARRAY"
-            | b"BIND"
-            | b"COLORT"
-            | b"COLORTABLE"
-            | b"POLYDATA"
-            | b"COMMAND"
-            | b"RTS_COMMAND"
-            | b"VIDEO"
-    )
+impl fmt::Display for Content<'_> {
+    /// The type and its fields in a line.
+    ///
+    /// ```
+    /// use ultramotion_igtlink::{Content, Sensor, Unit};
+    /// let content = Content::Sensor(Sensor { status: 0, unit: Unit(0), values: vec![0.5; 9] });
+    /// assert_eq!(content.to_string(), "SENSOR status 0, unit \"\", unit bits 0, values 9 values");
+    /// ```
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.type_name())?;
+        for (position, (name, value)) in self.fields().iter().enumerate() {
+            write!(f, "{} {} {value}", if position > 0 { "," } else { "" }, name.replace('_', " "))?;
+        }
+        Ok(())
+    }
 }
 
 /// The body of [`Content::Unavailable`].
 const NOTHING: Cow<'static, [u8]> = Cow::Borrowed(&[]);
 
-impl Wire for Cow<'_, [u8]> {
-    fn size(&self) -> Result<usize, EncodeError> {
-        Ok(self.len())
+fn read<'a, B: Body<'a>>(type_name: &'static str, content: &'a [u8]) -> Result<Option<B>, DecodeError> {
+    if content.is_empty() && !B::MAY_BE_EMPTY {
+        return Ok(None);
     }
-
-    fn write(&self, w: &mut Writer<'_>) {
-        w.bytes(self);
-    }
+    B::decode(type_name, content).map(Some)
 }

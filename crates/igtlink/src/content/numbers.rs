@@ -3,8 +3,11 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::content::body::{Body, Wire};
+use crate::content::image::Endian;
 use crate::error::{DecodeError, EncodeError, Problem, fits};
-use crate::wire::{Reader, Wire, Writer, closed_enum};
+use crate::value::{Fields, Numbers, Value};
+use crate::wire::{Reader, Writer, closed_enum};
 
 /// An SI unit in 64 bits: a prefix, and up to six base or derived units with exponents
 /// (protocol document, `unit.md`).
@@ -98,8 +101,8 @@ pub struct Sensor {
     pub values: Vec<f64>,
 }
 
-impl Sensor {
-    pub(crate) fn decode(content: &[u8]) -> Result<Self, DecodeError> {
+impl Body<'_> for Sensor {
+    fn decode(_: &'static str, content: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new("SENSOR", content);
         let count = r.u8("array length")?;
         let (status, unit) = (r.u8("status")?, Unit(r.u64("unit")?));
@@ -124,6 +127,15 @@ impl Wire for Sensor {
         w.u8(self.status);
         w.u64(self.unit.0);
         self.values.iter().for_each(|&value| w.f64(value));
+    }
+
+    fn fields(&self, _: usize) -> Fields {
+        vec![
+            ("status", self.status.into()),
+            ("unit", self.unit.to_string().into()),
+            ("unit_bits", self.unit.0.into()),
+            ("values", self.values.iter().copied().collect()),
+        ]
     }
 }
 
@@ -202,7 +214,22 @@ impl<'a> NdArray<'a> {
         NdArray { scalar: self.scalar, shape: self.shape, data: Cow::Owned(self.data.into_owned()) }
     }
 
-    pub(crate) fn decode(content: &'a [u8]) -> Result<Self, DecodeError> {
+    fn consistent(&self) -> Result<(), (&'static str, u64, Problem)> {
+        if self.shape.is_empty() {
+            return Err(("dimensions", 0, Problem::AtLeast(1)));
+        }
+        // A product beyond 64 bits is no size that data can have; so is its saturated value.
+        let elements = self.shape.iter().try_fold(1u64, |n, &size| n.checked_mul(size.into()));
+        let bytes = elements.and_then(|n| n.checked_mul(self.scalar.size_bytes() as u64)).unwrap_or(u64::MAX);
+        if bytes != self.data.len() as u64 {
+            return Err(("data bytes", self.data.len() as u64, Problem::Expected(bytes)));
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Body<'a> for NdArray<'a> {
+    fn decode(_: &'static str, content: &'a [u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new("NDARRAY", content);
         let scalar = ArrayType::read(&mut r, "scalar type")?;
         let rank = r.u8("dimensions")?;
@@ -219,19 +246,6 @@ impl<'a> NdArray<'a> {
             .map_err(|(field, value, problem)| DecodeError::field("NDARRAY", field, value, problem))?;
         Ok(array)
     }
-
-    fn consistent(&self) -> Result<(), (&'static str, u64, Problem)> {
-        if self.shape.is_empty() {
-            return Err(("dimensions", 0, Problem::AtLeast(1)));
-        }
-        // A product beyond 64 bits is no size that data can have; so is its saturated value.
-        let elements = self.shape.iter().try_fold(1u64, |n, &size| n.checked_mul(size.into()));
-        let bytes = elements.and_then(|n| n.checked_mul(self.scalar.size_bytes() as u64)).unwrap_or(u64::MAX);
-        if bytes != self.data.len() as u64 {
-            return Err(("data bytes", self.data.len() as u64, Problem::Expected(bytes)));
-        }
-        Ok(())
-    }
 }
 
 impl Wire for NdArray<'_> {
@@ -247,6 +261,15 @@ impl Wire for NdArray<'_> {
         w.u8(self.shape.len() as u8);
         w.u16s(&self.shape);
         w.bytes(&self.data);
+    }
+
+    fn fields(&self, _: usize) -> Fields {
+        let (code, bytes) = (self.scalar.code(), self.data.to_vec());
+        vec![
+            ("scalar_type", self.scalar.into()),
+            ("shape", self.shape.iter().copied().collect()),
+            ("values", Value::Numbers(Numbers { code, endian: Endian::Big, bytes })),
+        ]
     }
 }
 

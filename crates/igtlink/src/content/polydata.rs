@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 
+use crate::content::body::{Body, Wire};
 use crate::error::{DecodeError, EncodeError, Problem, fits};
-use crate::wire::{Reader, Wire, Writer, open_enum};
+use crate::value::{Fields, Value, lossy};
+use crate::wire::{Reader, Writer, open_enum};
 
 const PART: &str = "POLYDATA";
 /// Ten numbers: one count for the points, count and size for four kinds of cells, one count.
@@ -57,6 +59,10 @@ impl Cells {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    fn value(&self) -> Value {
+        self.iter().map(|cell| cell.iter().copied().collect::<Value>()).collect()
     }
 
     fn size_bytes(&self) -> usize {
@@ -221,34 +227,6 @@ impl<'a> PolyData<'a> {
             attributes: self.attributes.into_iter().map(own).collect(),
         }
     }
-
-    pub(crate) fn decode(content: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut r = Reader::new(PART, content);
-        let point_count = r.u32("number of points")?;
-        let vertices = CellSizes::read(&mut r, "size of vertices")?;
-        let lines = CellSizes::read(&mut r, "size of lines")?;
-        let polygons = CellSizes::read(&mut r, "size of polygons")?;
-        let strips = CellSizes::read(&mut r, "size of triangle strips")?;
-        let attribute_count = r.u32("number of attributes")?;
-        if u64::from(point_count) * 12 > r.remaining() as u64 {
-            let most = r.remaining() as u64 / 12;
-            return Err(r.error("number of points", point_count.into(), Problem::Exceeds(most)));
-        }
-        let mut points = Vec::with_capacity(point_count as usize);
-        for _ in 0..point_count {
-            points.push(r.f32s("points")?);
-        }
-        let data = Self {
-            points,
-            vertices: Cells::read(&mut r, vertices)?,
-            lines: Cells::read(&mut r, lines)?,
-            polygons: Cells::read(&mut r, polygons)?,
-            triangle_strips: Cells::read(&mut r, strips)?,
-            attributes: read_attributes(&mut r, attribute_count)?,
-        };
-        r.finish(content.len())?;
-        Ok(data)
-    }
 }
 
 fn read_attributes<'a>(r: &mut Reader<'a>, count: u32) -> Result<Vec<Attribute<'a>>, DecodeError> {
@@ -319,6 +297,36 @@ impl Attribute<'_> {
     }
 }
 
+impl<'a> Body<'a> for PolyData<'a> {
+    fn decode(_: &'static str, content: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(PART, content);
+        let point_count = r.u32("number of points")?;
+        let vertices = CellSizes::read(&mut r, "size of vertices")?;
+        let lines = CellSizes::read(&mut r, "size of lines")?;
+        let polygons = CellSizes::read(&mut r, "size of polygons")?;
+        let strips = CellSizes::read(&mut r, "size of triangle strips")?;
+        let attribute_count = r.u32("number of attributes")?;
+        if u64::from(point_count) * 12 > r.remaining() as u64 {
+            let most = r.remaining() as u64 / 12;
+            return Err(r.error("number of points", point_count.into(), Problem::Exceeds(most)));
+        }
+        let mut points = Vec::with_capacity(point_count as usize);
+        for _ in 0..point_count {
+            points.push(r.f32s("points")?);
+        }
+        let data = Self {
+            points,
+            vertices: Cells::read(&mut r, vertices)?,
+            lines: Cells::read(&mut r, lines)?,
+            polygons: Cells::read(&mut r, polygons)?,
+            triangle_strips: Cells::read(&mut r, strips)?,
+            attributes: read_attributes(&mut r, attribute_count)?,
+        };
+        r.finish(content.len())?;
+        Ok(data)
+    }
+}
+
 impl Wire for PolyData<'_> {
     fn size(&self) -> Result<usize, EncodeError> {
         let max = u64::from(u32::MAX);
@@ -364,5 +372,26 @@ impl Wire for PolyData<'_> {
             w.u8(0);
         }
         self.attributes.iter().for_each(|attribute| w.f32s(&attribute.values));
+    }
+
+    fn fields(&self, _: usize) -> Fields {
+        let attribute = |a: &Attribute<'_>| {
+            vec![
+                ("name", lossy(&a.name)),
+                ("kind", a.kind.into()),
+                ("components", a.components.into()),
+                ("values", a.values.iter().copied().collect()),
+            ]
+        };
+        vec![
+            ("points", self.points.len().into()),
+            ("coordinates_mm", self.points.as_flattened().iter().copied().collect()),
+            ("indices_valid", self.indices_are_valid().into()),
+            ("vertices", self.vertices.value()),
+            ("lines", self.lines.value()),
+            ("polygons", self.polygons.value()),
+            ("triangle_strips", self.triangle_strips.value()),
+            ("attributes", self.attributes.iter().map(attribute).collect()),
+        ]
     }
 }

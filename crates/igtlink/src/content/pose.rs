@@ -1,7 +1,9 @@
 //! Poses: TRANSFORM, POSITION and QTRANS for one, TDATA and QTDATA for all tools of a tracker.
 
+use crate::content::body::{Body, Element, Wire};
 use crate::error::{DecodeError, EncodeError, Problem};
-use crate::wire::{Element, FixedString, Reader, Wire, Writer, open_enum};
+use crate::value::{Fields, Value};
+use crate::wire::{FixedString, Reader, Writer, open_enum};
 
 /// An affine transform without its last row, which is (0, 0, 0, 1) (protocol document,
 /// `transform.md`): three columns of rotation and scale, then the translation in millimetres.
@@ -25,7 +27,6 @@ impl Transform {
     /// Moves nothing.
     pub const IDENTITY: Self =
         Self { columns: [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], translation: [0.0; 3] };
-    const SIZE: usize = 48;
 
     /// From a 4x4 matrix by rows; the last row is not looked at.
     pub fn from_matrix(matrix: [[f32; 4]; 4]) -> Self {
@@ -39,16 +40,6 @@ impl Transform {
             |r: usize| [self.columns[0][r], self.columns[1][r], self.columns[2][r], self.translation[r]];
         [row(0), row(1), row(2), [0.0, 0.0, 0.0, 1.0]]
     }
-
-    fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let columns = [r.f32s("matrix")?, r.f32s("matrix")?, r.f32s("matrix")?];
-        Ok(Self { columns, translation: r.f32s("translation")? })
-    }
-
-    pub(crate) fn decode(content: &[u8]) -> Result<Self, DecodeError> {
-        expect_size("TRANSFORM", content, Self::SIZE)?;
-        Self::read(&mut Reader::new("TRANSFORM", content))
-    }
 }
 
 fn expect_size(part: &'static str, content: &[u8], size: usize) -> Result<(), DecodeError> {
@@ -56,6 +47,22 @@ fn expect_size(part: &'static str, content: &[u8], size: usize) -> Result<(), De
         return Ok(());
     }
     Err(DecodeError::field(part, "content size", content.len() as u64, Problem::Expected(size as u64)))
+}
+
+impl ToolPose for Transform {
+    const SIZE: usize = 48;
+
+    fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let columns = [r.f32s("matrix")?, r.f32s("matrix")?, r.f32s("matrix")?];
+        Ok(Self { columns, translation: r.f32s("translation")? })
+    }
+}
+
+impl Body<'_> for Transform {
+    fn decode(_: &'static str, content: &[u8]) -> Result<Self, DecodeError> {
+        expect_size("TRANSFORM", content, Self::SIZE)?;
+        Self::read(&mut Reader::new("TRANSFORM", content))
+    }
 }
 
 impl Wire for Transform {
@@ -66,6 +73,10 @@ impl Wire for Transform {
     fn write(&self, w: &mut Writer<'_>) {
         self.columns.iter().for_each(|column| w.f32s(column));
         w.f32s(&self.translation);
+    }
+
+    fn fields(&self, _: usize) -> Fields {
+        vec![("matrix", self.to_matrix().into())]
     }
 }
 
@@ -89,8 +100,8 @@ pub struct Position {
     pub orientation: Orientation,
 }
 
-impl Position {
-    pub(crate) fn decode(content: &[u8]) -> Result<Self, DecodeError> {
+impl Body<'_> for Position {
+    fn decode(_: &'static str, content: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new("POSITION", content);
         if !matches!(content.len(), 12 | 24 | 28) {
             return Err(r.error("content size", content.len() as u64, Problem::OneOf("12, 24 or 28")));
@@ -122,6 +133,15 @@ impl Wire for Position {
             Orientation::Quaternion(q) => w.f32s(q),
         }
     }
+
+    fn fields(&self, _: usize) -> Fields {
+        let quaternion = match self.orientation {
+            Orientation::None => Value::None,
+            Orientation::Compressed(values) => values.into(),
+            Orientation::Quaternion(values) => values.into(),
+        };
+        vec![("position_mm", self.position.into()), ("quaternion", quaternion)]
+    }
 }
 
 /// A position and a quaternion (protocol document, `qtransform.md`).
@@ -133,14 +153,16 @@ pub struct QTransform {
     pub quaternion: [f32; 4],
 }
 
-impl QTransform {
+impl ToolPose for QTransform {
     const SIZE: usize = 28;
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self { position: r.f32s("position")?, quaternion: r.f32s("quaternion")? })
     }
+}
 
-    pub(crate) fn decode(content: &[u8]) -> Result<Self, DecodeError> {
+impl Body<'_> for QTransform {
+    fn decode(_: &'static str, content: &[u8]) -> Result<Self, DecodeError> {
         expect_size("QTRANS", content, Self::SIZE)?;
         Self::read(&mut Reader::new("QTRANS", content))
     }
@@ -154,6 +176,10 @@ impl Wire for QTransform {
     fn write(&self, w: &mut Writer<'_>) {
         w.f32s(&self.position);
         w.f32s(&self.quaternion);
+    }
+
+    fn fields(&self, _: usize) -> Fields {
+        vec![("position_mm", self.position.into()), ("quaternion", self.quaternion.into())]
     }
 }
 
@@ -192,36 +218,31 @@ impl<P> TrackedTool<P> {
     }
 }
 
-impl Element for TrackedTool<Transform> {
-    const PART: &'static str = "TDATA";
-    const SIZE: usize = 22 + Transform::SIZE;
-
-    fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let (name, kind, reserved) = (r.text("name")?, r.u8("type")?.into(), r.u8("reserved")?);
-        Ok(Self { name, kind, reserved, pose: Transform::read(r)? })
-    }
-
-    fn write(&self, w: &mut Writer<'_>) {
-        w.text(&self.name);
-        w.u8(self.kind.into());
-        w.u8(self.reserved);
-        Wire::write(&self.pose, w);
-    }
+/// A pose of a tracker's tool.
+pub(crate) trait ToolPose: Wire + Sized {
+    const SIZE: usize;
+    fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError>;
 }
 
-impl Element for TrackedTool<QTransform> {
-    const PART: &'static str = "QTDATA";
-    const SIZE: usize = 22 + QTransform::SIZE;
+impl<P: ToolPose> Element for TrackedTool<P> {
+    const PLURAL: &'static str = "tools";
+    const SIZE: usize = 22 + P::SIZE;
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let (name, kind, reserved) = (r.text("name")?, r.u8("type")?.into(), r.u8("reserved")?);
-        Ok(Self { name, kind, reserved, pose: QTransform::read(r)? })
+        Ok(Self { name, kind, reserved, pose: P::read(r)? })
     }
 
     fn write(&self, w: &mut Writer<'_>) {
         w.text(&self.name);
         w.u8(self.kind.into());
         w.u8(self.reserved);
-        Wire::write(&self.pose, w);
+        self.pose.write(w);
+    }
+
+    fn value(&self) -> Value {
+        let mut fields = vec![("name", self.name.into()), ("kind", self.kind.into())];
+        fields.extend(self.pose.fields(0));
+        fields.into()
     }
 }

@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 
 use crate::content::bind::{NameTable, name_table_size, write_name_table};
+use crate::content::body::Wire;
 use crate::error::{DecodeError, EncodeError, Problem, fits};
 use crate::header::TypeName;
 use crate::timestamp::Timestamp;
-use crate::wire::{FixedString, Reader, Wire, Writer};
+use crate::value::{Fields, Value, lossy};
+use crate::wire::{FixedString, Reader, Writer};
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -229,5 +231,31 @@ impl Wire for Query<'_> {
             }
             Parameters::Other(bytes) => w.bytes(bytes),
         }
+    }
+
+    fn fields(&self, _: usize) -> Fields {
+        let mut fields = vec![("verb", format!("{:?}", self.verb).into()), ("target", self.target.into())];
+        match &self.parameters {
+            Parameters::None => {}
+            Parameters::Status(status) => fields.push(("status", (*status).into())),
+            Parameters::Interval(interval) => fields.push(("interval_s", (*interval).into())),
+            Parameters::Tracking { resolution_ms, coordinate_name } => {
+                fields.push(("resolution_ms", (*resolution_ms).into()));
+                fields.push(("coordinate_name", (*coordinate_name).into()));
+            }
+            Parameters::Video { codec, interval_ms, use_compression } => {
+                fields.extend([("codec", lossy(codec)), ("interval_ms", (*interval_ms).into())]);
+                fields.extend(use_compression.map(|byte| ("use_compression", byte.into())));
+            }
+            Parameters::Bind { interval, children } => {
+                fields.extend(interval.map(|interval| ("interval_s", interval.into())));
+                let child = |(type_name, device): &(TypeName, Cow<'_, [u8]>)| {
+                    vec![("type", (*type_name).into()), ("device_name", lossy(device))]
+                };
+                fields.push(("messages", children.iter().map(child).collect()));
+            }
+            Parameters::Other(bytes) => fields.push(("bytes", Value::Bytes(bytes.to_vec()))),
+        }
+        fields
     }
 }

@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 
+use crate::content::body::{Body, Wire};
 use crate::error::{DecodeError, EncodeError, fits};
-use crate::wire::{CharacterEncoding, FixedString, Reader, Text, Wire, Writer, open_enum};
+use crate::value::{Fields, Value, lossy};
+use crate::wire::{CharacterEncoding, FixedString, Reader, Text, Writer, open_enum};
 
 open_enum! {
     /// How the sender is doing (protocol document, `status.md`).
@@ -88,8 +90,10 @@ impl<'a> Status<'a> {
     pub fn into_owned(self) -> Status<'static> {
         Status { message: Cow::Owned(self.message.into_owned()), ..self }
     }
+}
 
-    pub(crate) fn decode(content: &'a [u8]) -> Result<Self, DecodeError> {
+impl<'a> Body<'a> for Status<'a> {
+    fn decode(_: &'static str, content: &'a [u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new("STATUS", content);
         let (code, subcode, name) = (r.u16("code")?.into(), r.u64("subcode")? as i64, r.text("error name")?);
         // The sentence is optional, and its final zero byte is a habit of the reference library
@@ -112,6 +116,16 @@ impl Wire for Status<'_> {
         w.bytes(&self.message);
         w.u8(0);
     }
+
+    fn fields(&self, _: usize) -> Fields {
+        vec![
+            ("code", u16::from(self.code).into()),
+            ("meaning", self.code.into()),
+            ("subcode", self.subcode.into()),
+            ("name", self.name.into()),
+            ("message", lossy(&self.message)),
+        ]
+    }
 }
 
 /// STRING is a text of up to 65535 bytes (protocol document, `string.md`).
@@ -125,15 +139,25 @@ impl Wire for Text<'_> {
         w.u16(self.bytes.len() as u16);
         w.bytes(&self.bytes);
     }
+
+    fn fields(&self, _: usize) -> Fields {
+        let text = match self.to_str() {
+            Some(text) => ("text", text.into()),
+            None => ("bytes", Value::Bytes(self.bytes.to_vec())),
+        };
+        vec![("encoding", self.encoding.0.into()), text]
+    }
 }
 
-pub(crate) fn decode_string(content: &[u8]) -> Result<Text<'_>, DecodeError> {
-    let mut r = Reader::new("STRING", content);
-    let encoding = CharacterEncoding(r.u16("encoding")?);
-    let len = r.u16("length")?;
-    let bytes = Cow::Borrowed(r.bytes("length", len.into())?);
-    r.finish(content.len())?;
-    Ok(Text { encoding, bytes })
+impl<'a> Body<'a> for Text<'a> {
+    fn decode(_: &'static str, content: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut r = Reader::new("STRING", content);
+        let encoding = CharacterEncoding(r.u16("encoding")?);
+        let len = r.u16("length")?;
+        let bytes = Cow::Borrowed(r.bytes("length", len.into())?);
+        r.finish(content.len())?;
+        Ok(Text { encoding, bytes })
+    }
 }
 
 /// A command, or the reply to one, usually in XML (protocol document, `command.md`).
@@ -154,9 +178,11 @@ impl<'a> Command<'a> {
     pub fn into_owned(self) -> Command<'static> {
         Command { id: self.id, name: self.name, text: self.text.into_owned() }
     }
+}
 
-    pub(crate) fn decode(part: &'static str, content: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut r = Reader::new(part, content);
+impl<'a> Body<'a> for Command<'a> {
+    fn decode(type_name: &'static str, content: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(type_name, content);
         let (id, name) = (r.u32("command id")?, r.text("command name")?);
         let encoding = CharacterEncoding(r.u16("encoding")?);
         let len = r.u32("length")?;
@@ -177,5 +203,11 @@ impl Wire for Command<'_> {
         w.u16(self.text.encoding.0);
         w.u32(self.text.bytes.len() as u32);
         w.bytes(&self.text.bytes);
+    }
+
+    fn fields(&self, _: usize) -> Fields {
+        let mut fields = vec![("id", self.id.into()), ("name", self.name.into())];
+        fields.extend(self.text.fields(0));
+        fields
     }
 }

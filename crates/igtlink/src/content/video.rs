@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 
+use crate::content::body::{Body, Wire};
 use crate::content::image::{CoordinateSystem, Endian, Placement};
 use crate::error::{DecodeError, EncodeError, Problem};
-use crate::wire::{Reader, Wire, Writer};
+use crate::value::{Fields, Value, lossy};
+use crate::wire::{Reader, Writer};
 
 const HEADER_SIZE: usize = 76;
 /// The only version of the video header.
@@ -41,8 +43,10 @@ impl<'a> Video<'a> {
     pub fn into_owned(self) -> Video<'static> {
         Video { data: Cow::Owned(self.data.into_owned()), ..self }
     }
+}
 
-    pub(crate) fn decode(content: &'a [u8]) -> Result<Self, DecodeError> {
+impl<'a> Body<'a> for Video<'a> {
+    fn decode(_: &'static str, content: &'a [u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new("VIDEO", content);
         let version = r.u16("video version")?;
         if version != VERSION {
@@ -78,5 +82,20 @@ impl Wire for Video<'_> {
         w.u16s(&self.subvolume_offset);
         w.u16s(&self.subvolume_size);
         w.bytes(&self.data);
+    }
+
+    fn fields(&self, _: usize) -> Fields {
+        let mut fields = vec![
+            ("codec", lossy(&self.codec)),
+            ("frame_type", self.frame_type.into()),
+            ("size", self.size.into()),
+            ("endian", self.endian.into()),
+            ("coordinates", format!("{:?}", self.coordinates).to_uppercase().into()),
+        ];
+        fields.extend(self.placement.fields(self.size));
+        fields.push(("subvolume_offset", self.subvolume_offset.into()));
+        fields.push(("subvolume_size", self.subvolume_size.into()));
+        fields.push(("data", Value::Bytes(self.data.to_vec())));
+        fields
     }
 }

@@ -403,7 +403,7 @@ pub fn first_messages() -> Vec<Vec<u8>> {
         Content::Image(Image::grey8(8, 4, vec![9; 32])),
         Content::Image(Image::new(ScalarType::Float64, 3, [2, 2, 1], vec![9; 96])),
         Content::Status(Status::new(StatusCode::Busy, "wait")),
-        Content::Capability(KNOWN_TYPES.map(TypeName::truncated).into()),
+        Content::Capability(KNOWN_TYPES.iter().map(|name| TypeName::truncated(name)).collect()),
         Content::string("words"),
         Content::Points(vec![point; 2]),
         Content::TrackingData(vec![TrackedTool::new(FixedString::EMPTY, Transform::IDENTITY); 2]),

@@ -5,11 +5,12 @@ use std::io::{self, Read};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use ultramotion_igtlink::{ErrorClass, HEADER_SIZE, Header, Message};
+use ultramotion_igtlink::{
+    Bind, Content, DecodeError, ErrorClass, Fields, HEADER_SIZE, Header, Message, Value,
+};
 
 use super::DecodeArgs;
-use super::describe::Describer;
-use super::tree::Node;
+use super::tree::{tell, write_text};
 
 pub(crate) fn run(args: &DecodeArgs) -> Result<ExitCode> {
     let name = args.file.display().to_string();
@@ -28,7 +29,6 @@ pub(crate) fn run(args: &DecodeArgs) -> Result<ExitCode> {
 
 #[allow(clippy::print_stdout)] // answers are the output
 fn decode(mut input: impl Read, name: &str, args: &DecodeArgs) -> Result<ExitCode> {
-    let describer = Describer { full: args.full };
     let (mut offset, mut messages, mut wrong) = (0u64, 0u64, 0u64);
     let mut bytes = Vec::new();
     loop {
@@ -39,28 +39,21 @@ fn decode(mut input: impl Read, name: &str, args: &DecodeArgs) -> Result<ExitCod
         messages += 1;
         let decoded = Message::decode(&bytes);
         let problem = match &decoded {
-            Ok(message) => describer.find_problem(message),
+            Ok(message) => problem_in(&message.content, 0),
             Err(error) => Some(*error),
         };
-        let mut fields = vec![("offset", offset.into()), ("size", bytes.len().into())];
+        let mut fields: Fields = vec![("offset", offset.into()), ("size", bytes.len().into())];
         match &decoded {
-            Ok(message) => fields.extend(describer.message(message)),
+            Ok(message) => fields.extend(message.fields()),
             // Of a message that is wrong, the header at least may tell what it was to be.
-            Err(_) => {
-                fields.extend(Header::decode(&bytes).ok().iter().flat_map(|header| describer.header(header)))
-            }
+            Err(_) => fields.extend(Header::decode(&bytes).iter().flat_map(Header::fields)),
         }
         if let Some(error) = problem {
             wrong += 1;
-            fields.push((
-                "error",
-                Node::Map(vec![
-                    ("class", class_name(error.class()).into()),
-                    ("reason", error.to_string().into()),
-                ]),
-            ));
+            let (class, reason) = (class_name(error.class()).into(), error.to_string().into());
+            fields.push(("error", Value::Fields(vec![("class", class), ("reason", reason)])));
         }
-        print_message(Node::Map(fields), decoded.is_ok(), args.json)?;
+        print_message(tell(fields.into(), args.full), decoded.is_ok(), args.json)?;
         offset += bytes.len() as u64;
         if !goes_on {
             break;
@@ -76,12 +69,12 @@ fn decode(mut input: impl Read, name: &str, args: &DecodeArgs) -> Result<ExitCod
 }
 
 #[allow(clippy::print_stdout)] // answers are the output
-fn print_message(message: Node, whole: bool, json: bool) -> Result<()> {
+fn print_message(message: Value, whole: bool, json: bool) -> Result<()> {
     if json {
         println!("{}", serde_json::to_string(&message)?);
         return Ok(());
     }
-    let Node::Map(mut fields) = message else { return Ok(()) };
+    let Value::Fields(mut fields) = message else { return Ok(()) };
     let mut headline = String::new();
     let mut take = |name: &str| {
         let at = fields.iter().position(|(field, _)| *field == name)?;
@@ -89,16 +82,28 @@ fn print_message(message: Node, whole: bool, json: bool) -> Result<()> {
     };
     let (offset, size) = (take("offset"), take("size"));
     let what = match take("type") {
-        Some(Node::Text(name)) => name,
+        Some(Value::Text(name)) => name,
         _ => "no message".into(),
     };
-    if let (Some(Node::Unsigned(offset)), Some(Node::Unsigned(size))) = (offset, size) {
+    if let (Some(Value::Unsigned(offset)), Some(Value::Unsigned(size))) = (offset, size) {
         let what = if whole { what } else { format!("{what}, not readable") };
         headline = format!("{what}: {size} bytes at {offset}\n");
     }
-    Node::Map(fields).write_text(&mut headline, 1)?;
+    write_text(&fields.into(), &mut headline, 1)?;
     println!("{headline}");
     Ok(())
+}
+
+/// What is wrong inside a message that is whole: with the children of a BIND, which are decoded on demand.
+fn problem_in(content: &Content<'_>, depth: usize) -> Option<DecodeError> {
+    let Content::Bind(bind) = content else { return None };
+    if depth + 1 == Bind::MAX_DEPTH {
+        return None;
+    }
+    bind.children.iter().find_map(|child| match child.content() {
+        Ok(content) => problem_in(&content, depth + 1),
+        Err(error) => Some(error),
+    })
 }
 
 /// Reads up to the end of a message, or of what is there; replaces what is in `bytes`. Memory grows with what really

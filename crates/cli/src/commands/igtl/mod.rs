@@ -1,9 +1,8 @@
 //! `ultramotion igtl`: OpenIGTLink messages from files.
 //!
-//! `decode.rs` cuts bytes into messages, `describe.rs` makes a tree of each, and `tree.rs` prints one as text or JSON.
+//! `decode.rs` cuts bytes into messages, `tree.rs` shortens what each says and prints it as text.
 
 mod decode;
-mod describe;
 mod tree;
 
 use std::path::PathBuf;
