@@ -9,8 +9,7 @@ use clap::builder::PossibleValue;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use ultramotion::settings::{BuildError, SettingsError};
-use ultramotion::{Device, Orchestrator, Settings};
-use ultramotion_models::dfine::ConfigError;
+use ultramotion::{Device, DeviceChoice, Orchestrator, Run, Settings};
 use ultramotion_models::zoo::ZooError;
 use ultramotion_types::settings::{Key, Kind, Table};
 
@@ -46,12 +45,22 @@ impl PipelineArgs {
 }
 
 impl Resolved {
-    /// Opens the models and builds the pipeline.
-    pub(crate) fn build(&self, device: Device) -> Result<Orchestrator> {
-        self.settings.build(device).map_err(|error| match error {
+    /// Opens device and models, and builds the only pipeline of a run.
+    pub(crate) fn build(&self, choice: DeviceChoice) -> Result<Orchestrator> {
+        self.settings.build(choice).map_err(|error| self.by_fault(error))
+    }
+
+    /// Opens the models and builds a pipeline of a run.
+    pub(crate) fn build_in(&self, run: &Run, device: Device) -> Result<Orchestrator> {
+        self.settings.build_in(run, device).map_err(|error| self.by_fault(error))
+    }
+
+    fn by_fault(&self, error: BuildError) -> anyhow::Error {
+        match error {
+            BuildError::Device(error) => error.into(),
             BuildError::Model(error) => by_fault(error),
             BuildError::Pipeline(error) => usage(self.with_file(error)),
-        })
+        }
     }
 
     /// An error about settings, with where they were read.
@@ -69,7 +78,7 @@ pub(crate) fn by_fault(error: ZooError) -> anyhow::Error {
     match error {
         ZooError::Unknown { .. } => usage(error),
         ZooError::WrongKind { wanted, .. } => usage(format!("{error}; give a {wanted} after --{wanted}")),
-        ZooError::Detector(ConfigError::NotDfine { .. }) => usage(error),
+        ZooError::NotDetector { .. } => usage(error),
         other => other.into(),
     }
 }

@@ -35,7 +35,7 @@ use crate::receive::{LinkError, LiveFrame, Received, Receiver, SourceState};
 use crate::record::{RecordError, Recorder};
 use crate::recycle::{Recycled, Recycler};
 use crate::report::Report;
-use crate::send::{Answer, Composer, DeviceNames, GatewayState, StatusBoard, header_version};
+use crate::send::{Answer, Composer, DeviceNames, Epoch, GatewayState, StatusBoard, header_version};
 pub use crate::supervise::BoxError;
 use crate::supervise::{StopSignal, Supervisor};
 
@@ -44,6 +44,9 @@ pub trait Perceive {
     /// Processes a frame, and fills a packet, whose memory is used again.
     fn process_into(&mut self, frame: &FrameView<'_>, packet: &mut ResultPacket)
     -> Result<(), PipelineError>;
+
+    /// How often tracks began anew since the pipeline was built.
+    fn epoch(&self) -> u64;
 }
 
 impl Perceive for Orchestrator {
@@ -53,6 +56,10 @@ impl Perceive for Orchestrator {
         packet: &mut ResultPacket,
     ) -> Result<(), PipelineError> {
         Orchestrator::process_into(self, frame, packet)
+    }
+
+    fn epoch(&self) -> u64 {
+        Orchestrator::epoch(self)
     }
 }
 
@@ -395,7 +402,8 @@ impl Shared {
             match pipeline.process_into(&frame.view(), &mut packet) {
                 Ok(()) => {
                     Timings::note(&mut self.timings().pipeline_ms, start.elapsed());
-                    self.hand_on(frame, packet, pipelines_before);
+                    let epoch = Epoch { pipelines_before, of_pipeline: pipeline.epoch() };
+                    self.hand_on(frame, packet, epoch);
                 }
                 Err(error) => {
                     frame.ticket.dropped(DropReason::Pipeline);
@@ -411,7 +419,7 @@ impl Shared {
     }
 
     /// A result to those who send and record it.
-    fn hand_on(&self, frame: LiveFrame, packet: Recycled<ResultPacket>, pipelines_before: u64) {
+    fn hand_on(&self, frame: LiveFrame, packet: Recycled<ResultPacket>, epoch: Epoch) {
         // Only now: poses come after the image that they belong to, most of the time.
         let configured = &self.config.source.image_to_tracker;
         let by_name = || chain_of_device(&frame.device.to_string_lossy());
@@ -421,7 +429,7 @@ impl Shared {
             let chain = book.chain(names, &poses);
             (poses, chain)
         });
-        let answer = Arc::new(Answer { frame, packet, poses, tracker_from_image, pipelines_before });
+        let answer = Arc::new(Answer { frame, packet, poses, tracker_from_image, epoch });
         let recording = self.recording().clone();
         if let Some(recording) = recording {
             // Fails when the recording has ended, of which that stage has spoken.

@@ -9,9 +9,7 @@ use ultramotion_engine::graph::Graph;
 use ultramotion_engine::tensor::{DType, HostTensor};
 use ultramotion_engine::testing::device_for_tests;
 use ultramotion_engine::{CompileOptions, Device, Precision, Program};
-use ultramotion_models::dfine;
-use ultramotion_models::mobile_sam::{self, MaskOutput, Prompts};
-use ultramotion_models::parameters::Parameters;
+use ultramotion_models::segmenter::{MaskOutput, Prompts};
 use ultramotion_models::zoo::{Detector, Segmenter};
 
 const SIDE: usize = 64;
@@ -45,10 +43,9 @@ fn dfine_on_a_gpu_has_the_cpus_features_and_scores() {
     let detector = Detector::open("dfine_n").unwrap().with_input_hw([SIDE, SIDE]).unwrap();
     let mut g = Graph::new("dfine");
     let image = g.input("image", DType::F32, [1, SIDE, SIDE, 3]).unwrap();
-    let mut parameters = Parameters::new(detector.weights());
-    let found = dfine::build(&mut g, image, &mut parameters, detector.config()).unwrap();
-    for (i, &map) in found.encoder.iter().enumerate() {
-        g.output(format!("encoder.{i}"), map).unwrap();
+    let found = detector.build(&mut g, image).unwrap();
+    for (name, map) in found.features.into_iter().filter(|(name, _)| name.starts_with("encoder")) {
+        g.output(name, map).unwrap();
     }
     g.output("logits", found.pred_logits).unwrap();
     let grey = frame();
@@ -80,19 +77,13 @@ fn mobile_sam_on_a_gpu_has_the_cpus_masks_for_as_many_boxes_as_are_counted() {
     const BOXES: usize = 4;
     const COUNTED: usize = 3;
     let segmenter = Segmenter::open("mobile_sam").unwrap().with_input_size(SIDE).unwrap();
-    let config = segmenter.config();
-    let mut parameters = Parameters::new(segmenter.weights());
     let mut g = Graph::new("mobile_sam");
     let frame_input = g.input("frame", DType::U8, [SIDE, SIDE, 1]).unwrap();
-    let image = g.image_to_tensor(frame_input, config.image_transform([SIDE, SIDE])).unwrap();
-    let embedding = mobile_sam::build_encoder(&mut g, image, &mut parameters, config).unwrap();
+    let embedding = segmenter.encode(&mut g, frame_input).unwrap();
     let boxes = g.input("boxes", DType::F32, [BOXES, 4]).unwrap();
     let count = g.input("count", DType::I32, [1]).unwrap();
-    let prompts = Prompts { boxes_xyxy: Some(g.limit_rows(boxes, count).unwrap()), ..Prompts::default() };
-    let prompts = mobile_sam::encode_prompts(&mut g, &prompts, &mut parameters, config).unwrap();
-    let masks =
-        mobile_sam::build_decoder(&mut g, embedding, &prompts, &mut parameters, config, MaskOutput::One)
-            .unwrap();
+    let prompts = Prompts::boxes(g.limit_rows(boxes, count).unwrap());
+    let masks = segmenter.decode(&mut g, embedding, &prompts, MaskOutput::One).unwrap();
     g.output("masks", masks.low_res_masks).unwrap();
     g.output("iou", masks.iou).unwrap();
 

@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use ultramotion_engine::graph::Graph;
 use ultramotion_engine::tensor::DType;
 use ultramotion_models::checkpoint::{self, Checkpoint, Weights};
-use ultramotion_models::dfine::{self, ConfigError, DfineConfig};
+use ultramotion_models::detector::DetectorNetwork;
+use ultramotion_models::dfine::{self, DfineConfig};
 use ultramotion_models::parameters::Parameters;
+use ultramotion_models::zoo::{Detector, Origin, ZooError};
 
 /// A file of the folder of fixtures, or `None`, said so, where there is none.
 fn fixture(name: &str) -> Option<PathBuf> {
@@ -59,9 +61,10 @@ fn every_size_asks_for_the_official_names_and_shapes() {
 #[test]
 fn a_checkpoint_tells_its_network() {
     let Some(path) = fixture("trained/dfine_n_320.pth") else { return };
-    let checkpoint = checkpoint::load(path).expect("a checkpoint");
-    let config = DfineConfig::from_checkpoint(&checkpoint).expect("a D-FINE");
-    assert_eq!(config, DfineConfig { num_classes: 2, input_hw: [320, 320], ..DfineConfig::n() });
+    let checkpoint = checkpoint::load(&path).expect("a checkpoint");
+    let config = DfineConfig { num_classes: 2, input_hw: [320, 320], ..DfineConfig::n() };
+    let detector = Detector::from_checkpoint(checkpoint.clone(), Origin::File(path)).expect("a D-FINE");
+    assert_eq!(format!("{:?}", detector.network()), format!("{config:?}"));
 
     let mut parameters = Parameters::new(&checkpoint.weights);
     build(&config, &mut parameters);
@@ -82,8 +85,9 @@ fn a_checkpoint_tells_its_network() {
 
 #[test]
 fn other_weights_are_no_detector() {
-    let error = DfineConfig::from_checkpoint(&Checkpoint::new(Weights::new("`weights.bin`")));
-    assert!(matches!(&error, Err(ConfigError::NotDfine { .. })), "{error:?}");
+    let empty = Checkpoint::new(Weights::new("`weights.bin`"));
+    let error = Detector::from_checkpoint(empty, Origin::File("weights.bin".into()));
+    assert!(matches!(&error, Err(ZooError::NotDetector { .. })), "{error:?}");
     let sentence = "`weights.bin` is of a network not known here, not a D-FINE; give a D-FINE checkpoint as the detector";
     assert_eq!(error.expect_err("no tensors").to_string(), sentence);
 }

@@ -9,13 +9,15 @@ use ultramotion_engine::graph::Graph;
 use ultramotion_engine::tensor::{DType, HostTensor};
 use ultramotion_engine::testing::device_for_tests;
 use ultramotion_engine::{CompileOptions, Device, Precision, Program};
-use ultramotion_models::checkpoint::{Weights, filled};
-use ultramotion_models::mobile_sam::{
-    self, MaskOutput, MobileSamConfig, ObjectPrompt, PointKind, PredictOptions, PredictorError,
-    PredictorOptions, Prompts, SamPredictor,
-};
+use ultramotion_models::checkpoint::{Checkpoint, CheckpointError, Weights, filled};
+use ultramotion_models::mobile_sam::{self, MobileSamConfig};
 use ultramotion_models::parameters::{ParameterSpec, Parameters};
 use ultramotion_models::parity::{self, ParityOptions};
+use ultramotion_models::segmenter::{
+    MaskOutput, ObjectPrompt, PointKind, PredictOptions, PredictorOptions, Prompts, SamPredictor,
+    SegmenterNetwork,
+};
+use ultramotion_models::zoo::{Origin, Segmenter, ZooError};
 
 fn fixture(side: usize) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/mobile_sam/mobile_sam_{side}.safetensors"))
@@ -28,7 +30,7 @@ fn specs() -> Vec<ParameterSpec> {
     let mut g = Graph::new("describe");
     let image = g.input("image", DType::F32, [1, 64, 64, 3]).expect("is new");
     let embedding = mobile_sam::build_encoder(&mut g, image, &mut parameters, &config).expect("fits");
-    let prompts = mobile_sam::box_input(&mut g, "boxes", 1).expect("is new");
+    let prompts = Prompts::boxes(g.input("boxes", DType::F32, [1, 4]).expect("is new"));
     let prompts = mobile_sam::encode_prompts(&mut g, &prompts, &mut parameters, &config).expect("fits");
     mobile_sam::build_decoder(&mut g, embedding, &prompts, &mut parameters, &config, MaskOutput::One)
         .expect("fits");
@@ -76,7 +78,7 @@ fn its_parameters_are_those_of_the_official_checkpoint() {
         return;
     };
     let mut official: BTreeMap<String, Vec<usize>> = serde_json::from_slice(&file).expect("is JSON");
-    official.retain(|name, _| !mobile_sam::unused_parameter(name));
+    official.retain(|name, _| !MobileSamConfig::default().unused_parameter(name));
     let own: BTreeMap<String, Vec<usize>> = specs().into_iter().map(|s| (s.name, s.shape)).collect();
     assert_eq!(own, official);
 }
@@ -199,9 +201,20 @@ fn a_count_of_objects_gives_what_a_graph_of_that_size_gives() {
     }
 }
 
+/// MobileSAM with these weights, for an input of this side.
+fn segmenter(weights: Weights, side: usize) -> Result<Segmenter, ZooError> {
+    let architecture = Some("mobile_sam".parse().expect("is known"));
+    let checkpoint = Checkpoint { architecture, input_size: Some([side; 2]), ..Checkpoint::new(weights) };
+    Segmenter::from_checkpoint(checkpoint, Origin::File("a test".into()))
+}
+
+fn predictor_on(device: &Device, salt: &str, side: usize, options: PredictorOptions) -> SamPredictor {
+    let segmenter = segmenter(weights(salt), side).expect("is whole");
+    SamPredictor::new(device, segmenter, options).expect("fits")
+}
+
 fn predictor(salt: &str, options: PredictorOptions) -> SamPredictor {
-    let config = MobileSamConfig::new(SIDE).expect("is valid");
-    SamPredictor::new(&Device::cpu(2), &weights(salt), config, options).expect("is whole")
+    predictor_on(&Device::cpu(2), salt, SIDE, options)
 }
 
 /// A grey image with something in it.
@@ -219,10 +232,7 @@ fn the_predictor_gives_the_official_masks() {
         let data = file.tensor(name).expect("is there").data();
         data.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect()
     };
-    let config = MobileSamConfig::new(128).expect("is valid");
-    let weights = weights("a salt");
-    let mut predictor =
-        SamPredictor::new(&Device::cpu(2), &weights, config, PredictorOptions::default()).expect("is whole");
+    let mut predictor = predictor_on(&Device::cpu(2), "a salt", 128, PredictorOptions::default());
     predictor.set_image(file.tensor("image").expect("is there").data(), 128, 128, 1).expect("is an image");
     let boxes = [[100.0, 150.0, 400.0, 500.0], [600.0, 300.0, 900.0, 620.0], [20.0, 20.0, 1000.0, 1000.0]]
         .map(|corners: [f32; 4]| ObjectPrompt::from_box(corners.map(|v| v / 8.0)));
@@ -305,9 +315,7 @@ fn an_object_gets_among_others_what_it_gets_alone() {
 #[test]
 fn the_image_is_sent_once() {
     let device = Device::cpu(2);
-    let config = MobileSamConfig::new(SIDE).expect("is valid");
-    let mut predictor = SamPredictor::new(&device, &weights("ledger"), config, PredictorOptions::default())
-        .expect("is whole");
+    let mut predictor = predictor_on(&device, "ledger", SIDE, PredictorOptions::default());
     predictor.set_image(&image(90, 50), 90, 50, 1).expect("is an image");
     let prompts = [ObjectPrompt::from_box([10.0, 10.0, 40.0, 40.0])];
     predictor.predict(&prompts, PredictOptions::default()).expect("is a prompt");
@@ -369,21 +377,20 @@ fn what_cannot_be_is_refused_in_one_sentence() {
     says(None, &[point.clone().with_mask(&[0.0; 10])], "its mask has 10 logits, not 16 x 16");
     says(None, &[point.clone().with_mask(&[f32::NAN; 256])], "a logit that is not a finite number");
 
-    let config = MobileSamConfig::new(SIDE).expect("is valid");
     let small = PredictorOptions { max_result_bytes: 100, ..options };
-    let mut tight = SamPredictor::new(&Device::cpu(1), &weights("x"), config, small).expect("is whole");
+    let mut tight = predictor_on(&Device::cpu(1), "x", SIDE, small);
     tight.set_image(&image(90, 50), 90, 50, 1).expect("is an image");
     let error = tight.predict(&[point], PredictOptions::default()).expect_err("is too much").to_string();
     assert!(error.starts_with("the masks of 1 objects would take 624 bytes, more than 100"), "{error}");
 
     let none = PredictorOptions { objects_per_run: 0, ..options };
-    let error = SamPredictor::new(&Device::cpu(1), &weights("x"), config, none).err().map(|e| e.to_string());
+    let whole = segmenter(weights("x"), SIDE).expect("is whole");
+    let error = SamPredictor::new(&Device::cpu(1), whole, none).err().map(|e| e.to_string());
     assert_eq!(error.as_deref(), Some("the option objects_per_run = 0 is not between 1 and 64"));
 
     let mut broken = weights("x");
     broken.remove("mask_decoder.iou_token.weight");
-    let result = SamPredictor::new(&Device::cpu(1), &broken, config, options);
-    assert!(matches!(result, Err(PredictorError::Weights(mismatch))
+    assert!(matches!(segmenter(broken, SIDE), Err(ZooError::Checkpoint(CheckpointError::Mismatch(mismatch)))
         if mismatch.missing == ["mask_decoder.iou_token.weight"]));
     assert_eq!(PointKind::Padding as i32, 0, "rows of zeros are padding");
 }

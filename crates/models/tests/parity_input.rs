@@ -33,7 +33,7 @@ fn unusable_fixtures_are_named_with_the_reason() {
     let cases: [(&[(&str, &str)], &str); 7] = [
         (&[], "no 'model'"),
         (&[("model", "yolo")], "'yolo' is not one that is compared here"),
-        (&[("model", "dfine_z"), ("num_classes", "2")], "'dfine_z' is no D-FINE"),
+        (&[("model", "dfine_z"), ("num_classes", "2")], "'dfine_z' is not one that is compared here"),
         (&[("model", "dfine_n"), ("num_classes", "many")], "'num_classes' = 'many', not a number"),
         (&[("model", "dfine_n"), ("num_classes", "4000000000")], "1 to 10000 classes"),
         (&[("model", "dfine_n"), ("num_classes", "2")], "no 'checkpoint'"),

@@ -22,15 +22,20 @@
 pub mod kpi;
 
 mod by_format;
+mod device_choice;
 mod error;
 mod options;
 mod orchestrator;
 mod outcome;
+mod ports;
 mod resident;
+mod run;
 mod staged;
 mod stages;
 
 pub use by_format::ByFormat;
+pub use device_choice::{DeviceChoice, DeviceChoiceError, RequestedDevice};
 pub use error::PipelineError;
 pub use options::{MAX_OBJECTS, PipelineOptions};
 pub use orchestrator::{Orchestrator, transfers};
+pub use run::Run;

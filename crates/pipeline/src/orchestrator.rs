@@ -18,8 +18,9 @@ use crate::error::PipelineError;
 use crate::options::{MAX_OBJECTS, PipelineOptions};
 use crate::outcome::Outcome;
 use crate::resident::{ResidentProgram, ms};
+use crate::run::Run;
 use crate::staged::StagedPrograms;
-use crate::stages::track_capacity;
+use crate::stages::{Parts, track_capacity};
 
 enum Programs {
     Resident(Box<ResidentProgram>),
@@ -30,11 +31,16 @@ enum Programs {
 ///
 /// A program is compiled for each size of frame that comes, and kept; tracks outlive a change of size.
 pub struct Orchestrator {
+    run: Run,
     device: Device,
     detector: Detector,
     segmenter: Segmenter,
     options: PipelineOptions,
     states: StateStore,
+    /// How often tracks began anew.
+    epoch: u64,
+    /// The highest identity that was given before this epoch.
+    last_id: i32,
     programs: ByFormat<FrameFormat, Programs>,
     host_tracker: Option<Tracker>,
     clock: FrameClock,
@@ -49,8 +55,19 @@ pub struct Orchestrator {
 }
 
 impl Orchestrator {
-    /// A pipeline without tracks, waiting for its first frame.
+    /// A pipeline without tracks, waiting for its first frame, in a run of its own.
     pub fn new(
+        device: Device,
+        detector: Detector,
+        segmenter: Segmenter,
+        options: PipelineOptions,
+    ) -> Result<Self, PipelineError> {
+        Self::in_run(&Run::default(), device, detector, segmenter, options)
+    }
+
+    /// A pipeline in a run that may have had others: its identities go on where theirs end.
+    pub fn in_run(
+        run: &Run,
         device: Device,
         detector: Detector,
         segmenter: Segmenter,
@@ -73,14 +90,20 @@ impl Orchestrator {
         }
         options.tracker.solver = options.matcher.into();
         options.tracker.validate()?;
-        let host_tracker = options
+        let last_id = run.last_id();
+        let mut host_tracker = options
             .matcher
             .on_host()
             .then(|| Tracker::new(options.tracker, options.max_objects, track_capacity(&options)))
             .transpose()?;
+        if let Some(tracker) = &mut host_tracker {
+            tracker.begin_anew(last_id);
+        }
+        run.computes_on(&device);
         let modes =
             Modes { residency: options.residency, matcher: options.matcher, precision: device.precision() };
         Ok(Orchestrator {
+            run: run.clone(),
             labels: detector.labels().into(),
             modes,
             fallback: device.fallback().map(Arc::from),
@@ -90,6 +113,8 @@ impl Orchestrator {
             segmenter,
             options,
             states: StateStore::new(),
+            epoch: 0,
+            last_id,
             programs: ByFormat::default(),
             host_tracker,
             clock: FrameClock::default(),
@@ -111,6 +136,10 @@ impl Orchestrator {
     /// Device it runs on.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+    /// How often tracks began anew, as after a GPU has failed. Identities go on all the same: none is given twice.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
     /// Detector.
     pub fn detector(&self) -> &Detector {
@@ -158,7 +187,7 @@ impl Orchestrator {
     /// Processes a frame, and fills a packet of the caller's, whose memory is used again.
     ///
     /// A GPU that fails is given up once: this frame and those after it are computed on the CPU, and their packets say so.
-    /// Tracks begin anew.
+    /// Tracks begin anew ([`Orchestrator::epoch`]).
     ///
     /// # Errors
     /// A [`PipelineError::Frame`] is about this frame alone. The packet's content means nothing then.
@@ -179,6 +208,7 @@ impl Orchestrator {
             }
             result => result?,
         };
+        self.run.gave(&self.outcome.track_ids);
         self.fill(packet, frame);
         packet.transfers = transfers(counts);
         packet.latency_ms = LatencyMs { total: ms(arrival.elapsed()), ..latency };
@@ -209,25 +239,28 @@ impl Orchestrator {
 
     /// Goes on with the CPU after a GPU has failed.
     fn fall_back(&mut self, error: &CudaError) {
-        tracing::error!("the GPU failed, going on with the CPU: {error}");
+        self.device = self.run.gpu_failed(error);
         self.programs.clear();
         self.states = StateStore::new();
-        self.device = Device::cpu(0).instead(error.to_string());
+        self.epoch += 1;
+        self.last_id = self.run.last_id();
+        if let Some(tracker) = &mut self.host_tracker {
+            tracker.begin_anew(self.last_id);
+        }
         self.modes.precision = self.device.precision();
         self.fallback = self.device.fallback().map(Arc::from);
     }
 
     fn select_programs(&mut self, format: FrameFormat) -> Result<(), PipelineError> {
         let Orchestrator { device, states, detector, segmenter, options, profile, programs, .. } = self;
+        let parts = Parts { device, states, detector, segmenter, options, last_id: self.last_id };
         programs.select(format, || {
             let start = Instant::now();
             let programs = match options.residency {
-                Residency::Device => Programs::Resident(Box::new(ResidentProgram::new(
-                    device, states, detector, segmenter, options, format, *profile,
-                )?)),
-                Residency::Host => Programs::Staged(Box::new(StagedPrograms::new(
-                    device, states, detector, segmenter, options, format,
-                )?)),
+                Residency::Device => {
+                    Programs::Resident(Box::new(ResidentProgram::new(&parts, format, *profile)?))
+                }
+                Residency::Host => Programs::Staged(Box::new(StagedPrograms::new(&parts, format)?)),
             };
             let FrameFormat { height, width, channels } = format;
             let build_ms = ms(start.elapsed());

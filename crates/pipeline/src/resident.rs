@@ -2,44 +2,38 @@
 
 use std::time::Instant;
 
-use ultramotion_engine::graph::{Graph, GraphError};
+use ultramotion_engine::graph::{Graph, GraphError, InputPort};
 use ultramotion_engine::ledger::Budget;
-use ultramotion_engine::tensor::DType;
-use ultramotion_engine::{CompileOptions, Device, Program, StateStore};
-use ultramotion_models::zoo::{Detector, Segmenter};
+use ultramotion_engine::{InputBlock, OutputBlock, Program};
 use ultramotion_types::{FrameFormat, FrameView, LatencyMs};
 
 use crate::error::PipelineError;
-use crate::options::PipelineOptions;
 use crate::outcome::Outcome;
-use crate::stages;
+use crate::ports::{DetectPorts, SegmentPorts, TrackPorts};
+use crate::stages::{self, Parts};
 
 /// A program for frames of one format.
 pub(crate) struct ResidentProgram {
     program: Program,
-    input: Vec<u8>,
-    output: Vec<u8>,
-    tracks_on_device: bool,
+    input: InputBlock,
+    output: OutputBlock,
+    ports: Ports,
 }
 
-const FRAME: &str = "frame";
-const DT_S: &str = "dt_s";
+struct Ports {
+    frame: InputPort<u8>,
+    detect: DetectPorts,
+    segment: SegmentPorts,
+    /// The seconds since the last frame, and what comes of them. `None` when tracks are matched on the host.
+    track: Option<(InputPort<f32>, TrackPorts)>,
+}
 
 impl ResidentProgram {
-    pub(crate) fn new(
-        device: &Device,
-        states: &StateStore,
-        detector: &Detector,
-        segmenter: &Segmenter,
-        options: &PipelineOptions,
-        format: FrameFormat,
-        profile: bool,
-    ) -> Result<Self, PipelineError> {
-        let graph = build(detector, segmenter, options, format)?;
-        let compile = CompileOptions { states: Some(states.clone()), profile };
-        let program = Program::compile(graph, device, &compile)?;
-        let (input, output) = (vec![0; program.input_bytes()], vec![0; program.output_bytes()]);
-        Ok(ResidentProgram { program, input, output, tracks_on_device: !options.matcher.on_host() })
+    pub(crate) fn new(parts: &Parts<'_>, format: FrameFormat, profile: bool) -> Result<Self, PipelineError> {
+        let (graph, ports) = build(parts, format)?;
+        let program = parts.compile(graph, profile)?;
+        let (input, output) = (program.input_block(), program.output_block());
+        Ok(ResidentProgram { program, input, output, ports })
     }
 
     pub(crate) fn program(&self) -> &Program {
@@ -53,10 +47,9 @@ impl ResidentProgram {
         dt_s: f32,
         outcome: &mut Outcome,
     ) -> Result<LatencyMs, PipelineError> {
-        let ports = self.program.inputs();
-        self.input[ports[0].offset..][..frame.pixels.len()].copy_from_slice(frame.pixels);
-        if let Some(port) = ports.get(1) {
-            self.input[port.offset..][..4].copy_from_slice(&dt_s.to_le_bytes());
+        self.ports.frame.write(&mut self.input, frame.pixels);
+        if let Some((port, _)) = &self.ports.track {
+            port.write(&mut self.input, &[dt_s]);
         }
         let ledger = self.program.ledger().clone();
         let before = ledger.counts();
@@ -85,23 +78,10 @@ impl ResidentProgram {
                 _ => latency.segment += ms(stage.time),
             }
         }
-        let mut entries = self.program.outputs().iter();
-        let mut next = || {
-            let entry = entries.next().expect("the graph has the outputs that build() gives it");
-            &self.output[entry.offset..][..entry.bytes()]
-        };
-        outcome.boxes_cxcywh.copy_from_slice(bytemuck::cast_slice(next()));
-        outcome.scores.copy_from_slice(bytemuck::cast_slice(next()));
-        outcome.classes.copy_from_slice(bytemuck::cast_slice(next()));
-        outcome.count = bytemuck::cast_slice::<u8, i32>(next())[0];
-        outcome.detector_check = bytemuck::cast_slice::<u8, f32>(next())[0];
-        outcome.mask_scores.copy_from_slice(bytemuck::cast_slice(next()));
-        outcome.mask_areas_px.copy_from_slice(bytemuck::cast_slice(next()));
-        outcome.mask_bits.copy_from_slice(next());
-        if self.tracks_on_device {
-            outcome.track_ids.copy_from_slice(bytemuck::cast_slice(next()));
-            outcome.confirmed.copy_from_slice(bytemuck::cast_slice(next()));
-            outcome.scene = bytemuck::cast_slice::<u8, i32>(next())[0];
+        self.ports.detect.read(&self.output, outcome);
+        self.ports.segment.read(&self.output, outcome);
+        if let Some((_, tracks)) = &self.ports.track {
+            tracks.read(&self.output, outcome);
         }
         Ok(latency)
     }
@@ -113,37 +93,26 @@ pub(crate) fn ms(time: std::time::Duration) -> f64 {
 
 /// Detector, tracks and segmenter in one graph. The image encoder does not depend on the detector: a device that can
 /// run both at once does.
-pub(crate) fn build(
-    detector: &Detector,
-    segmenter: &Segmenter,
-    options: &PipelineOptions,
-    format: FrameFormat,
-) -> Result<Graph, GraphError> {
+fn build(parts: &Parts<'_>, format: FrameFormat) -> Result<(Graph, Ports), GraphError> {
     let FrameFormat { height, width, channels } = format;
     let mut g = Graph::new("frame");
-    let frame = g.input(FRAME, DType::U8, [height, width, channels])?;
-    let stages::Detected { detections, check } = stages::detect(&mut g, frame, detector, options)?;
-    let tracks = if options.matcher.on_host() {
+    let (frame, frame_port) = g.input_port("frame", [height, width, channels])?;
+    let found = stages::detect(&mut g, frame, parts)?;
+    let detections = found.detections;
+    let tracks = if parts.options.matcher.on_host() {
         None
     } else {
-        let dt_s = g.input(DT_S, DType::F32, [1])?;
-        Some(stages::track(&mut g, detections, dt_s, options)?)
+        let (dt_s, port) = g.input_port("dt_s", [1])?;
+        Some((port, stages::track(&mut g, detections, dt_s, parts)?))
     };
-    let embedding = stages::encode(&mut g, frame, segmenter)?;
+    let embedding = stages::encode(&mut g, frame, parts)?;
     let (boxes, count) = (detections.boxes_cxcywh, detections.count);
-    let segments = stages::segment(&mut g, embedding, boxes, count, [height, width], segmenter)?;
-    g.output("boxes_cxcywh", detections.boxes_cxcywh)?;
-    g.output("scores", detections.scores)?;
-    g.output("classes", detections.labels)?;
-    g.output("count", detections.count)?;
-    g.output("check", check)?;
-    g.output("mask_scores", segments.iou)?;
-    g.output("mask_areas_px", segments.masks.area_px)?;
-    g.output("mask_bits", segments.masks.bits)?;
-    if let Some(tracks) = tracks {
-        g.output("track_ids", tracks.track_ids)?;
-        g.output("confirmed", tracks.confirmed)?;
-        g.output("scene", tracks.scene)?;
-    }
-    Ok(g)
+    let segments = stages::segment(&mut g, embedding, boxes, count, [height, width], parts)?;
+    let detect = DetectPorts::declare(&mut g, &found)?;
+    let segment = SegmentPorts::declare(&mut g, &segments)?;
+    let track = match tracks {
+        Some((port, tracks)) => Some((port, TrackPorts::declare(&mut g, &tracks)?)),
+        None => None,
+    };
+    Ok((g, Ports { frame: frame_port, detect, segment, track }))
 }

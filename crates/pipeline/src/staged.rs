@@ -3,88 +3,111 @@
 
 use std::time::Instant;
 
-use ultramotion_engine::graph::Graph;
-use ultramotion_engine::tensor::{DType, HostTensor};
-use ultramotion_engine::{CompileOptions, Device, Program, StateStore};
-use ultramotion_models::dfine::DetectionTensors;
-use ultramotion_models::zoo::{Detector, Segmenter};
+use ultramotion_engine::graph::{Graph, InputPort, OutputPort};
+use ultramotion_engine::ledger::Budget;
+use ultramotion_engine::{InputBlock, OutputBlock, Program};
+use ultramotion_models::detector::DetectionTensors;
 use ultramotion_types::{FrameFormat, FrameView, LatencyMs};
 
 use crate::error::PipelineError;
-use crate::options::PipelineOptions;
 use crate::outcome::Outcome;
+use crate::ports::{DetectPorts, SegmentPorts, TrackPorts};
 use crate::resident::ms;
-use crate::stages;
+use crate::stages::{self, Parts};
 
 /// The stages' programs for frames of one format.
 pub(crate) struct StagedPrograms {
-    detect: Program,
+    detect: Stage<InputPort<u8>, DetectPorts>,
     /// `None` when tracks are matched on the host.
-    track: Option<Program>,
-    encode: Program,
-    segment: Program,
+    track: Option<Stage<TrackInputPorts, TrackPorts>>,
+    encode: Stage<InputPort<u8>, OutputPort<f32>>,
+    segment: Stage<SegmentInputPorts, SegmentPorts>,
+}
+
+/// A program with its values on the host, and the ports to reach them by.
+struct Stage<I, O> {
+    program: Program,
+    input: InputBlock,
+    output: OutputBlock,
+    inputs: I,
+    outputs: O,
+}
+
+struct TrackInputPorts {
+    boxes_cxcywh: InputPort<f32>,
+    scores: InputPort<f32>,
+    classes: InputPort<i32>,
+    count: InputPort<i32>,
+    dt_s: InputPort<f32>,
+}
+
+struct SegmentInputPorts {
+    embedding: InputPort<f32>,
+    boxes_cxcywh: InputPort<f32>,
+    count: InputPort<i32>,
+}
+
+impl<I, O> Stage<I, O> {
+    fn new(parts: &Parts<'_>, graph: Graph, inputs: I, outputs: O) -> Result<Self, PipelineError> {
+        let program = parts.compile(graph, false)?;
+        let (input, output) = (program.input_block(), program.output_block());
+        Ok(Stage { program, input, output, inputs, outputs })
+    }
+
+    fn run(&mut self) -> Result<(), PipelineError> {
+        Ok(self.program.run_frame(&self.input, &mut self.output, Budget::RESIDENT_FRAME)?)
+    }
 }
 
 impl StagedPrograms {
-    pub(crate) fn new(
-        device: &Device,
-        states: &StateStore,
-        detector: &Detector,
-        segmenter: &Segmenter,
-        options: &PipelineOptions,
-        format: FrameFormat,
-    ) -> Result<Self, PipelineError> {
+    pub(crate) fn new(parts: &Parts<'_>, format: FrameFormat) -> Result<Self, PipelineError> {
         let FrameFormat { height, width, channels } = format;
-        let k = options.max_objects;
-        let compile = |graph: Graph| {
-            let compile = CompileOptions { states: Some(states.clone()), profile: false };
-            Program::compile(graph, device, &compile)
-        };
+        let k = parts.options.max_objects;
 
         let mut g = Graph::new("detect");
-        let frame = g.input("frame", DType::U8, [height, width, channels])?;
-        let stages::Detected { detections: found, check } = stages::detect(&mut g, frame, detector, options)?;
-        g.output("boxes_cxcywh", found.boxes_cxcywh)?;
-        g.output("scores", found.scores)?;
-        g.output("classes", found.labels)?;
-        g.output("count", found.count)?;
-        g.output("check", check)?;
-        let detect = compile(g)?;
+        let (frame, frame_port) = g.input_port("frame", [height, width, channels])?;
+        let found = stages::detect(&mut g, frame, parts)?;
+        let outputs = DetectPorts::declare(&mut g, &found)?;
+        let detect = Stage::new(parts, g, frame_port, outputs)?;
 
-        let track = if options.matcher.on_host() {
+        let track = if parts.options.matcher.on_host() {
             None
         } else {
             let mut g = Graph::new("track");
-            let detections = DetectionTensors {
-                boxes_cxcywh: g.input("boxes_cxcywh", DType::F32, [k, 4])?,
-                scores: g.input("scores", DType::F32, [k])?,
-                labels: g.input("classes", DType::I32, [k])?,
-                count: g.input("count", DType::I32, [1])?,
+            let (boxes_cxcywh, boxes_port) = g.input_port("boxes_cxcywh", [k, 4])?;
+            let (scores, scores_port) = g.input_port("scores", [k])?;
+            let (classes, classes_port) = g.input_port("classes", [k])?;
+            let (count, count_port) = g.input_port("count", [1])?;
+            let (dt_s, dt_s_port) = g.input_port("dt_s", [1])?;
+            let detections = DetectionTensors { boxes_cxcywh, scores, classes, count };
+            let tracks = stages::track(&mut g, detections, dt_s, parts)?;
+            let inputs = TrackInputPorts {
+                boxes_cxcywh: boxes_port,
+                scores: scores_port,
+                classes: classes_port,
+                count: count_port,
+                dt_s: dt_s_port,
             };
-            let dt_s = g.input("dt_s", DType::F32, [1])?;
-            let tracks = stages::track(&mut g, detections, dt_s, options)?;
-            g.output("track_ids", tracks.track_ids)?;
-            g.output("confirmed", tracks.confirmed)?;
-            g.output("scene", tracks.scene)?;
-            Some(compile(g)?)
+            let outputs = TrackPorts::declare(&mut g, &tracks)?;
+            Some(Stage::new(parts, g, inputs, outputs)?)
         };
 
         let mut g = Graph::new("encode");
-        let frame = g.input("frame", DType::U8, [height, width, channels])?;
-        let embedding = stages::encode(&mut g, frame, segmenter)?;
+        let (frame, frame_port) = g.input_port("frame", [height, width, channels])?;
+        let embedding = stages::encode(&mut g, frame, parts)?;
         let embedding_shape = g.shape(embedding).clone();
-        g.output("embedding", embedding)?;
-        let encode = compile(g)?;
+        let outputs = g.output_port("embedding", embedding)?;
+        let encode = Stage::new(parts, g, frame_port, outputs)?;
 
         let mut g = Graph::new("segment");
-        let embedding = g.input("embedding", DType::F32, embedding_shape)?;
-        let boxes = g.input("boxes_cxcywh", DType::F32, [k, 4])?;
-        let count = g.input("count", DType::I32, [1])?;
-        let segments = stages::segment(&mut g, embedding, boxes, count, [height, width], segmenter)?;
-        g.output("mask_scores", segments.iou)?;
-        g.output("mask_areas_px", segments.masks.area_px)?;
-        g.output("mask_bits", segments.masks.bits)?;
-        let segment = compile(g)?;
+        let (embedding, embedding_port) = g.input_port("embedding", embedding_shape)?;
+        let (boxes, boxes_port) = g.input_port("boxes_cxcywh", [k, 4])?;
+        let (count, count_port) = g.input_port("count", [1])?;
+        let segments = stages::segment(&mut g, embedding, boxes, count, [height, width], parts)?;
+        let inputs =
+            SegmentInputPorts { embedding: embedding_port, boxes_cxcywh: boxes_port, count: count_port };
+        let outputs = SegmentPorts::declare(&mut g, &segments)?;
+        let segment = Stage::new(parts, g, inputs, outputs)?;
         Ok(StagedPrograms { detect, track, encode, segment })
     }
 
@@ -95,59 +118,45 @@ impl StagedPrograms {
         outcome: &mut Outcome,
     ) -> Result<LatencyMs, PipelineError> {
         let mut latency = LatencyMs::default();
-        let shape = [frame.height, frame.width, frame.pixel_format.channels()];
-        let pixels = HostTensor::u8(shape, frame.pixels);
+        let StagedPrograms { detect, track, encode, segment } = self;
 
         let start = Instant::now();
-        let found = self.detect.run(&[&pixels])?;
+        detect.inputs.write(&mut detect.input, frame.pixels);
+        detect.run()?;
+        detect.outputs.read(&detect.output, outcome);
         latency.detect = ms(start.elapsed());
-        let [boxes, scores, classes, count, check] = &found[..] else {
-            unreachable!("the detect program has five outputs")
-        };
-        copy_f32(boxes, &mut outcome.boxes_cxcywh);
-        copy_f32(scores, &mut outcome.scores);
-        copy_i32(classes, &mut outcome.classes);
-        outcome.count = first_i32(count);
-        outcome.detector_check = check.as_f32().expect("declared as f32")[0];
 
-        if let Some(track) = &mut self.track {
+        if let Some(track) = track {
             let start = Instant::now();
-            let dt_s = HostTensor::f32([1], vec![dt_s]);
-            let tracks = track.run(&[boxes, scores, classes, count, &dt_s])?;
+            track.inputs.boxes_cxcywh.write(&mut track.input, &outcome.boxes_cxcywh);
+            track.inputs.scores.write(&mut track.input, &outcome.scores);
+            track.inputs.classes.write(&mut track.input, &outcome.classes);
+            track.inputs.count.write(&mut track.input, &[outcome.count]);
+            track.inputs.dt_s.write(&mut track.input, &[dt_s]);
+            track.run()?;
+            track.outputs.read(&track.output, outcome);
             latency.matching = ms(start.elapsed());
-            copy_i32(&tracks[0], &mut outcome.track_ids);
-            copy_i32(&tracks[1], &mut outcome.confirmed);
-            outcome.scene = first_i32(&tracks[2]);
         }
 
         let start = Instant::now();
-        let embedding = self.encode.run(&[&pixels])?;
-        let masks = self.segment.run(&[&embedding[0], boxes, count])?;
+        encode.inputs.write(&mut encode.input, frame.pixels);
+        encode.run()?;
+        segment.inputs.embedding.write(&mut segment.input, encode.outputs.read(&encode.output));
+        segment.inputs.boxes_cxcywh.write(&mut segment.input, &outcome.boxes_cxcywh);
+        segment.inputs.count.write(&mut segment.input, &[outcome.count]);
+        segment.run()?;
+        segment.outputs.read(&segment.output, outcome);
         latency.segment = ms(start.elapsed());
-        copy_f32(&masks[0], &mut outcome.mask_scores);
-        copy_i32(&masks[1], &mut outcome.mask_areas_px);
-        outcome.mask_bits.copy_from_slice(masks[2].bytes());
         Ok(latency)
     }
 
     /// Device memory of all stages.
     pub(crate) fn memory_bytes(&self) -> usize {
-        [Some(&self.detect), self.track.as_ref(), Some(&self.encode), Some(&self.segment)]
-            .into_iter()
-            .flatten()
+        let track = self.track.as_ref().map_or(0, |track| track.program.memory_bytes());
+        [&self.detect.program, &self.encode.program, &self.segment.program]
             .map(Program::memory_bytes)
-            .sum()
+            .iter()
+            .sum::<usize>()
+            + track
     }
-}
-
-fn copy_f32(from: &HostTensor, to: &mut [f32]) {
-    to.copy_from_slice(from.as_f32().expect("declared as f32"));
-}
-
-fn copy_i32(from: &HostTensor, to: &mut [i32]) {
-    to.copy_from_slice(from.as_i32().expect("declared as i32"));
-}
-
-fn first_i32(from: &HostTensor) -> i32 {
-    from.as_i32().expect("declared as i32")[0]
 }

@@ -3,12 +3,14 @@
 
 use ultramotion_engine::graph::{Graph, GraphError, ReduceOp, Tensor};
 use ultramotion_engine::tensor::HostTensor;
-use ultramotion_models::dfine::{self, DetectionTensors, SelectionOptions};
-use ultramotion_models::mobile_sam::{self, MaskGeometry, MaskOutput, Prompts, SourceMasks};
-use ultramotion_models::parameters::Parameters;
+use ultramotion_engine::{CompileOptions, Device, Program, StateStore};
+use ultramotion_models::detector::{DetectionTensors, SelectionOptions, select_detections};
+use ultramotion_models::segmenter::{MaskOutput, Prompts, SourceMasks};
 use ultramotion_models::zoo::{Detector, Segmenter};
-use ultramotion_tracking::ops::{self, TrackTensors};
+use ultramotion_tracking::ops::{self, TrackInputs, TrackTensors};
+use ultramotion_tracking::track::TrackTable;
 
+use crate::error::PipelineError;
 use crate::options::PipelineOptions;
 
 /// Stage names, for timing.
@@ -24,6 +26,24 @@ pub(crate) fn track_capacity(options: &PipelineOptions) -> usize {
     options.max_objects * TRACKS_PER_OBJECT
 }
 
+/// What programs are made of.
+pub(crate) struct Parts<'a> {
+    pub device: &'a Device,
+    pub states: &'a StateStore,
+    pub detector: &'a Detector,
+    pub segmenter: &'a Segmenter,
+    pub options: &'a PipelineOptions,
+    /// The highest identity that was given before these programs' tracks.
+    pub last_id: i32,
+}
+
+impl Parts<'_> {
+    pub(crate) fn compile(&self, graph: Graph, profile: bool) -> Result<Program, PipelineError> {
+        let compile = CompileOptions { states: Some(self.states.clone()), profile };
+        Ok(Program::compile(graph, self.device, &compile)?)
+    }
+}
+
 /// What the detector found.
 pub(crate) struct Detected {
     pub detections: DetectionTensors,
@@ -31,25 +51,17 @@ pub(crate) struct Detected {
     pub check: Tensor,
 }
 
-/// Raw frame `[H, W, C]` → detections. D-FINE sees the whole frame, stretched to its input.
-pub(crate) fn detect(
-    g: &mut Graph,
-    frame: Tensor,
-    detector: &Detector,
-    options: &PipelineOptions,
-) -> Result<Detected, GraphError> {
+/// Raw frame `[H, W, C]` → detections.
+pub(crate) fn detect(g: &mut Graph, frame: Tensor, parts: &Parts<'_>) -> Result<Detected, GraphError> {
     g.set_stage(DETECT);
-    let config = detector.config();
-    let image = g.image_to_tensor(frame, config.image_transform())?;
-    let mut parameters = Parameters::new(detector.weights());
-    let found = g.scoped("detector", |g| dfine::build(g, image, &mut parameters, config))?;
+    let found = parts.detector.detect(g, frame)?;
     let selection = SelectionOptions {
-        max_detections: options.max_objects,
-        score_threshold: options.score_threshold,
+        max_detections: parts.options.max_objects,
+        score_threshold: parts.options.score_threshold,
         one_label_per_query: true,
-        max_overlap_iou: options.max_overlap_iou,
+        max_overlap_iou: parts.options.max_overlap_iou,
     };
-    let detections = dfine::select_detections(g, found.pred_logits, found.pred_boxes, selection)?;
+    let detections = select_detections(g, found.pred_logits, found.pred_boxes, selection)?;
     let logits = zero_if_finite(g, found.pred_logits)?;
     let boxes = zero_if_finite(g, found.pred_boxes)?;
     Ok(Detected { detections, check: g.add(logits, boxes)? })
@@ -69,22 +81,19 @@ pub(crate) fn track(
     g: &mut Graph,
     detections: DetectionTensors,
     dt_s: Tensor,
-    options: &PipelineOptions,
+    parts: &Parts<'_>,
 ) -> Result<TrackTensors, GraphError> {
     g.set_stage(MATCH);
-    let DetectionTensors { boxes_cxcywh, scores, labels, count } = detections;
-    let detections = ops::DetectionTensors { boxes_cxcywh, scores, classes: labels, count };
-    ops::track(g, options.tracker, track_capacity(options), detections, dt_s)
+    let DetectionTensors { boxes_cxcywh, scores, classes, count } = detections;
+    let inputs = TrackInputs { boxes_cxcywh, scores, classes, count, dt_s };
+    let table = TrackTable::after(track_capacity(parts.options), parts.last_id);
+    ops::track(g, parts.options.tracker, &table, inputs)
 }
 
-/// Raw frame `[H, W, C]` → image embedding. SAM keeps the aspect: the longest side fills its input.
-pub(crate) fn encode(g: &mut Graph, frame: Tensor, segmenter: &Segmenter) -> Result<Tensor, GraphError> {
+/// Raw frame `[H, W, C]` → image embedding.
+pub(crate) fn encode(g: &mut Graph, frame: Tensor, parts: &Parts<'_>) -> Result<Tensor, GraphError> {
     g.set_stage(SEGMENT);
-    let config = segmenter.config();
-    let source_hw = [g.shape(frame)[0], g.shape(frame)[1]];
-    let image = g.image_to_tensor(frame, config.image_transform(source_hw))?;
-    let mut parameters = Parameters::new(segmenter.weights());
-    g.scoped("segmenter", |g| mobile_sam::build_encoder(g, image, &mut parameters, config))
+    parts.segmenter.encode(g, frame)
 }
 
 /// Masks of K objects with their scores.
@@ -100,11 +109,11 @@ pub(crate) fn segment(
     boxes_cxcywh: Tensor,
     count: Tensor,
     source_hw: [usize; 2],
-    segmenter: &Segmenter,
+    parts: &Parts<'_>,
 ) -> Result<SegmentTensors, GraphError> {
     g.set_stage(SEGMENT);
-    let config = segmenter.config();
-    let [h, w] = config.resized_hw(source_hw[0], source_hw[1]).map(|side| side as f32);
+    let segmenter = parts.segmenter;
+    let [h, w] = segmenter.network().image_transform(source_hw).resized_hw.map(|side| side as f32);
     // Centre and size in fractions to corners in pixels of the network's input: a linear map.
     #[rustfmt::skip]
     let corners_from_cxcywh = vec![
@@ -116,13 +125,8 @@ pub(crate) fn segment(
     let map = g.constant(HostTensor::f32([4, 4], corners_from_cxcywh));
     let boxes = g.limit_rows(boxes_cxcywh, count)?;
     let boxes_xyxy = g.linear(boxes, map, None)?;
-    let mut parameters = Parameters::new(segmenter.weights());
-    let decoded = g.scoped("segmenter", |g| {
-        let prompts = Prompts { boxes_xyxy: Some(boxes_xyxy), ..Prompts::default() };
-        let prompts = mobile_sam::encode_prompts(g, &prompts, &mut parameters, config)?;
-        mobile_sam::build_decoder(g, embedding, &prompts, &mut parameters, config, MaskOutput::One)
-    })?;
-    let geometry = MaskGeometry::new(config, source_hw);
-    let masks = mobile_sam::masks_to_source(g, decoded.low_res_masks, geometry, None)?;
+    let prompts = Prompts::boxes(boxes_xyxy);
+    let decoded = g.scoped("segmenter", |g| segmenter.decode(g, embedding, &prompts, MaskOutput::One))?;
+    let masks = segmenter.network().masks_to_source(g, decoded.low_res_masks, source_hw)?;
     Ok(SegmentTensors { masks, iou: decoded.iou })
 }

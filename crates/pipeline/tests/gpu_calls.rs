@@ -10,12 +10,12 @@ mod small;
 use std::io::Write;
 use std::path::Path;
 
-use driver::{calls_of, log};
-use small::{grey, options, picture, pipeline_on};
+use driver::{HALF, calls_of, log};
+use small::{grey, options, picture, pipeline_in, pipeline_on};
 use ultramotion_engine::cuda::{ActivityError, Recording};
 use ultramotion_engine::{Device, Precision};
-use ultramotion_pipeline::{MAX_OBJECTS, PipelineOptions};
-use ultramotion_types::Transfers;
+use ultramotion_pipeline::{DeviceChoice, MAX_OBJECTS, PipelineOptions, RequestedDevice, Run};
+use ultramotion_types::{MatcherMode, Residency, ResultPacket, Transfers};
 
 const MARK: &str = "---";
 
@@ -166,6 +166,68 @@ fn a_gpu_that_fails_on_the_way_gives_way_to_the_cpu_on_the_same_frame() {
     let name = "a_gpu_that_fails_on_the_way_gives_way_to_the_cpu_on_the_same_frame";
     let Some(calls) = calls_of(name, &[("DRIVER_LAUNCHES", "2")]) else { return };
     assert_eq!(calls.iter().filter(|call| *call == "cuGraphLaunch").count(), 3, "it is not tried again");
+}
+
+/// A GPU that fails after two frames, on each of which `launches` programs run. Identities of before, of the CPU after it, and
+/// of a pipeline after that one has died, never meet; each packet says why; the CPU has the threads that were requested.
+fn fails_on_the_way(name: &str, launches: u64, options: PipelineOptions) {
+    const FRAMES: u64 = 2;
+    if log().is_none() {
+        let settings =
+            [("DRIVER_LAUNCHES", (FRAMES * launches).to_string()), ("DRIVER_ANSWER", HALF.to_string())];
+        calls_of(name, &settings.each_ref().map(|(key, value)| (*key, value.as_str())));
+        return;
+    }
+    let ids = |packet: &ResultPacket| packet.objects.iter().map(|o| o.track_id).collect::<Vec<_>>();
+    let run = Run::new(DeviceChoice::new(RequestedDevice::Auto, 3, None).unwrap());
+    let mut pipeline = pipeline_in(&run, run.open().unwrap(), options);
+    let mut highest = 0;
+    for id in 0..FRAMES {
+        let packet = pipeline.process(&grey(id, &picture(id))).unwrap();
+        assert_eq!((packet.device, &packet.fallback), ("cuda", &None));
+        highest = highest.max(*ids(packet).iter().max().unwrap());
+        assert_eq!(pipeline.epoch(), 0);
+    }
+    assert_eq!(run.last_id(), highest);
+    let mut seen = Vec::new();
+    for id in FRAMES..FRAMES + 3 {
+        let packet = pipeline.process(&grey(id, &picture(id))).unwrap();
+        assert_eq!(packet.device, "cpu");
+        let reason = packet.fallback.as_deref().unwrap();
+        assert!(reason.contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{reason}");
+        seen.push(ids(packet));
+        assert_eq!((pipeline.epoch(), pipeline.device().threads()), (1, 3));
+    }
+    let begun = seen.iter().flatten().copied().min().unwrap();
+    assert_eq!(begun, highest + 1, "the table of tracks begins empty, where identities ended");
+    let (first, last) = (&seen[0], &seen[2]);
+    assert!(first.iter().any(|id| last.contains(id)), "tracks go on after it: {seen:?}");
+
+    let highest = run.last_id();
+    drop(pipeline);
+    let mut pipeline = pipeline_in(&run, run.open_again().unwrap(), options);
+    let packet = pipeline.process(&grey(9, &picture(9))).unwrap();
+    assert_eq!(packet.device, "cpu");
+    assert!(packet.fallback.as_deref().unwrap().contains("CUDA_ERROR_ILLEGAL_ADDRESS"));
+    assert_eq!(ids(packet).into_iter().min(), Some(highest + 1));
+    assert_eq!(pipeline.device().threads(), 3);
+}
+
+#[test]
+fn identities_go_on_where_those_of_a_failing_gpu_end() {
+    fails_on_the_way("identities_go_on_where_those_of_a_failing_gpu_end", 1, options());
+}
+
+#[test]
+fn identities_of_the_hosts_matcher_go_on_where_a_gpu_fails() {
+    let options = PipelineOptions { matcher: MatcherMode::Host, ..options() };
+    fails_on_the_way("identities_of_the_hosts_matcher_go_on_where_a_gpu_fails", 1, options);
+}
+
+#[test]
+fn identities_go_on_where_a_gpu_fails_in_host_mode() {
+    let options = PipelineOptions { residency: Residency::Host, ..options() };
+    fails_on_the_way("identities_go_on_where_a_gpu_fails_in_host_mode", 4, options);
 }
 
 /// What opening the GPU, or building a program on it, says.

@@ -12,7 +12,7 @@ use ultramotion_engine::{CompileOptions, Device, Program};
 use ultramotion_tracking::assignment::{
     BatchItem, ClassCost, CostMatrix, HungarianMatcher, Solver, UNMATCHED, Workspace,
 };
-use ultramotion_tracking::ops::{self, Assign, DetectionTensors, MatchCost, TargetTensors};
+use ultramotion_tracking::ops::{self, Assign, MatchCost, TargetTensors, TrackInputs};
 use ultramotion_tracking::track::{Detections, TrackTable, Tracker, TrackerConfig};
 use ultramotion_types::Visibility;
 
@@ -238,14 +238,14 @@ const CAPACITY: usize = 7;
 
 fn track_graph(config: TrackerConfig) -> Graph {
     let mut g = Graph::new("tracks");
-    let detections = DetectionTensors {
+    let inputs = TrackInputs {
         boxes_cxcywh: g.input("boxes", DType::F32, [K, 4]).unwrap(),
         scores: g.input("scores", DType::F32, [K]).unwrap(),
         classes: g.input("classes", DType::I32, [K]).unwrap(),
         count: g.input("count", DType::I32, [1]).unwrap(),
+        dt_s: g.input("dt_s", DType::F32, [1]).unwrap(),
     };
-    let dt_s = g.input("dt_s", DType::F32, [1]).unwrap();
-    let out = ops::track(&mut g, config, CAPACITY, detections, dt_s).unwrap();
+    let out = ops::track(&mut g, config, &TrackTable::new(CAPACITY), inputs).unwrap();
     for (name, tensor) in [
         ("track_ids", out.track_ids),
         ("confirmed", out.confirmed),
@@ -360,8 +360,9 @@ fn misfits_are_one_sentence() {
     let scores = g.input("scores", DType::F32, [9]).unwrap();
     let classes = g.input("classes", DType::I32, [9]).unwrap();
     let dt_s = g.input("dt", DType::F32, [1]).unwrap();
-    let detections = DetectionTensors { boxes_cxcywh, scores, classes, count: rows };
-    let error = ops::track(&mut g, TrackerConfig::default(), 8, detections, dt_s).unwrap_err().to_string();
+    let inputs = TrackInputs { boxes_cxcywh, scores, classes, count: rows, dt_s };
+    let table = TrackTable::new(8);
+    let error = ops::track(&mut g, TrackerConfig::default(), &table, inputs).unwrap_err().to_string();
     assert!(error.contains("a table of 8 tracks is too small for 9 detections"), "{error}");
     let config = TrackerConfig { birth_score: 2.0, ..Default::default() };
     assert!(ops::TrackUpdate::new(config, 9).unwrap_err().to_string().contains("tracker.birth_score is 2"));

@@ -6,10 +6,10 @@
 //! - [`Session`]: frames in, packets out.
 //!
 //! ```no_run
-//! use ultramotion::{Device, Session, Settings};
+//! use ultramotion::{DeviceChoice, Session, Settings};
 //!
 //! let settings = Settings { score_threshold: 0.6, ..Settings::default() };
-//! let mut session = Session::open(&settings, Device::cpu(0), "recording.igs.mha")?;
+//! let mut session = Session::open(&settings, DeviceChoice::default(), "recording.igs.mha")?;
 //! while let Some(result) = session.next_packet() {
 //!     let packet = result?;
 //!     for object in &packet.objects {
@@ -30,5 +30,5 @@ pub use session::{Session, SessionError};
 pub use settings::{Settings, SettingsError};
 pub use source::{Source, SourceError};
 pub use ultramotion_engine::Device;
-pub use ultramotion_pipeline::Orchestrator;
+pub use ultramotion_pipeline::{DeviceChoice, Orchestrator, Run};
 pub use ultramotion_types::{Frame, FrameView, ResultPacket};

@@ -1,9 +1,8 @@
 //! Frames in, packets out.
 
 use thiserror::Error;
-use ultramotion_engine::Device;
 use ultramotion_media::MediaError;
-use ultramotion_pipeline::{Orchestrator, PipelineError};
+use ultramotion_pipeline::{DeviceChoice, Orchestrator, PipelineError};
 use ultramotion_types::{Frame, ResultPacket};
 
 use crate::feed::{Feed, FeedError, Pace, Stop};
@@ -56,7 +55,7 @@ impl SessionError {
 
 impl Session {
     /// Everything by name, frames as fast as they are asked for.
-    pub fn open(settings: &Settings, device: Device, source: &str) -> Result<Self, SessionError> {
+    pub fn open(settings: &Settings, device: DeviceChoice, source: &str) -> Result<Self, SessionError> {
         let limit = default_limit(source).unwrap_or(u64::MAX);
         let source = Source::open(source)?;
         let pipeline = settings.build(device)?;

@@ -16,13 +16,14 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
+use ultramotion_engine::CudaError;
 use ultramotion_engine::Device;
 use ultramotion_gateway::config::{
     GatewayConfig, OutputConfig, RecordConfig, ReportConfig, SourceConfig, StreamConfig,
 };
 use ultramotion_media::MediaError;
 use ultramotion_models::zoo::{Detector, Segmenter, ZooError};
-use ultramotion_pipeline::{MAX_OBJECTS, Orchestrator, PipelineError, PipelineOptions};
+use ultramotion_pipeline::{DeviceChoice, MAX_OBJECTS, Orchestrator, PipelineError, PipelineOptions, Run};
 use ultramotion_tracking::assignment::Solver;
 use ultramotion_tracking::track::TrackerConfig;
 use ultramotion_types::settings::{Key, Range, SettingError, Table, TableInfo};
@@ -92,6 +93,9 @@ pub enum SettingsError {
 /// Why a pipeline cannot be built.
 #[derive(Debug, Error)]
 pub enum BuildError {
+    /// The requested device cannot be had.
+    #[error(transparent)]
+    Device(#[from] CudaError),
     /// A model cannot be had.
     #[error(transparent)]
     Model(#[from] ZooError),
@@ -160,14 +164,20 @@ impl Settings {
         }
     }
 
-    /// Opens the models and builds the pipeline.
-    pub fn build(&self, device: Device) -> Result<Orchestrator, BuildError> {
+    /// Opens device and models, and builds the only pipeline of a run.
+    pub fn build(&self, choice: DeviceChoice) -> Result<Orchestrator, BuildError> {
+        let run = Run::new(choice);
+        self.build_in(&run, run.open()?)
+    }
+
+    /// Opens the models and builds a pipeline of a run that may have several, one after another.
+    pub fn build_in(&self, run: &Run, device: Device) -> Result<Orchestrator, BuildError> {
         let detector = Detector::open(&self.detector)?;
         let segmenter = Segmenter::open(&self.segmenter)?;
         for origin in [detector.origin(), segmenter.origin()].into_iter().filter(|o| !o.is_trained()) {
             tracing::warn!("{origin}: its weights are made up, so what it finds means nothing");
         }
-        Ok(Orchestrator::new(device, detector, segmenter, self.pipeline_options())?)
+        Ok(Orchestrator::in_run(run, device, detector, segmenter, self.pipeline_options())?)
     }
 
     /// The default of a key, as a file has it; `None` for a key without one. `table` is empty for keys that stand first.

@@ -91,7 +91,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     for residency in [Residency::Device, Residency::Host] {
         let mut settings = settings.clone();
         settings.settings.residency = residency;
-        let mut pipeline = settings.build(args.device.open()?)?;
+        let mut pipeline = settings.build(args.device.choice()?)?;
         let mut source = open_recorded("phantom")?;
         let mut frame = Frame::default();
         let mut kpi = Kpi::default();

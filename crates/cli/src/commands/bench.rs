@@ -10,13 +10,12 @@ use anyhow::Result;
 use serde::Serialize;
 use ultramotion::source::open_recorded;
 use ultramotion_engine::graph::Graph;
-use ultramotion_engine::tensor::{DType, HostTensor};
+use ultramotion_engine::tensor::{DType, HostTensor, Shape};
 use ultramotion_engine::{CompileOptions, Device, DeviceKind, KernelTime, Program};
-use ultramotion_models::dfine;
-use ultramotion_models::mobile_sam::{self, EMBED_DIM, MaskOutput};
-use ultramotion_models::parameters::Parameters;
-use ultramotion_models::zoo::{Detector, Segmenter};
+use ultramotion_models::segmenter::{MaskOutput, Prompts};
+use ultramotion_models::zoo::{ARCHITECTURES, Architecture, Detector, Kind, Segmenter};
 use ultramotion_pipeline::kpi::Quantiles;
+use ultramotion_pipeline::{MAX_OBJECTS, Run};
 use ultramotion_tracking::assignment::Solver;
 use ultramotion_tracking::ops::{Assign, assign};
 use ultramotion_types::{Frame, LatencyMs};
@@ -143,7 +142,8 @@ pub(crate) fn peak_memory_mb() -> Option<f64> {
 impl Args {
     /// With `--plan` a GPU that is not there will do.
     fn open_device(&self) -> Result<Device> {
-        if self.plan { self.device.open_for_plan() } else { self.device.open() }
+        let choice = self.device.choice()?;
+        Ok(if self.plan { choice.open_for_plan()? } else { choice.open()? })
     }
 }
 
@@ -158,69 +158,92 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A part alone: its graph, the inputs that it is run with, the size that it is reported with, and boxes.
+struct Alone {
+    g: Graph,
+    inputs: Vec<HostTensor>,
+    size: [usize; 2],
+    boxes: Option<usize>,
+}
+
+/// What `--model` can name: detectors, both halves of segmenters, an assignment.
+fn parts() -> impl Iterator<Item = (String, Architecture)> {
+    ARCHITECTURES.into_iter().flat_map(|architecture| {
+        let suffixes: &[&str] = match architecture.kind() {
+            Kind::Detector => &[""],
+            Kind::Segmenter => &[ENCODER, DECODER],
+        };
+        suffixes.iter().map(move |suffix| (format!("{architecture}{suffix}"), architecture))
+    })
+}
+
+const ENCODER: &str = "_encoder";
+const DECODER: &str = "_decoder";
+
+fn alone(args: &Args, model: &str) -> Result<Alone> {
+    match parts().find(|(name, _)| name == model) {
+        Some((_, architecture)) => match architecture.kind() {
+            Kind::Detector => detector(args, model),
+            Kind::Segmenter => segmenter(args, model, architecture.name()),
+        },
+        None => match assignment_size(model) {
+            Some(size) => assignment(model, size),
+            None => {
+                let names: Vec<String> = parts().map(|(name, _)| name).collect();
+                let names = names.join(", ");
+                Err(usage(format!("--model '{model}' is not known; {names} and assignment_300x100 are")))
+            }
+        },
+    }
+}
+
+fn detector(args: &Args, model: &str) -> Result<Alone> {
+    let mut detector = Detector::open(model).map_err(by_fault)?;
+    if let Some(side) = args.input {
+        detector = detector.with_input_hw([side, side]).map_err(usage)?;
+    }
+    let [h, w] = detector.network().input_hw();
+    let mut g = Graph::new(model);
+    let image = g.input("image", DType::F32, [1, h, w, 3])?;
+    let found = detector.build(&mut g, image)?;
+    g.output("pred_logits", found.pred_logits)?;
+    g.output("pred_boxes", found.pred_boxes)?;
+    Ok(Alone { g, inputs: vec![noise([1, h, w, 3])], size: [h, w], boxes: None })
+}
+
+fn segmenter(args: &Args, model: &str, architecture: &str) -> Result<Alone> {
+    let mut segmenter = Segmenter::open(architecture).map_err(by_fault)?;
+    if let Some(side) = args.input {
+        segmenter = segmenter.with_input_size(side).map_err(usage)?;
+    }
+    let size = segmenter.network().input_hw();
+    let mut g = Graph::new(model);
+    if model.ends_with(ENCODER) {
+        let [h, w] = size;
+        let image = g.input("image", DType::F32, [1, h, w, 3])?;
+        let embedding = segmenter.encode_image(&mut g, image)?;
+        g.output("embedding", embedding)?;
+        return Ok(Alone { g, inputs: vec![noise([1, h, w, 3])], size, boxes: None });
+    }
+    if !(1..=MAX_OBJECTS).contains(&args.boxes) {
+        return Err(usage(format!("--boxes {}: 1 to {MAX_OBJECTS} boxes are decoded", args.boxes)));
+    }
+    let shape = segmenter.network().embedding_shape();
+    let embedding = g.input("embedding", DType::F32, shape.clone())?;
+    let prompts = Prompts::boxes(g.input("boxes", DType::F32, [args.boxes, 4])?);
+    let masks = segmenter.decode(&mut g, embedding, &prompts, MaskOutput::One)?;
+    g.output("masks", masks.low_res_masks)?;
+    g.output("iou", masks.iou)?;
+    let corner = |i: usize| size[1] as f32 * [0.1, 0.2, 0.5, 0.6][i % 4];
+    let boxes: Vec<f32> = (0..4 * args.boxes).map(corner).collect();
+    let inputs = vec![noise(shape), HostTensor::f32([args.boxes, 4], boxes)];
+    Ok(Alone { g, inputs, size, boxes: Some(args.boxes) })
+}
+
 /// One network alone.
 fn network(args: &Args, model: &str) -> Result<()> {
     let device = args.open_device()?;
-    let mut parameters;
-    let mut g = Graph::new(model);
-    let (input, inputs, boxes) = match model {
-        "mobile_sam_encoder" | "mobile_sam_decoder" => {
-            let mut segmenter = Segmenter::open("mobile_sam").map_err(by_fault)?;
-            if let Some(side) = args.input {
-                segmenter = segmenter.with_input_size(side).map_err(usage)?;
-            }
-            let config = *segmenter.config();
-            let (side, cells) = (config.input_size(), config.embedding_size());
-            parameters = Parameters::new(segmenter.weights());
-            if model == "mobile_sam_encoder" {
-                let image = g.input("image", DType::F32, [1, side, side, 3])?;
-                let embedding = mobile_sam::build_encoder(&mut g, image, &mut parameters, &config)?;
-                g.output("embedding", embedding)?;
-                ([side, side], vec![noise([1, side, side, 3])], None)
-            } else {
-                if !(1..=ultramotion_pipeline::MAX_OBJECTS).contains(&args.boxes) {
-                    let most = ultramotion_pipeline::MAX_OBJECTS;
-                    return Err(usage(format!("--boxes {}: 1 to {most} boxes are decoded", args.boxes)));
-                }
-                let embedding = g.input("embedding", DType::F32, [1, cells, cells, EMBED_DIM])?;
-                let prompts = mobile_sam::box_input(&mut g, "boxes", args.boxes)?;
-                let prompts = mobile_sam::encode_prompts(&mut g, &prompts, &mut parameters, &config)?;
-                let output = MaskOutput::One;
-                let masks =
-                    mobile_sam::build_decoder(&mut g, embedding, &prompts, &mut parameters, &config, output)?;
-                g.output("masks", masks.low_res_masks)?;
-                g.output("iou", masks.iou)?;
-                let corner = |i: usize| side as f32 * [0.1, 0.2, 0.5, 0.6][i % 4];
-                let boxes: Vec<f32> = (0..4 * args.boxes).map(corner).collect();
-                let boxes = HostTensor::f32([args.boxes, 4], boxes);
-                ([side, side], vec![noise([1, cells, cells, EMBED_DIM]), boxes], Some(args.boxes))
-            }
-        }
-        name if name.starts_with("dfine_") => {
-            let mut detector = Detector::open(name).map_err(by_fault)?;
-            if let Some(side) = args.input {
-                detector = detector.with_input_hw([side, side]).map_err(usage)?;
-            }
-            let [h, w] = detector.config().input_hw;
-            parameters = Parameters::new(detector.weights());
-            let image = g.input("image", DType::F32, [1, h, w, 3])?;
-            let found = dfine::build(&mut g, image, &mut parameters, detector.config())?;
-            g.output("pred_logits", found.pred_logits)?;
-            g.output("pred_boxes", found.pred_boxes)?;
-            ([h, w], vec![noise([1, h, w, 3])], None)
-        }
-        other => match assignment_size(other) {
-            Some([rows, columns]) => {
-                let input = assignment(&mut g, rows, columns)?;
-                ([rows, columns], vec![input], None)
-            }
-            None => {
-                return Err(usage(format!(
-                    "--model '{other}' is not known; dfine_n, dfine_s, dfine_m, dfine_l, dfine_x, mobile_sam_encoder, mobile_sam_decoder and assignment_300x100 are"
-                )));
-            }
-        },
-    };
+    let Alone { g, inputs, size, boxes } = alone(args, model)?;
     if args.tune {
         return print_tiles(&g, &inputs, &device, args.runs);
     }
@@ -248,7 +271,7 @@ fn network(args: &Args, model: &str) -> Result<()> {
     }
     let kernels = program.kernel_times();
     let flops = kernels.iter().map(|k| k.flops).sum();
-    let measurement = Measurement { boxes, ..Measurement::new(model, input, &device, &times_ms, flops) };
+    let measurement = Measurement { boxes, ..Measurement::new(model, size, &device, &times_ms, flops) };
     measurement.print(args.json)?;
     print_plan(args, &kernels);
     Ok(())
@@ -272,22 +295,25 @@ fn assignment_size(model: &str) -> Option<[usize; 2]> {
 }
 
 /// Costs of detections and tracks, all of them valid → pairs.
-fn assignment(g: &mut Graph, rows: usize, columns: usize) -> Result<HostTensor> {
+fn assignment(model: &str, size: [usize; 2]) -> Result<Alone> {
+    let [rows, columns] = size;
+    let mut g = Graph::new(model);
     let cost = g.input("cost", DType::F32, [rows, columns])?;
     let [row_count, column_count] = [rows, columns].map(|n| g.constant(HostTensor::i32([1], [n as i32])));
     let exact = Assign { solver: Solver::Exact, unmatched_cost: f64::INFINITY };
-    let pairs = assign(g, exact, cost, row_count, column_count)?;
+    let pairs = assign(&mut g, exact, cost, row_count, column_count)?;
     g.output("col_of_row", pairs.col_of_row)?;
     g.output("matched", pairs.matched)?;
-    let costs = noise([1, 1, rows, columns]);
-    Ok(HostTensor::f32([rows, columns], costs.as_f32().unwrap_or_default()))
+    Ok(Alone { g, inputs: vec![noise(size)], size, boxes: None })
 }
 
 /// Values without structure, the same each time.
-fn noise(shape: [usize; 4]) -> HostTensor {
+fn noise(shape: impl Into<Shape>) -> HostTensor {
+    let shape = shape.into();
     let values =
         |i: usize| ((i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
-    HostTensor::f32(shape, (0..shape.iter().product()).map(values).collect::<Vec<f32>>())
+    let values = (0..shape.numel()).map(values).collect::<Vec<f32>>();
+    HostTensor::f32(shape, values)
 }
 
 /// A part of a frame: its name, how its time is found, and its work in floating-point operations.
@@ -297,7 +323,7 @@ type Part = (&'static str, fn(&LatencyMs) -> f64, u64);
 fn frame(args: &Args) -> Result<()> {
     let device = args.open_device()?;
     let runs = device.runs();
-    let mut pipeline = args.pipeline.resolve()?.build(device)?;
+    let mut pipeline = args.pipeline.resolve()?.build_in(&Run::new(args.device.choice()?), device)?;
     if args.plan {
         pipeline.profile_kernels();
     }

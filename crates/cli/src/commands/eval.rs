@@ -10,8 +10,8 @@ use indicatif::ProgressBar;
 use ultramotion_engine::Device;
 use ultramotion_media::sink::OverlayObject;
 use ultramotion_media::source::{FrameSource, ImageFiles, NOMINAL_FRAMES_PER_SECOND};
-use ultramotion_models::mobile_sam::{ObjectPrompt, PredictOptions, PredictorOptions, SamPredictor};
-use ultramotion_pipeline::{Orchestrator, PipelineOptions};
+use ultramotion_models::segmenter::{ObjectPrompt, PredictOptions, PredictorOptions, SamPredictor};
+use ultramotion_pipeline::{DeviceChoice, Orchestrator, PipelineOptions, Run};
 use ultramotion_types::boxes::BoxXyxy;
 use ultramotion_types::{BitMask, Frame, MaskView};
 
@@ -186,6 +186,7 @@ const FEW_LABELS: usize = 8;
 
 /// An evaluation in progress.
 struct Evaluation {
+    choice: DeviceChoice,
     device: Device,
     settings: Resolved,
     classes: MaskClasses,
@@ -217,8 +218,9 @@ impl Evaluation {
         spacing: Spacing,
         gallery: Option<Gallery>,
     ) -> Result<Self> {
-        let device = args.device.open()?;
-        let pipeline = settings.build(device.clone())?;
+        let choice = args.device.choice()?;
+        let device = choice.open()?;
+        let pipeline = settings.build_in(&Run::new(choice.clone()), device.clone())?;
         let labels = pipeline.detector().labels();
         let detector_class = |name: &str| {
             labels.iter().position(|label| label == name).ok_or_else(|| {
@@ -235,14 +237,10 @@ impl Evaluation {
             classes.names().into_iter().map(detector_class).collect::<Result<_>>()?;
         let overlap = settings.settings.max_overlap_iou;
         let detector_alone = DetectorAlone::new(device.clone(), pipeline.detector().clone(), overlap);
-        let segmenter = pipeline.segmenter();
-        let segmenter_alone = SamPredictor::new(
-            &device,
-            segmenter.weights(),
-            *segmenter.config(),
-            PredictorOptions::default(),
-        )?;
+        let segmenter = pipeline.segmenter().clone();
+        let segmenter_alone = SamPredictor::new(&device, segmenter, PredictorOptions::default())?;
         Ok(Evaluation {
+            choice,
             device,
             settings,
             rule,
@@ -272,8 +270,9 @@ impl Evaluation {
             if sequence && pair.clip() != clip {
                 self.end_clip(clip);
                 clip = pair.clip();
-                // A new pipeline has seen nothing yet.
-                self.pipeline = self.settings.build(self.device.clone())?;
+                // A new pipeline in a new run has seen nothing yet.
+                let run = Run::new(self.choice.clone());
+                self.pipeline = self.settings.build_in(&run, self.device.clone())?;
             }
             let mut frame = read_image(pair)?;
             frame.frame_id = index as u64;
@@ -454,8 +453,8 @@ impl Evaluation {
         let PipelineOptions { score_threshold, max_objects, max_overlap_iou, .. } =
             self.settings.settings.pipeline_options();
         let (detector, segmenter) = (self.pipeline.detector(), self.pipeline.segmenter());
-        let [height, width] = detector.config().input_hw;
-        let side = segmenter.config().input_size();
+        let [height, width] = detector.network().input_hw();
+        let side = segmenter.network().input_hw()[0];
         let show = |path: &Path| path.display().to_string();
         Report {
             images: show(&args.images),

@@ -5,10 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Subcommand;
-use ultramotion_models::checkpoint::{self, Architecture, Checkpoint, StoredPrecision};
-use ultramotion_models::dfine::DfineConfig;
-use ultramotion_models::mobile_sam::MobileSamConfig;
-use ultramotion_models::zoo::{BUILTIN, Detector, Segmenter};
+use ultramotion_models::checkpoint::{self, Checkpoint, StoredPrecision};
+use ultramotion_models::zoo::{ARCHITECTURES, Architecture, BUILTIN, Detector, Kind, Segmenter};
 
 use crate::settings::by_fault;
 use crate::usage::{report, usage};
@@ -103,10 +101,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 /// A file that could not be opened as a model again is not written.
 fn check_input(checkpoint: &Checkpoint) -> Result<()> {
     match (checkpoint.architecture, checkpoint.input_size) {
-        (Some(Architecture::MobileSam), Some([side, _])) => {
-            MobileSamConfig::new(side).map(drop).map_err(usage)
-        }
-        (Some(_), Some(_)) => DfineConfig::from_checkpoint(checkpoint).map(drop).map_err(usage),
+        (Some(architecture), Some(_)) => architecture.network(checkpoint.sizes()).map(drop).map_err(usage),
         _ => Ok(()),
     }
 }
@@ -126,9 +121,9 @@ fn list() {
     if BUILTIN.is_empty() {
         println!("no models are built in (the feature builtin-weights is off)");
     }
-    for architecture in Architecture::ALL {
-        let kind = if architecture.is_detector() { "detector" } else { "segmenter" };
-        println!("{:<16} {kind:<10}           untrained, for benchmarks", architecture.name());
+    for architecture in ARCHITECTURES {
+        let (name, kind) = (architecture.name(), architecture.kind());
+        println!("{name:<16} {kind:<10}           untrained, for benchmarks");
     }
 }
 
@@ -164,22 +159,23 @@ fn inspect(file: &std::path::Path, tensors: bool) -> Result<()> {
 
 fn verify(model: &str) -> Result<String> {
     // A name says itself what it is; a file is asked.
-    let is_segmenter = match std::path::Path::new(model) {
-        path if path.is_file() => checkpoint::load(path)?.architecture == Some(Architecture::MobileSam),
+    let kind = match std::path::Path::new(model) {
+        path if path.is_file() => checkpoint::load(path)?.architecture.map(|a| a.kind()),
         _ => {
-            BUILTIN.iter().any(|b| b.name == model && b.kind == "segmenter")
-                || model == Architecture::MobileSam.name()
+            let builtin = BUILTIN.iter().find(|b| b.name == model).map(|b| b.kind);
+            builtin.or_else(|| model.parse::<Architecture>().ok().map(|a| a.kind()))
         }
     };
-    if is_segmenter {
+    if kind == Some(Kind::Segmenter) {
         let segmenter = Segmenter::open(model).map_err(by_fault)?;
-        return Ok(format!("MobileSAM for {0}x{0}, complete", segmenter.config().input_size()));
+        let [h, w] = segmenter.network().input_hw();
+        return Ok(format!("{} for {w}x{h}, complete", segmenter.architecture().family()));
     }
     let detector = Detector::open(model).map_err(by_fault)?;
-    let [h, w] = detector.config().input_hw;
+    let [h, w] = detector.network().input_hw();
     let labels = detector.labels();
     if labels.is_empty() {
         return Err(usage("a detector without classes"));
     }
-    Ok(format!("{} for {w}x{h}, classes {}, complete", detector.config().name(), labels.join(", ")))
+    Ok(format!("{} for {w}x{h}, classes {}, complete", detector.architecture(), labels.join(", ")))
 }

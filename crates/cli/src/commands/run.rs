@@ -51,7 +51,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let settings = args.pipeline.resolve()?;
     let source = Source::open(&args.source).map_err(source_error)?;
-    let mut pipeline = settings.build(args.device.open()?)?;
+    let mut pipeline = settings.build(args.device.choice()?)?;
     let kernels = std::env::var("ULTRAMOTION_DEBUG").is_ok_and(|level| level.trim() == "2");
     if kernels {
         pipeline.profile_kernels();
@@ -156,13 +156,11 @@ impl Job {
         println!("source       {}", args.source);
         let (detector, segmenter) = (pipeline.detector(), pipeline.segmenter());
         println!(
-            "models       {} {}x{}, {} {}x{}",
+            "models       {} {}, {} {}",
             detector.origin(),
-            detector.config().input_hw[1],
-            detector.config().input_hw[0],
+            width_by_height(detector.network().input_hw()),
             segmenter.origin(),
-            segmenter.config().input_size(),
-            segmenter.config().input_size(),
+            width_by_height(segmenter.network().input_hw()),
         );
         println!("device       {}, {} threads, {}", device.name(), device.threads(), device.instructions());
         let skipped = if self.bad_frames > 0 {
@@ -250,4 +248,8 @@ impl Sinks {
         }
         Ok(())
     }
+}
+
+fn width_by_height([height, width]: [usize; 2]) -> String {
+    format!("{width}x{height}")
 }

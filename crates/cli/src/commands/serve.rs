@@ -8,8 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use ultramotion::Settings;
-use ultramotion_engine::Device;
+use ultramotion::{Run, Settings};
 use ultramotion_gateway::config::ConfigError;
 use ultramotion_gateway::receive::LinkError;
 use ultramotion_gateway::service::{BuildPipeline, Gateway, GatewayError, Perceive};
@@ -83,27 +82,14 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 
     let stop = interrupt::listen();
     // What is wrong with models and device is said before anybody connects.
-    let mut first = Some(resolved.build(args.device.open()?)?);
-    let (again, wished) = (resolved.clone(), args.device);
-    let (mut computes_on, mut instead) = ("", None);
+    let run = Run::new(args.device.choice()?);
+    let mut first = Some(resolved.build_in(&run, run.open()?)?);
+    let again = resolved.clone();
     let build: BuildPipeline = Box::new(move || {
         let pipeline = match first.take() {
             Some(pipeline) => pipeline,
-            None => {
-                // A GPU that was taken by itself, and on which a pipeline died, is not tried again.
-                if wished.device == "auto" && computes_on != "cpu" && instead.is_none() {
-                    let reason = format!("the pipeline died on {computes_on}");
-                    tracing::warn!("device auto: the CPU from now on, because {reason}");
-                    instead = Some(reason);
-                }
-                let device = match &instead {
-                    Some(reason) => Device::cpu(wished.threads).instead(reason.as_str()),
-                    None => wished.open()?,
-                };
-                again.build(device)?
-            }
+            None => again.build_in(&run, run.open_again()?)?,
         };
-        computes_on = pipeline.device().name();
         Ok(Box::new(pipeline) as Box<dyn Perceive>)
     });
     let mut gateway = Gateway::start(config, build).map_err(|error| match error {

@@ -1,11 +1,10 @@
 //! The detector without the rest of the pipeline and without a threshold: what average precision is computed from.
 
 use anyhow::Result;
-use ultramotion_engine::graph::Graph;
-use ultramotion_engine::tensor::{DType, HostTensor};
-use ultramotion_engine::{CompileOptions, Device, Program};
-use ultramotion_models::dfine::{self, DetectionTensors, SelectionOptions};
-use ultramotion_models::parameters::Parameters;
+use ultramotion_engine::graph::{Graph, InputPort, OutputPort};
+use ultramotion_engine::ledger::Budget;
+use ultramotion_engine::{CompileOptions, Device, InputBlock, OutputBlock, Program};
+use ultramotion_models::detector::{DetectorTensors, SelectionOptions, select_detections};
 use ultramotion_models::zoo::Detector;
 use ultramotion_pipeline::ByFormat;
 use ultramotion_types::Frame;
@@ -36,7 +35,25 @@ pub(crate) struct DetectorAlone {
     device: Device,
     detector: Detector,
     max_overlap_iou: f32,
-    programs: ByFormat<[usize; 3], Program>,
+    programs: ByFormat<[usize; 3], Compiled>,
+}
+
+/// The detector for frames of a format, with both kinds of answers.
+struct Compiled {
+    program: Program,
+    input: InputBlock,
+    output: OutputBlock,
+    frame: InputPort<u8>,
+    all: SelectionPorts,
+    by_pipeline_rules: SelectionPorts,
+}
+
+/// Detections, boxes in shares of the frame.
+struct SelectionPorts {
+    boxes_cxcywh: OutputPort<f32>,
+    scores: OutputPort<f32>,
+    classes: OutputPort<i32>,
+    count: OutputPort<i32>,
 }
 
 impl DetectorAlone {
@@ -49,68 +66,77 @@ impl DetectorAlone {
     pub(crate) fn detect(&mut self, frame: &Frame) -> Result<Answers> {
         let format = [frame.height, frame.width, frame.pixel_format.channels()];
         let DetectorAlone { device, detector, max_overlap_iou, programs } = self;
-        let program = programs.select(format, || compile(device, detector, *max_overlap_iou, format))?;
-        let outputs = program.run(&[&HostTensor::u8(format, &frame.pixels[..])])?;
-        let [all, by_pipeline_rules] = [&outputs[..4], &outputs[4..]].map(|tensors| found(tensors, frame));
-        Ok(Answers { all, by_pipeline_rules })
-    }
-}
-
-/// The detector for frames of a format, with both kinds of answers.
-fn compile(
-    device: &Device,
-    detector: &Detector,
-    max_overlap_iou: f32,
-    [height, width, channels]: [usize; 3],
-) -> Result<Program> {
-    let config = detector.config();
-    let mut g = Graph::new("detector alone");
-    let frame = g.input("frame", DType::U8, [height, width, channels])?;
-    let image = g.image_to_tensor(frame, config.image_transform())?;
-    let out = dfine::build(&mut g, image, &mut Parameters::new(detector.weights()), config)?;
-    let all = SelectionOptions {
-        max_detections: MAX_DETECTIONS,
-        score_threshold: 0.0,
-        one_label_per_query: false,
-        max_overlap_iou: 1.0,
-    };
-    let by_pipeline_rules = SelectionOptions { one_label_per_query: true, max_overlap_iou, ..all };
-    for (prefix, options) in [("all", all), ("rules", by_pipeline_rules)] {
-        let DetectionTensors { boxes_cxcywh, scores, labels, count } =
-            dfine::select_detections(&mut g, out.pred_logits, out.pred_boxes, options)?;
-        for (name, tensor) in
-            [("boxes", boxes_cxcywh), ("scores", scores), ("labels", labels), ("count", count)]
-        {
-            g.output(format!("{prefix}.{name}"), tensor)?;
-        }
-    }
-    Ok(Program::compile(g, device, &CompileOptions::default())?)
-}
-
-/// Boxes (shares of the frame), scores, labels and count as detections.
-fn found(tensors: &[HostTensor], frame: &Frame) -> Vec<Found> {
-    let f32s = |i: usize| tensors[i].as_f32().unwrap_or_default();
-    let i32s = |i: usize| tensors[i].as_i32().unwrap_or_default();
-    let count = i32s(3).first().map_or(0, |&count| usize::try_from(count).unwrap_or(0));
-    let (boxes, _) = f32s(0).as_chunks::<4>();
-    let (width, height) = (frame.width as f64, frame.height as f64);
-    boxes
-        .iter()
-        .zip(f32s(1))
-        .zip(i32s(2))
-        .take(count)
-        .map(|((cxcywh, &score), &label)| {
-            let [cx, cy, w, h] = cxcywh.map(f64::from);
-            Found {
-                class: usize::try_from(label).unwrap_or(usize::MAX),
-                score: score.into(),
-                box_xyxy: [
-                    (cx - w / 2.0) * width,
-                    (cy - h / 2.0) * height,
-                    (cx + w / 2.0) * width,
-                    (cy + h / 2.0) * height,
-                ],
-            }
+        let compiled =
+            programs.select(format, || Compiled::new(device, detector, *max_overlap_iou, format))?;
+        let Compiled { program, input, output, .. } = compiled;
+        compiled.frame.write(input, &frame.pixels);
+        program.run_frame(input, output, Budget::RESIDENT_FRAME)?;
+        Ok(Answers {
+            all: compiled.all.read(output, frame),
+            by_pipeline_rules: compiled.by_pipeline_rules.read(output, frame),
         })
-        .collect()
+    }
+}
+
+impl Compiled {
+    fn new(device: &Device, detector: &Detector, max_overlap_iou: f32, format: [usize; 3]) -> Result<Self> {
+        let mut g = Graph::new("detector alone");
+        let (frame, frame_port) = g.input_port("frame", format)?;
+        let found = detector.detect(&mut g, frame)?;
+        let all = SelectionOptions {
+            max_detections: MAX_DETECTIONS,
+            score_threshold: 0.0,
+            one_label_per_query: false,
+            max_overlap_iou: 1.0,
+        };
+        let by_pipeline_rules = SelectionOptions { one_label_per_query: true, max_overlap_iou, ..all };
+        let all = SelectionPorts::declare(&mut g, "all", &found, all)?;
+        let by_pipeline_rules = SelectionPorts::declare(&mut g, "rules", &found, by_pipeline_rules)?;
+        let program = Program::compile(g, device, &CompileOptions::default())?;
+        let (input, output) = (program.input_block(), program.output_block());
+        Ok(Compiled { program, input, output, frame: frame_port, all, by_pipeline_rules })
+    }
+}
+
+impl SelectionPorts {
+    fn declare(
+        g: &mut Graph,
+        prefix: &str,
+        found: &DetectorTensors,
+        options: SelectionOptions,
+    ) -> Result<Self> {
+        let selected = select_detections(g, found.pred_logits, found.pred_boxes, options)?;
+        Ok(SelectionPorts {
+            boxes_cxcywh: g.output_port(format!("{prefix}.boxes"), selected.boxes_cxcywh)?,
+            scores: g.output_port(format!("{prefix}.scores"), selected.scores)?,
+            classes: g.output_port(format!("{prefix}.classes"), selected.classes)?,
+            count: g.output_port(format!("{prefix}.count"), selected.count)?,
+        })
+    }
+
+    /// The detections, in pixels of the frame.
+    fn read(&self, block: &OutputBlock, frame: &Frame) -> Vec<Found> {
+        let count = usize::try_from(self.count.read(block)[0]).unwrap_or(0);
+        let boxes = self.boxes_cxcywh.read(block).as_chunks::<4>().0;
+        let (width, height) = (frame.width as f64, frame.height as f64);
+        boxes
+            .iter()
+            .zip(self.scores.read(block))
+            .zip(self.classes.read(block))
+            .take(count)
+            .map(|((cxcywh, &score), &class)| {
+                let [cx, cy, w, h] = cxcywh.map(f64::from);
+                Found {
+                    class: usize::try_from(class).unwrap_or(usize::MAX),
+                    score: score.into(),
+                    box_xyxy: [
+                        (cx - w / 2.0) * width,
+                        (cy - h / 2.0) * height,
+                        (cx + w / 2.0) * width,
+                        (cy + h / 2.0) * height,
+                    ],
+                }
+            })
+            .collect()
+    }
 }

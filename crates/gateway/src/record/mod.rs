@@ -3,9 +3,10 @@
 //! A [`Recorder`] writes every frame that was computed, with the poses at its time, to `frames.igs.mha`, and what was
 //! found in it to `results.jsonl`, in the form of `ultramotion run`. The frames are those that the pipeline saw, in
 //! its order, with their timestamps to the last digit, so `ultramotion run` on the recording finds the same again,
-//! frame for frame. `frames-2.igs.mha` and `results-2.jsonl` begin where a pipeline died and another took over, which
-//! knew no tracks, as the replay does; and where the size or format of the frames changes, which tracks outlive, so that
-//! identities of such a part differ in its replay.
+//! frame for frame. `frames-2.igs.mha` and `results-2.jsonl` begin where tracks begin anew, as the replay's do: where a
+//! GPU failed, or a pipeline died and another took over. Identities go on counting in the session, so those of the replay
+//! are the same less a constant. They begin, too, where the size or format of the frames changes, which tracks outlive,
+//! so that identities of such a part differ in its replay.
 //!
 //! The sequence's header holds every frame's time and comes first, so a file is complete only when the recording
 //! ends; until then its pixels are in `frames.igs.mha.part`.
@@ -18,7 +19,7 @@ use ultramotion_media::sink::JsonLines;
 use ultramotion_types::{PixelFormat, ResultLine};
 
 use crate::receive::named_transform;
-use crate::send::Answer;
+use crate::send::{Answer, Epoch};
 
 /// Why a recording cannot be made, or not go on.
 #[derive(Debug, thiserror::Error)]
@@ -50,10 +51,10 @@ pub struct Recorder {
     part: Option<Part>,
 }
 
-/// Frames of one size and format, computed by one pipeline.
+/// Frames of one size and format, with tracks that go on.
 #[derive(Debug)]
 struct Part {
-    kind: (usize, usize, PixelFormat, u64),
+    kind: (usize, usize, PixelFormat, Epoch),
     name: String,
     frames: SequenceWriter,
     lines: JsonLines,
@@ -83,7 +84,7 @@ impl Recorder {
     /// Adds a frame with its poses and results.
     pub fn write(&mut self, answer: &Answer) -> Result<(), RecordError> {
         let frame = &answer.frame;
-        let kind = (frame.width(), frame.height(), frame.format, answer.pipelines_before);
+        let kind = (frame.width(), frame.height(), frame.format, answer.epoch);
         if self.part.as_ref().is_some_and(|part| part.kind != kind) {
             self.finish_part()?;
         }

@@ -44,8 +44,17 @@ pub struct Answer {
     pub poses: Vec<MatchedPose>,
     /// From the frame that the image is placed in to the tracker's, if the poses for it are there.
     pub tracker_from_image: Option<Matrix>,
-    /// How many pipelines there were before the one that computed it. Each begins its tracks anew.
+    /// Since when its tracks are known.
+    pub epoch: Epoch,
+}
+
+/// A time in which tracks go on: another one begins with another pipeline, and where a pipeline begins its tracks anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Epoch {
+    /// Pipelines before the one that computes.
     pub pipelines_before: u64,
+    /// Epochs of the pipeline before this one.
+    pub of_pipeline: u64,
 }
 
 /// Names of the devices that results are sent as.

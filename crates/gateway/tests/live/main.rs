@@ -5,6 +5,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod bench;
+#[cfg(target_os = "linux")]
+#[path = "../../../pipeline/tests/driver/mod.rs"]
+mod driver;
 mod hostile;
 mod recording;
 mod results;

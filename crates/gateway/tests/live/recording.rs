@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use serde_json::Value;
+use ultramotion_engine::{Device, Precision};
 use ultramotion_gateway::service::{Gateway, GatewayError, Perceive};
 use ultramotion_igtlink::{Content, Image, Message, Transform};
+use ultramotion_pipeline::Run;
 use ultramotion_types::Frame;
 
 use crate::bench::{Scanner, client_of, config, next_of, picture, small, small_pipelines, time_of, wait_for};
@@ -88,33 +90,88 @@ fn a_recording_gives_the_same_results_frame_for_frame() {
     assert!(error.to_string().contains("frames.igs.mha' is there already"), "{error}");
 }
 
+/// The lines with other identities.
+fn shifted(mut lines: Vec<Value>, by: i64) -> Vec<Value> {
+    for object in lines.iter_mut().flat_map(|line| line["objects"].as_array_mut().unwrap()) {
+        object["track_id"] = (object["track_id"].as_i64().unwrap() + by).into();
+    }
+    lines
+}
+
 #[test]
 fn each_pipelines_part_of_a_recording_gives_the_same_results() {
     let folder = tempfile::tempdir().unwrap();
     let scanner = Scanner::new();
     let mut config = config(scanner.address());
     config.record.folder = folder.path().to_owned();
-    let build = || {
-        let inner = small::pipeline(1, small::options());
+    let run = Run::default();
+    let of_all = run.clone();
+    let build = move || {
+        let inner = small::pipeline_in(&of_all, Device::cpu(1), small::options());
         Ok(Box::new(Mortal { inner, panics_at: 3, fails_at: u64::MAX }) as Box<dyn Perceive>)
     };
     let mut gateway = Gateway::start(config, Box::new(build)).unwrap();
     let client = client_of(&gateway);
     scanner.wait_for_gateway();
+    let mut given_before = 0;
     for number in 0..6 {
         scanner.send(&picture(number));
         if number == 3 {
             wait_for(&mut gateway, "the death", |r| r.account.dropped() == 1);
+            given_before = run.last_id();
         } else {
             assert_eq!(next_of(&client, "UM_Mask").header().timestamp, time_of(number));
         }
     }
     wait_for(&mut gateway, "the recording", |r| r.recorded == 5);
     gateway.stop();
-    for (part, frames) in [("", 3), ("-2", 2)] {
+    assert!(given_before > 0);
+    for (part, frames, given_before) in [("", 3, 0), ("-2", 2, given_before)] {
         let live = lines(&folder.path().join(format!("results{part}.jsonl")));
         let (replayed, _) = again(&folder.path().join(format!("frames{part}.igs.mha")));
         assert_eq!(live.len(), frames);
-        assert!(live == replayed, "the results differ in part '{part}'");
+        assert!(live == shifted(replayed, given_before.into()), "the results differ in part '{part}'");
     }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_recording_begins_another_part_where_a_gpu_fails() {
+    use crate::driver::{HALF, calls_of, log};
+
+    if log().is_none() {
+        let settings = [("DRIVER_LAUNCHES", "2"), ("DRIVER_ANSWER", &HALF.to_string())];
+        calls_of("recording::a_recording_begins_another_part_where_a_gpu_fails", &settings);
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let scanner = Scanner::new();
+    let mut config = config(scanner.address());
+    config.record.folder = folder.path().to_owned();
+    let build = || {
+        let gpu = Device::cuda(0, Precision::F16)?;
+        Ok(Box::new(small::pipeline_on(gpu, small::options())) as Box<dyn Perceive>)
+    };
+    let mut gateway = Gateway::start(config, Box::new(build)).unwrap();
+    let client = client_of(&gateway);
+    scanner.wait_for_gateway();
+    for number in 0..5 {
+        scanner.send(&picture(number));
+        assert_eq!(next_of(&client, "UM_Mask").header().timestamp, time_of(number));
+    }
+    wait_for(&mut gateway, "the recording", |r| r.recorded == 5);
+    let last = gateway.stop();
+    assert_eq!(last.restarts, 0, "the pipeline goes on by itself");
+
+    let on_gpu = lines(&folder.path().join("results.jsonl"));
+    assert_eq!(on_gpu.len(), 2);
+    assert!(on_gpu.iter().all(|line| line["device"] == "cuda" && line.get("fallback").is_none()));
+    let mut on_cpu = lines(&folder.path().join("results-2.jsonl"));
+    assert_eq!(on_cpu.len(), 3);
+    for line in &mut on_cpu {
+        let reason = line.as_object_mut().unwrap().remove("fallback").expect("each line says why");
+        assert!(reason.as_str().unwrap().contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{reason}");
+    }
+    let (replayed, _) = again(&folder.path().join("frames-2.igs.mha"));
+    assert!(on_cpu == shifted(replayed, HALF.into()), "the results differ");
 }

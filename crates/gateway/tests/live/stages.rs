@@ -91,6 +91,10 @@ impl Perceive for Mortal {
         }
         self.inner.process_into(frame, packet)
     }
+
+    fn epoch(&self) -> u64 {
+        self.inner.epoch()
+    }
 }
 
 #[test]

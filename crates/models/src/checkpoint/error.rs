@@ -99,7 +99,7 @@ pub enum CheckpointError {
         /// Its value, shortened.
         value: String,
         /// What would be right.
-        expected: &'static str,
+        expected: String,
     },
     /// The tensors are not those of the model.
     #[error(transparent)]

@@ -34,11 +34,10 @@
 //!
 //! # The ultramotion file
 //! A `.safetensors` file with official tensor names and this metadata: `format` = `ultramotion`; `architecture` =
-//! one of [`Architecture::name`]; `classes` = names in order, separated by commas; `input` = `HEIGHTxWIDTH`, or one
+//! the name of one of the [networks](crate::zoo::ARCHITECTURES); `classes` = names in order, separated by commas; `input` = `HEIGHTxWIDTH`, or one
 //! number for a square; `license` = an SPDX expression or a sentence. All but `format` may be absent; other fields
 //! are kept.
 
-mod architecture;
 mod archive;
 mod error;
 mod fill;
@@ -55,7 +54,8 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use architecture::{Architecture, UnknownArchitecture};
+use crate::zoo::{ARCHITECTURES, Architecture, Sizes, names};
+
 pub use error::{CheckpointError, Mismatch, Misshaped};
 pub use fill::filled;
 pub use safetensors_file::{StoredPrecision, Written};
@@ -112,7 +112,7 @@ impl Checkpoint {
     pub fn new(weights: Weights) -> Self {
         let architecture = Architecture::detect(&weights);
         Self {
-            input_size: architecture.and_then(|a| architecture::input_size(a, &weights)),
+            input_size: architecture.and_then(|a| a.input_hw(&weights)),
             architecture,
             weights,
             format: Format::Ultramotion,
@@ -122,9 +122,14 @@ impl Checkpoint {
         }
     }
 
-    /// Number of classes of a D-FINE, from its score head; `None` for other networks.
+    /// Number of classes of a detector, from its score head; `None` for other networks.
     pub fn num_classes(&self) -> Option<usize> {
-        architecture::num_classes(&self.weights)
+        ARCHITECTURES.iter().find_map(|a| a.num_classes(&self.weights))
+    }
+
+    /// What it says about its network's sizes.
+    pub fn sizes(&self) -> Sizes {
+        Sizes { num_classes: self.num_classes(), input_hw: self.input_size }
     }
 }
 
@@ -276,8 +281,8 @@ fn ultramotion(
     metadata.remove("format");
     let mut checkpoint = Checkpoint::new(weights);
     if let Some(name) = metadata.remove("architecture") {
-        let expected = "one of dfine_n, dfine_s, dfine_m, dfine_l, dfine_x, mobile_sam";
-        let named = name.parse().map_err(|_| metadata_error(path, "architecture", &name, expected))?;
+        let expected = || format!("one of {}", names().join(", "));
+        let named = name.parse().map_err(|_| metadata_error(path, "architecture", &name, expected()))?;
         checkpoint.architecture = Some(named);
     }
     if let Some(input) = metadata.remove("input") {
@@ -311,8 +316,14 @@ fn check_class_count(path: &Path, checkpoint: &Checkpoint) -> Result<(), Checkpo
     }
 }
 
-fn metadata_error(path: &Path, key: &'static str, value: &str, expected: &'static str) -> CheckpointError {
-    CheckpointError::Metadata { path: path.into(), key, value: error::quoted(value.as_bytes()), expected }
+fn metadata_error(
+    path: &Path,
+    key: &'static str,
+    value: &str,
+    expected: impl Into<String>,
+) -> CheckpointError {
+    let (value, expected) = (error::quoted(value.as_bytes()), expected.into());
+    CheckpointError::Metadata { path: path.into(), key, value, expected }
 }
 
 /// A JSON file beside a Hugging Face checkpoint, if it is there and is one.

@@ -4,9 +4,6 @@
 //! backbones are PP-HGNetV2 B0 (N, S), B2 (M), B4 (L) and B5 (X).
 
 use thiserror::Error;
-use ultramotion_engine::graph::ImageTransform;
-
-use crate::checkpoint::Checkpoint;
 
 /// Attention heads of the encoder and of the decoder, in every size.
 pub const HEADS: usize = 8;
@@ -139,14 +136,6 @@ pub enum ConfigError {
     /// No such size.
     #[error("'{0}' is no D-FINE: use dfine_n, dfine_s, dfine_m, dfine_l or dfine_x")]
     UnknownName(String),
-    /// A checkpoint of something else.
-    #[error("{origin} is {found}, not a D-FINE; give a D-FINE checkpoint as the detector")]
-    NotDfine {
-        /// The checkpoint.
-        origin: String,
-        /// What it is.
-        found: String,
-    },
     /// Not a multiple of 32, or zero, or larger than the limit.
     #[error(
         "a D-FINE cannot take an input of {height} x {width}: both must be multiples of 32 from 32 to {limit}",
@@ -292,35 +281,9 @@ impl DfineConfig {
         variant.map(Self::new).ok_or_else(|| ConfigError::UnknownName(name.to_owned()))
     }
 
-    /// The network that a checkpoint is for: size and number of classes as its tensors tell, input as it says or its
-    /// anchors tell, else 640 x 640.
-    pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Self, ConfigError> {
-        let not_dfine = |found: &str| ConfigError::NotDfine {
-            origin: checkpoint.weights.origin().to_owned(),
-            found: found.to_owned(),
-        };
-        let architecture = checkpoint.architecture.ok_or_else(|| not_dfine("of a network not known here"))?;
-        let config = Self::named(architecture.name()).map_err(|_| not_dfine(architecture.name()))?;
-        let num_classes = checkpoint.num_classes().ok_or_else(|| not_dfine("without a score head"))?;
-        let input_hw = checkpoint.input_size.unwrap_or(config.input_hw);
-        let config = DfineConfig { num_classes, input_hw, ..config };
-        config.validate()?;
-        Ok(config)
-    }
-
     /// Name of the size.
     pub fn name(&self) -> &'static str {
         self.variant.name()
-    }
-
-    /// How a raw frame becomes this network's input: the whole frame, stretched, from 0 to 1.
-    pub fn image_transform(&self) -> ImageTransform {
-        ImageTransform {
-            output_hw: self.input_hw,
-            resized_hw: self.input_hw,
-            scale: [1.0 / 255.0; 3],
-            shift: [0.0; 3],
-        }
     }
 
     /// Whether a network can be built.
@@ -349,33 +312,6 @@ impl DfineConfig {
     /// Queries that come out: `num_queries`, or the number of anchors of a very small input.
     pub fn queries(&self) -> usize {
         self.num_queries.min(self.levels_hw().iter().map(|[h, w]| h * w).sum())
-    }
-
-    /// Whether inference leaves this name of an official checkpoint unread: counters, denoising embeddings, stored
-    /// anchors (they follow from the input size), duplicates of shared constants, and the heads of earlier layers,
-    /// which only serve training.
-    pub fn unused_parameter(&self, name: &str) -> bool {
-        const TRAINING_ONLY: [&str; 7] = [
-            "decoder.anchors",
-            "decoder.valid_mask",
-            "decoder.denoising_class_embed.weight",
-            "decoder.decoder.up",
-            "decoder.decoder.reg_scale",
-            "decoder.decoder.project",
-            "decoder.integral.project",
-        ];
-        let layer = |prefix: &str| {
-            name.strip_prefix(prefix).and_then(|rest| rest.split('.').next()?.parse::<usize>().ok())
-        };
-        let last = self.decoder.layers.saturating_sub(1);
-        name.ends_with(".num_batches_tracked")
-            || TRAINING_ONLY.contains(&name)
-            || ["decoder.decoder.layers.", "decoder.dec_bbox_head."]
-                .iter()
-                .any(|p| layer(p).is_some_and(|i| i > last))
-            || ["decoder.decoder.lqe_layers.", "decoder.dec_score_head."]
-                .iter()
-                .any(|p| layer(p).is_some_and(|i| i != last))
     }
 }
 

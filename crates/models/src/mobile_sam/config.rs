@@ -1,7 +1,6 @@
 //! Sizes of MobileSAM.
 
 use thiserror::Error;
-use ultramotion_engine::graph::ImageTransform;
 
 /// Channels of the image embedding and of every token.
 pub const EMBED_DIM: usize = 256;
@@ -52,16 +51,6 @@ impl MobileSamConfig {
     pub fn resized_hw(&self, height: usize, width: usize) -> [usize; 2] {
         let scale = self.input_size as f64 / height.max(width) as f64;
         [height, width].map(|side| ((side as f64 * scale + 0.5) as usize).clamp(1, self.input_size))
-    }
-
-    /// How a frame of this height and width becomes the encoder's input.
-    pub fn image_transform(&self, source_hw: [usize; 2]) -> ImageTransform {
-        ImageTransform {
-            output_hw: [self.input_size; 2],
-            resized_hw: self.resized_hw(source_hw[0], source_hw[1]),
-            scale: PIXEL_STD.map(|std| 1.0 / std),
-            shift: std::array::from_fn(|c| -PIXEL_MEAN[c] / PIXEL_STD[c]),
-        }
     }
 }
 

@@ -13,6 +13,7 @@ use super::config::{EMBED_DIM, MobileSamConfig};
 use super::layers::{layer_norm, linear, perceptron};
 use super::prompt_encoder::EncodedPrompts;
 use crate::parameters::Parameters;
+use crate::segmenter::{DecodedMasks, MaskOutput};
 
 const HEADS: usize = 8;
 /// Channels inside the attention between tokens and image.
@@ -21,39 +22,12 @@ const MLP_DIM: usize = 2048;
 const LAYERS: usize = 2;
 const MASK_TOKENS: usize = 4;
 
-/// How many masks the decoder gives for each prompt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MaskOutput {
-    /// One mask, for prompts that are not ambiguous (a box).
-    One,
-    /// Three masks: whole, part and subpart.
-    Three,
-}
-
-impl MaskOutput {
-    /// Masks for each prompt.
-    pub fn count(self) -> usize {
-        match self {
-            MaskOutput::One => 1,
-            MaskOutput::Three => 3,
-        }
+/// First of the mask tokens that belong to an output.
+fn first_token(output: MaskOutput) -> usize {
+    match output {
+        MaskOutput::One => 0,
+        MaskOutput::Three => 1,
     }
-    /// First of the mask tokens that belong to this output.
-    fn first_token(self) -> usize {
-        match self {
-            MaskOutput::One => 0,
-            MaskOutput::Three => 1,
-        }
-    }
-}
-
-/// What the decoder computes for K prompts and M masks each.
-#[derive(Debug, Clone, Copy)]
-pub struct DecodedMasks {
-    /// `[K, M, 4E, 4E]` logits: positive inside.
-    pub low_res_masks: Tensor,
-    /// `[K, M]`: the network's estimate of each mask's IoU with the truth.
-    pub iou: Tensor,
 }
 
 /// Image embedding `[1, E, E, 256]` and prompts → masks.
@@ -234,7 +208,7 @@ fn heads(
     output: MaskOutput,
 ) -> Result<DecodedMasks, GraphError> {
     let (objects, side) = (g.shape(tokens)[0], config.embedding_size());
-    let (masks, first) = (output.count(), output.first_token());
+    let (masks, first) = (output.count(), first_token(output));
     let upscaled = g.scoped("output_upscaling", |g| {
         p.scoped("output_upscaling", |p| {
             let x = g.reshape(image, [objects, side, side, EMBED_DIM])?;
@@ -273,5 +247,5 @@ fn heads(
         perceptron(g, p, x, &[EMBED_DIM, EMBED_DIM, MASK_TOKENS])
     })?;
     let iou = g.slice(iou, 1, first, masks)?;
-    Ok(DecodedMasks { low_res_masks, iou })
+    Ok(DecodedMasks { low_res_masks, iou, features: Vec::new() })
 }

@@ -2,20 +2,21 @@
 //!
 //! In: a normalised image and prompts. Out: mask logits and their estimated IoU. The image is encoded once
 //! ([`build_encoder`]); any number of prompts is decoded against it ([`encode_prompts`], [`build_decoder`]), and the
-//! masks are brought to the frame's size ([`masks_to_source`]). [`SamPredictor`] does all of it for single images.
+//! masks are brought to the frame's size ([`masks_to_source`]).
 //!
 //! ```
 //! use ultramotion_engine::graph::Graph;
 //! use ultramotion_engine::tensor::DType;
-//! use ultramotion_models::mobile_sam::{self, MaskOutput, MobileSamConfig};
+//! use ultramotion_models::mobile_sam::{self, MobileSamConfig};
 //! use ultramotion_models::parameters::Parameters;
+//! use ultramotion_models::segmenter::{MaskOutput, Prompts};
 //!
 //! let config = MobileSamConfig::new(64)?;
 //! let mut parameters = Parameters::describe();
 //! let mut g = Graph::new("segment");
 //! let image = g.input("image", DType::F32, [1, 64, 64, 3])?;
 //! let embedding = mobile_sam::build_encoder(&mut g, image, &mut parameters, &config)?;
-//! let prompts = mobile_sam::box_input(&mut g, "boxes", 2)?;
+//! let prompts = Prompts::boxes(g.input("boxes", DType::F32, [2, 4])?);
 //! let prompts = mobile_sam::encode_prompts(&mut g, &prompts, &mut parameters, &config)?;
 //! let masks =
 //!     mobile_sam::build_decoder(&mut g, embedding, &prompts, &mut parameters, &config, MaskOutput::One)?;
@@ -29,25 +30,14 @@ mod image_encoder;
 mod layers;
 mod mask_decoder;
 mod mask_filter;
+mod network;
 mod postprocess;
-mod predictor;
 mod prompt_encoder;
 
 pub use config::{BadInputSize, EMBED_DIM, EMBEDDING_STRIDE, MobileSamConfig, PIXEL_MEAN, PIXEL_STD};
 pub use geometry::MaskGeometry;
 pub use image_encoder::build_encoder;
-pub use mask_decoder::{DecodedMasks, MaskOutput, build_decoder};
-pub use postprocess::{BoxRestriction, SourceMasks, logits_to_source, masks_to_source};
-pub use predictor::{
-    LabelledPoint, Mask, Masks, ObjectPrompt, PredictOptions, PredictorError, PredictorOptions, SamPredictor,
-};
-pub use prompt_encoder::{EncodedPrompts, PointKind, Prompts, box_input, encode_prompts};
-
-/// Whether the network leaves this name of an official checkpoint unread: counters, the classifier that TinyViT was
-/// pre-trained with, and what the official code computes from other values.
-pub fn unused_parameter(name: &str) -> bool {
-    name.ends_with(".num_batches_tracked")
-        || ["image_encoder.head.", "image_encoder.norm_head."].iter().any(|prefix| name.starts_with(prefix))
-        || name.ends_with("attention_bias_idxs")
-        || ["pixel_mean", "pixel_std"].contains(&name)
-}
+pub use mask_decoder::build_decoder;
+pub(crate) use network::MobileSam;
+pub use postprocess::{BoxRestriction, logits_to_source, masks_to_source};
+pub use prompt_encoder::{EncodedPrompts, encode_prompts};

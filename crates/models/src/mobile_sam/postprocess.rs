@@ -18,13 +18,12 @@ use ultramotion_engine::tensor::{DType, Shape};
 
 use super::geometry::MaskGeometry;
 use super::mask_filter::{MaskFilter, resize_bilinear};
+use crate::segmenter::{MAX_SOURCE_SIDE, SourceMasks};
 
 /// Pieces of work at most; each has its own scratch.
 const CHUNKS: usize = 64;
 /// Rows of the frame in a piece at least: neighbours compute the rows between them twice.
 const MIN_CHUNK_ROWS: usize = 32;
-/// Longest side of a frame in pixels.
-pub(super) const MAX_SOURCE_SIDE: usize = 16384;
 
 /// Keeps each mask within its box.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,18 +32,6 @@ pub struct BoxRestriction {
     pub boxes_xyxy: Tensor,
     /// Added on each side, as a share of the box's width and height.
     pub margin: f32,
-}
-
-/// Masks of the source frame. All leading dimensions are those of the logits, with their row count; of the rows that
-/// are not valid, areas and boxes are 0 and bits undefined.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SourceMasks {
-    /// `[…, H, ceil(W / 8)]` u8: bit 0 is the leftmost of 8 pixels, bits beyond the width are 0.
-    pub bits: Tensor,
-    /// `[…]` i32: pixels inside.
-    pub area_px: Tensor,
-    /// `[…, 4]` i32: x1, y1, x2, y2 of the smallest box around the mask, x2 and y2 exclusive; zeros for none.
-    pub box_xyxy: Tensor,
 }
 
 /// Adds the enlargement of logits `[K, …, 4E, 4E]` and the threshold at 0.

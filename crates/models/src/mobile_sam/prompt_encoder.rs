@@ -4,33 +4,11 @@
 use std::f64::consts::TAU;
 
 use ultramotion_engine::graph::{Graph, GraphError, Padding, Tensor, UnaryOp};
-use ultramotion_engine::tensor::{DType, HostTensor};
+use ultramotion_engine::tensor::HostTensor;
 
 use super::config::{EMBED_DIM, MobileSamConfig};
 use crate::parameters::Parameters;
-
-/// What a point means, as the graph wants it: the value to put in [`Prompts::points`]' kinds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(i32)]
-pub enum PointKind {
-    /// Fills up a shorter list; its position does not matter.
-    Padding = 0,
-    /// Not part of the object.
-    Negative = 1,
-    /// Part of the object.
-    Positive = 2,
-}
-
-/// Tensors with the prompts of K objects. All leading dimensions are K, row-counted or not.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Prompts {
-    /// `[K, 4]`: x1, y1, x2, y2 in pixels of the network's input.
-    pub boxes_xyxy: Option<Tensor>,
-    /// `[K, P, 2]`: x, y in pixels of the network's input, and `[K, P]` i32: a [`PointKind`] each.
-    pub points: Option<(Tensor, Tensor)>,
-    /// `[K, 4E, 4E, 1]`: low-resolution logits of an earlier prediction, for an embedding of side E.
-    pub mask: Option<Tensor>,
-}
+use crate::segmenter::Prompts;
 
 /// What the decoder needs of the prompts.
 #[derive(Debug, Clone, Copy)]
@@ -172,10 +150,4 @@ impl MaskDownscaling {
         let (k, h, w) = (g.shape(x)[0], g.shape(x)[1], g.shape(x)[2]);
         g.reshape(x, [k, h * w, EMBED_DIM])
     }
-}
-
-/// Declares the inputs of [`Prompts`] for up to `bound` boxes, all of them valid.
-pub fn box_input(g: &mut Graph, name: &str, bound: usize) -> Result<Prompts, GraphError> {
-    let boxes = g.input(name, DType::F32, [bound, 4])?;
-    Ok(Prompts { boxes_xyxy: Some(boxes), ..Prompts::default() })
 }

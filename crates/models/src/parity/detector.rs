@@ -1,4 +1,4 @@
-//! D-FINE: features, scores and boxes.
+//! A detector: features, scores and boxes.
 
 use ultramotion_engine::graph::Graph;
 use ultramotion_engine::tensor::{DType, HostTensor};
@@ -7,34 +7,33 @@ use ultramotion_engine::{CompileOptions, Device, Program};
 use super::compare::{nearest_boxes, relative_l2, sampled_nchw, sorted_scores};
 use super::fixture::Fixture;
 use super::{Check, ParityError, ParityOptions, Tolerances};
-use crate::dfine::{self, DfineConfig};
+use crate::detector::DetectorNetwork;
 use crate::parameters::Parameters;
-
-/// Parameters that the rule of the fixtures does not fill.
-fn constructed(name: &str) -> bool {
-    ["anchors", "valid_mask", "decoder.up", "decoder.reg_scale", "project"].iter().any(|k| name.contains(k))
-}
+use crate::zoo::{Architecture, Network, Sizes};
 
 pub(super) fn check(
+    architecture: Architecture,
     fixture: &Fixture,
     device: &Device,
     options: &ParityOptions,
 ) -> Result<Vec<Check>, ParityError> {
     let frame = fixture.frame()?;
-    let config = DfineConfig {
-        num_classes: fixture.number("num_classes")?,
-        input_hw: [frame.shape()[0], frame.shape()[1]],
-        ..DfineConfig::named(fixture.metadata("model")?)?
+    let sizes = Sizes {
+        num_classes: Some(fixture.number("num_classes")?),
+        input_hw: Some([frame.shape()[0], frame.shape()[1]]),
     };
-    config.validate()?;
+    let Network::Detector(network) = architecture.network(sizes)? else {
+        unreachable!("{architecture} is listed as a detector");
+    };
     let mut description = Parameters::describe();
-    graph(&config, &mut description)?;
+    graph(&*network, &mut description)?;
+    let constructed = |name: &str| network.constructed_parameter(name);
     let weights = fixture.weights(description.specs(), options.salt.as_deref(), constructed)?;
 
     let run = |device: &Device| -> Result<Outputs, ParityError> {
         let mut parameters = Parameters::new(&weights);
-        let graph = graph(&config, &mut parameters)?;
-        let mismatch = parameters.finish(|name| config.unused_parameter(name));
+        let graph = graph(&*network, &mut parameters)?;
+        let mismatch = parameters.finish(|name| network.unused_parameter(name));
         mismatch.map_err(|mismatch| fixture.weights_error(mismatch))?;
         let names: Vec<String> = graph.outputs().iter().map(|p| p.name.clone()).collect();
         let mut program = Program::compile(graph, device, &CompileOptions::default())?;
@@ -93,18 +92,16 @@ fn output_checks(
 }
 
 /// A grey frame `[H, W, 1]` of the input's size → features, logits and boxes.
-fn graph(config: &DfineConfig, parameters: &mut Parameters<'_>) -> Result<Graph, ParityError> {
-    let mut g = Graph::new(config.name());
-    let [h, w] = config.input_hw;
+fn graph(network: &dyn DetectorNetwork, parameters: &mut Parameters<'_>) -> Result<Graph, ParityError> {
+    let mut g = Graph::new("detector");
+    let [h, w] = network.input_hw();
     let frame = g.input("frame", DType::U8, [h, w, 1])?;
-    let image = g.image_to_tensor(frame, config.image_transform())?;
-    let tensors = dfine::build(&mut g, image, parameters, config)?;
-    for (part, maps) in [("backbone", &tensors.backbone), ("encoder", &tensors.encoder)] {
-        for (i, &map) in maps.iter().enumerate() {
-            g.output(format!("{part}.{i}"), map)?;
-        }
+    let image = g.image_to_tensor(frame, network.image_transform([h, w]))?;
+    let found = network.build(&mut g, image, parameters)?;
+    for (name, map) in found.features {
+        g.output(name, map)?;
     }
-    g.output(LOGITS, tensors.pred_logits)?;
-    g.output(BOXES, tensors.pred_boxes)?;
+    g.output(LOGITS, found.pred_logits)?;
+    g.output(BOXES, found.pred_boxes)?;
     Ok(g)
 }

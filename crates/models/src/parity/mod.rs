@@ -27,7 +27,7 @@ use ultramotion_engine::graph::GraphError;
 use ultramotion_engine::{Device, DeviceError};
 
 use crate::checkpoint::{CheckpointError, Mismatch};
-use crate::dfine::ConfigError;
+use crate::zoo::{Architecture, ConfigError, Kind};
 use fixture::Fixture;
 
 /// How to compare.
@@ -154,10 +154,12 @@ pub enum ParityError {
 /// [`ParityError`] if it could not be compared; a comparison that fails is a report with `pass` false.
 pub fn check(path: &Path, device: &Device, options: &ParityOptions) -> Result<ParityReport, ParityError> {
     let fixture = Fixture::read(path)?;
-    let checks = match fixture.metadata("model")? {
-        model if model.starts_with("dfine_") => detector::check(&fixture, device, options)?,
-        "mobile_sam" => segmenter::check(&fixture, device, options)?,
-        model => return Err(fixture.error(format!("its model '{model}' is not one that is compared here"))),
+    let model = fixture.metadata("model")?;
+    let unknown = |_| fixture.error(format!("its model '{model}' is not one that is compared here"));
+    let architecture: Architecture = model.parse().map_err(unknown)?;
+    let checks = match architecture.kind() {
+        Kind::Detector => detector::check(architecture, &fixture, device, options)?,
+        Kind::Segmenter => segmenter::check(architecture, &fixture, device, options)?,
     };
     Ok(ParityReport {
         fixture: fixture.name().to_owned(),

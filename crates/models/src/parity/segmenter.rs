@@ -1,14 +1,15 @@
-//! MobileSAM: the image embedding, then the masks of two prompts.
+//! A segmenter: the image embedding, then the masks of two prompts.
 
-use ultramotion_engine::graph::{Graph, Tensor};
+use ultramotion_engine::graph::Graph;
 use ultramotion_engine::tensor::{DType, HostTensor};
 use ultramotion_engine::{CompileOptions, Device, Program};
 
 use super::compare::{overlap_error, relative_l2, sampled, sampled_nchw};
 use super::fixture::Fixture;
 use super::{Check, Mask, ParityError, ParityOptions, Tolerances};
-use crate::mobile_sam::{self, MaskOutput, MobileSamConfig, PointKind, Prompts};
 use crate::parameters::{ParameterSpec, Parameters};
+use crate::segmenter::{DecodedMasks, MaskOutput, PointKind, Prompts, SegmenterNetwork};
+use crate::zoo::{Architecture, Network, Sizes};
 
 /// Side of the part of the image that other weights are tried on: the interpreter would take minutes for all of it.
 const OTHER_SALT_SIDE: usize = 256;
@@ -42,6 +43,7 @@ const COMPARED: [(&str, &str, Part, bool); 7] = [
 ];
 
 pub(super) fn check(
+    architecture: Architecture,
     fixture: &Fixture,
     device: &Device,
     options: &ParityOptions,
@@ -55,9 +57,12 @@ pub(super) fn check(
         }
         _ => return Err(fixture.error(format!("its image {} is not square", frame.shape()))),
     };
-    let config = MobileSamConfig::new(side).map_err(|e| fixture.error(e.to_string()))?;
+    let network = architecture.network(Sizes { input_hw: Some([side; 2]), ..Sizes::default() });
+    let Network::Segmenter(network) = network.map_err(|e| fixture.error(e.to_string()))? else {
+        unreachable!("{architecture} is listed as a segmenter");
+    };
     let mut description = Parameters::describe();
-    graph(&config, &mut description)?;
+    graph(&*network, &mut description)?;
     let weights = fixture.weights(&each_once(description.specs()), options.salt.as_deref(), |_| false)?;
 
     let scale = side as f32 / PROMPT_SIDE as f32;
@@ -66,8 +71,8 @@ pub(super) fn check(
     let kinds = HostTensor::i32([1, 2], POINT_KINDS);
     let run = |device: &Device| -> Result<Vec<(String, HostTensor)>, ParityError> {
         let mut parameters = Parameters::new(&weights);
-        let graph = graph(&config, &mut parameters)?;
-        let mismatch = parameters.finish(mobile_sam::unused_parameter);
+        let graph = graph(&*network, &mut parameters)?;
+        let mismatch = parameters.finish(|name| network.unused_parameter(name));
         mismatch.map_err(|mismatch| fixture.weights_error(mismatch))?;
         let names: Vec<String> = graph.outputs().iter().map(|p| p.name.clone()).collect();
         let mut program = Program::compile(graph, device, &CompileOptions::default())?;
@@ -124,39 +129,35 @@ fn each_once(specs: &[ParameterSpec]) -> Vec<ParameterSpec> {
 
 /// A grey frame of the input's size, three boxes, and two points of one object → embeddings, masks and scores. The
 /// points go with the first box's mask as mask prompt.
-fn graph(config: &MobileSamConfig, parameters: &mut Parameters<'_>) -> Result<Graph, ParityError> {
-    let mut g = Graph::new("mobile_sam");
-    let side = config.input_size();
-    let frame = g.input("frame", DType::U8, [side, side, 1])?;
-    let image = g.image_to_tensor(frame, config.image_transform([side, side]))?;
-    let embedding = mobile_sam::build_encoder(&mut g, image, parameters, config)?;
+fn graph(network: &dyn SegmenterNetwork, parameters: &mut Parameters<'_>) -> Result<Graph, ParityError> {
+    let mut g = Graph::new("segmenter");
+    let [h, w] = network.input_hw();
+    let frame = g.input("frame", DType::U8, [h, w, 1])?;
+    let image = g.image_to_tensor(frame, network.image_transform([h, w]))?;
+    let embedding = network.encode(&mut g, image, parameters)?;
     g.output("image_embedding", embedding)?;
 
-    let prompts = mobile_sam::box_input(&mut g, "boxes", 3)?;
-    let low_res_masks = decode(&mut g, "box", embedding, &prompts, MaskOutput::One, config, parameters)?;
+    let prompts = Prompts::boxes(g.input("boxes", DType::F32, [3, 4])?);
+    let by_box = network.decode(&mut g, embedding, &prompts, MaskOutput::One, parameters)?;
+    let low_res_masks = by_box.low_res_masks;
+    outputs(&mut g, "box", by_box)?;
 
     let points = g.input("points", DType::F32, [1, 2, 2])?;
     let kinds = g.input("kinds", DType::I32, [1, 2])?;
     let mask = g.slice(low_res_masks, 0, 0, 1)?;
-    let mask = g.reshape(mask, [1, config.low_res_size(), config.low_res_size(), 1])?;
+    let [low_h, low_w] = network.low_res_hw();
+    let mask = g.reshape(mask, [1, low_h, low_w, 1])?;
     let prompts = Prompts { points: Some((points, kinds)), mask: Some(mask), ..Prompts::default() };
-    decode(&mut g, "points_mask", embedding, &prompts, MaskOutput::Three, config, parameters)?;
+    let by_points = network.decode(&mut g, embedding, &prompts, MaskOutput::Three, parameters)?;
+    outputs(&mut g, "points_mask", by_points)?;
     Ok(g)
 }
 
-fn decode(
-    g: &mut Graph,
-    name: &str,
-    embedding: Tensor,
-    prompts: &Prompts,
-    output: MaskOutput,
-    config: &MobileSamConfig,
-    parameters: &mut Parameters<'_>,
-) -> Result<Tensor, ParityError> {
-    let prompts = mobile_sam::encode_prompts(g, prompts, parameters, config)?;
-    let masks = mobile_sam::build_decoder(g, embedding, &prompts, parameters, config, output)?;
-    g.output(format!("{name}.sparse_embedding"), prompts.sparse)?;
-    g.output(format!("{name}.low_res_masks"), masks.low_res_masks)?;
-    g.output(format!("{name}.iou"), masks.iou)?;
-    Ok(masks.low_res_masks)
+fn outputs(g: &mut Graph, prompt: &str, masks: DecodedMasks) -> Result<(), ParityError> {
+    for (name, value) in masks.features {
+        g.output(format!("{prompt}.{name}"), value)?;
+    }
+    g.output(format!("{prompt}.low_res_masks"), masks.low_res_masks)?;
+    g.output(format!("{prompt}.iou"), masks.iou)?;
+    Ok(())
 }

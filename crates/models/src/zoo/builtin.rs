@@ -1,12 +1,14 @@
 //! The models that ship inside the program (feature `builtin-weights`).
 
+use super::Kind;
+
 /// A model inside the program.
 #[derive(Debug, Clone, Copy)]
 pub struct Builtin {
     /// Name on the command line.
     pub name: &'static str,
-    /// `detector` or `segmenter`.
-    pub kind: &'static str,
+    /// What it is for.
+    pub kind: Kind,
     /// The checkpoint.
     pub bytes: &'static [u8],
     /// What it is, what it was trained on, how good it is.
@@ -18,14 +20,14 @@ pub static BUILTIN: &[Builtin] = &[
     #[cfg(feature = "builtin-weights")]
     Builtin {
         name: "ultrasound-n",
-        kind: super::DETECTOR,
+        kind: Kind::Detector,
         bytes: include_bytes!("../../../../weights/ultrasound-n.safetensors"),
         card: include_str!("../../../../weights/ultrasound-n.md"),
     },
     #[cfg(feature = "builtin-weights")]
     Builtin {
         name: "ultrasound-sam",
-        kind: super::SEGMENTER,
+        kind: Kind::Segmenter,
         bytes: include_bytes!("../../../../weights/ultrasound-sam.safetensors"),
         card: include_str!("../../../../weights/ultrasound-sam.md"),
     },

@@ -3,7 +3,8 @@
  * Each call is a line in the file that DRIVER_LOG names. DRIVER_VERSION (11080 for CUDA 11.8), DRIVER_CAPABILITY (75 for
  * 7.5), DRIVER_GPUS, DRIVER_MEMORY (bytes) make it another machine; after DRIVER_LAUNCHES graph launches every call fails, as
  * after an illegal access. Kernels are to overlap where a GPU and its driver do that, unless DRIVER_OVERLAP is 0; with
- * DRIVER_CAPTURES_EARLY 0 it does not capture such launches. It is CUPTI as well, and records what it was asked for. Values and names are those of the CUDA
+ * DRIVER_CAPTURES_EARLY 0 it does not capture such launches. With DRIVER_ANSWER, every 32-bit word that comes from the GPU
+ * is that number, as if kernels had answered. It is CUPTI as well, and records what it was asked for. Values and names are those of the CUDA
  * driver API and of CUPTI 11.8. */
 #include <pthread.h>
 #include <stddef.h>
@@ -162,6 +163,8 @@ Result cuMemcpyDtoHAsync_v2(void *to, const void *from, size_t bytes, Stream *st
     if (stream->capture) return CAPTURE_UNSUPPORTED;
     record(COPY, DTOH, bytes);
     memcpy(to, from, bytes);
+    int32_t answer = setting("DRIVER_ANSWER", 0);
+    for (size_t i = 0; answer && i + 4 <= bytes; i += 4) memcpy((char *)to + i, &answer, 4);
     return SUCCESS;
 }
 

@@ -12,7 +12,7 @@ pub fn calls_of(name: &str, settings: &[(&str, &str)]) -> Option<Vec<String>> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("driver-{name}"));
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).unwrap();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/driver/driver.c");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipeline/tests/driver/driver.c");
     let mut compiler = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
     compiler.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(folder.join("libcuda.so"));
     match compiler.arg(source).arg("-lpthread").output() {
@@ -35,3 +35,7 @@ pub fn calls_of(name: &str, settings: &[(&str, &str)]) -> Option<Vec<String>> {
 pub fn log() -> Option<PathBuf> {
     std::env::var_os(LOG).map(PathBuf::from)
 }
+
+/// For `DRIVER_ANSWER`: as many objects as there may be, with a box, a score and an identity of this number, which as a float
+/// is one half.
+pub const HALF: i32 = 0x3F00_0000;

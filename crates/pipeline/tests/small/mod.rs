@@ -5,7 +5,7 @@
 
 use ultramotion_engine::Device;
 use ultramotion_models::zoo::{Detector, Segmenter};
-use ultramotion_pipeline::{Orchestrator, PipelineOptions};
+use ultramotion_pipeline::{Orchestrator, PipelineOptions, Run};
 use ultramotion_types::{FrameView, PixelFormat};
 
 pub const WIDTH: usize = 60;
@@ -21,9 +21,13 @@ pub fn pipeline(threads: usize, options: PipelineOptions) -> Orchestrator {
 }
 
 pub fn pipeline_on(device: Device, options: PipelineOptions) -> Orchestrator {
+    pipeline_in(&Run::default(), device, options)
+}
+
+pub fn pipeline_in(run: &Run, device: Device, options: PipelineOptions) -> Orchestrator {
     let detector = Detector::open("dfine_n").unwrap().with_input_hw([64, 64]).unwrap();
     let segmenter = Segmenter::open("mobile_sam").unwrap().with_input_size(64).unwrap();
-    Orchestrator::new(device, detector, segmenter, options).unwrap()
+    Orchestrator::in_run(run, device, detector, segmenter, options).unwrap()
 }
 
 /// A grey picture that drifts with the frame's number.

@@ -13,18 +13,18 @@
 //! use ultramotion_engine::graph::Graph;
 //! use ultramotion_engine::tensor::{DType, HostTensor};
 //! use ultramotion_engine::{CompileOptions, Device, Program};
-//! use ultramotion_tracking::ops::{self, DetectionTensors};
-//! use ultramotion_tracking::track::TrackerConfig;
+//! use ultramotion_tracking::ops::{self, TrackInputs};
+//! use ultramotion_tracking::track::{TrackTable, TrackerConfig};
 //!
 //! let mut g = Graph::new("tracks");
-//! let detections = DetectionTensors {
+//! let inputs = TrackInputs {
 //!     boxes_cxcywh: g.input("boxes", DType::F32, [2, 4])?,
 //!     scores: g.input("scores", DType::F32, [2])?,
 //!     classes: g.input("classes", DType::I32, [2])?,
 //!     count: g.input("count", DType::I32, [1])?,
+//!     dt_s: g.input("dt_s", DType::F32, [1])?,
 //! };
-//! let dt_s = g.input("dt_s", DType::F32, [1])?;
-//! let tracked = ops::track(&mut g, TrackerConfig::default(), 8, detections, dt_s)?;
+//! let tracked = ops::track(&mut g, TrackerConfig::default(), &TrackTable::new(8), inputs)?;
 //! g.output("track_ids", tracked.track_ids)?;
 //! let mut program = Program::compile(g, &Device::cpu(1), &CompileOptions::default())?;
 //! for x in [0.5, 0.51, 0.52] {
@@ -47,7 +47,7 @@ pub mod track_update;
 
 pub use assign::{Assign, AssignTensors, assign};
 pub use match_cost::{MatchCost, TargetTensors, match_targets};
-pub use track_update::{DetectionTensors, TrackTensors, TrackUpdate, track};
+pub use track_update::{TrackInputs, TrackTensors, TrackUpdate, track};
 
 use crate::assignment::{Scratch, ScratchSizes};
 use ultramotion_engine::graph::{SliceMut, TensorType};

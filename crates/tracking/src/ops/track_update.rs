@@ -5,7 +5,9 @@ use super::{clamp_count, describe, f32s, holds, scratch_buffers, scratch_of, ten
 use crate::TrackingError;
 use crate::assignment::{Scratch, Solver, Workspace};
 use crate::track::table::{f32_len, i32_len};
-use crate::track::{Detections, TrackOutput, TrackTableMut, TrackerConfig, scratch_sizes, update};
+use crate::track::{
+    Detections, TrackOutput, TrackTable, TrackTableMut, TrackerConfig, scratch_sizes, update,
+};
 use bytemuck::{Pod, Zeroable};
 use std::sync::Arc;
 use ultramotion_engine::graph::{CpuCall, CudaCall, CustomOp, Graph, GraphError, Tensor, TensorType};
@@ -27,9 +29,9 @@ pub struct TrackUpdate {
     capacity: usize,
 }
 
-/// A frame's detections on the device, with room for K.
+/// What [`track()`] takes of a frame, with room for K detections.
 #[derive(Clone, Copy, Debug)]
-pub struct DetectionTensors {
+pub struct TrackInputs {
     /// `[K, 4]`, fractions of the image.
     pub boxes_cxcywh: Tensor,
     /// `[K]`.
@@ -38,6 +40,8 @@ pub struct DetectionTensors {
     pub classes: Tensor,
     /// `[1]` i32: how many there are.
     pub count: Tensor,
+    /// `[1]`: the seconds since the last frame ([`FrameClock`](crate::track::FrameClock)).
+    pub dt_s: Tensor,
 }
 
 /// Results of [`track()`]: see [`TrackOutput`]. All i32.
@@ -55,19 +59,19 @@ pub struct TrackTensors {
     pub scene: Tensor,
 }
 
-/// Adds tracking to a graph: the states [`TRACK_F32S`] and [`TRACK_I32S`] with `capacity` slots, and the op that
-/// renews them. `dt_s` is `[1]`, the seconds since the last frame ([`FrameClock`](crate::track::FrameClock)).
+/// Adds tracking to a graph: the states [`TRACK_F32S`] and [`TRACK_I32S`], which begin as `table`, and the op that
+/// renews them.
 pub fn track(
     graph: &mut Graph,
     config: TrackerConfig,
-    capacity: usize,
-    detections: DetectionTensors,
-    dt_s: Tensor,
+    table: &TrackTable,
+    inputs: TrackInputs,
 ) -> Result<TrackTensors, GraphError> {
-    let op = TrackUpdate { config, capacity };
-    let f32s = graph.state(TRACK_F32S, HostTensor::zeros(DType::F32, [f32_len(capacity)]))?;
-    let i32s = graph.state(TRACK_I32S, HostTensor::zeros(DType::I32, [i32_len(capacity)]))?;
-    let DetectionTensors { boxes_cxcywh, scores, classes, count } = detections;
+    let op = TrackUpdate { config, capacity: table.capacity() };
+    let (f32s, i32s) = table.values();
+    let f32s = graph.state(TRACK_F32S, HostTensor::f32([f32s.len()], f32s))?;
+    let i32s = graph.state(TRACK_I32S, HostTensor::i32([i32s.len()], i32s))?;
+    let TrackInputs { boxes_cxcywh, scores, classes, count, dt_s } = inputs;
     let out = graph.custom(Arc::new(op), &[boxes_cxcywh, scores, classes, count, dt_s, f32s, i32s])?;
     graph.set_state(f32s, out[5])?;
     graph.set_state(i32s, out[6])?;

@@ -112,6 +112,12 @@ impl Tracker {
         })
     }
 
+    /// Forgets all tracks; the next identity is the one after `last_id` ([`TrackTable::after`]).
+    pub fn begin_anew(&mut self, last_id: i32) {
+        self.table = TrackTable::after(self.table.capacity(), last_id);
+        self.scene = Visibility::Lost;
+    }
+
     /// The scene after the last frame; LOST before the first.
     pub fn scene(&self) -> Visibility {
         self.scene

@@ -114,7 +114,7 @@ impl<'a> TrackTableMut<'a> {
         self.ids.len()
     }
 
-    /// The next identity: counts up from 1. After 2³¹ − 1 (41 days of ten births a frame at 60 frames a second) it
+    /// The next identity: counts up from the last. After 2³¹ − 1 (41 days of ten births a frame at 60 frames a second) it
     /// starts again at 1, leaving out the ids that are in the table.
     pub(super) fn issue_id(&mut self) -> i32 {
         loop {
@@ -155,6 +155,14 @@ impl TrackTable {
     /// An empty table.
     pub fn new(capacity: usize) -> Self {
         Self { capacity, f32s: vec![0.0; f32_len(capacity)], i32s: vec![0; i32_len(capacity)] }
+    }
+
+    /// An empty table whose first identity is the one after `last_id`: identities are never given twice, also where
+    /// tracks begin anew. What is below 0 counts as 0.
+    pub fn after(capacity: usize, last_id: i32) -> Self {
+        let mut table = Self::new(capacity);
+        *table.view().last_id = last_id.max(0);
+        table
     }
 
     /// A table from the values of a device's state tensors.

@@ -1,7 +1,7 @@
 //! From every query's logits and box to the few detections worth handing on, on the device.
 //!
-//! D-FINE needs no non-maximum suppression: the best scores over all queries and classes are the detections. What is
-//! added here is for a stream: one label per structure, no box beyond the image, none without an extent, and, where
+//! D-FINE and its kin need no non-maximum suppression: the best scores over all queries and classes are the
+//! detections. What is added here is for a stream: one label per structure, no box beyond the image, none without an extent, and, where
 //! wanted, no two on the same place.
 
 use std::cmp::Ordering;
@@ -45,7 +45,7 @@ impl Default for SelectionOptions {
     }
 }
 
-/// Detections, best first. Rows from `count` on hold zeros and the label −1.
+/// Detections, best first. Rows from `count` on hold zeros and the class −1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DetectionTensors {
     /// (cx, cy, w, h) of the part inside the image, as shares of the image, `[K, 4]` f32.
@@ -53,7 +53,7 @@ pub struct DetectionTensors {
     /// Sigmoid of the logit, `[K]` f32.
     pub scores: Tensor,
     /// Class, `[K]` i32.
-    pub labels: Tensor,
+    pub classes: Tensor,
     /// Number of detections, `[1]` i32.
     pub count: Tensor,
 }
@@ -68,7 +68,7 @@ pub fn select_detections(
     options: SelectionOptions,
 ) -> Result<DetectionTensors, GraphError> {
     let out = g.custom(Arc::new(SelectDetections(options)), &[pred_logits, pred_boxes])?;
-    Ok(DetectionTensors { boxes_cxcywh: out[0], scores: out[1], labels: out[2], count: out[3] })
+    Ok(DetectionTensors { boxes_cxcywh: out[0], scores: out[1], classes: out[2], count: out[3] })
 }
 
 #[derive(Debug)]
@@ -342,7 +342,7 @@ mod tests {
         let l = g.input("logits", DType::F32, [queries, classes]).expect("a new name");
         let b = g.input("boxes", DType::F32, [queries, 4]).expect("a new name");
         let d = select_detections(&mut g, l, b, options).expect("shapes fit");
-        for (name, t) in [("b", d.boxes_cxcywh), ("s", d.scores), ("l", d.labels), ("c", d.count)] {
+        for (name, t) in [("b", d.boxes_cxcywh), ("s", d.scores), ("l", d.classes), ("c", d.count)] {
             g.output(name, t).expect("a new name");
         }
         let mut program = Program::compile(g, device, &CompileOptions::default()).expect("compiles");

@@ -1,17 +1,14 @@
 //! What a prediction returns.
 
-use ultramotion_engine::tensor::HostTensor;
-
 use super::PredictOptions;
 use super::programs::Finished;
-use crate::mobile_sam::geometry::MaskGeometry;
 
 /// Masks of some objects, one or three each.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Masks {
     source_hw: [usize; 2],
     row_bytes: usize,
-    low_res_size: usize,
+    low_res_hw: [usize; 2],
     objects: usize,
     per_object: usize,
     options: PredictOptions,
@@ -38,8 +35,8 @@ pub struct Mask<'a> {
     pub iou: f32,
     /// Height x width logits, positive inside, if asked for.
     pub logits: Option<&'a [f32]>,
-    /// Low-resolution logits, if asked for: [`MobileSamConfig::low_res_size`](crate::mobile_sam::MobileSamConfig) a
-    /// side, padding included.
+    /// Low-resolution logits, if asked for: height and width as
+    /// [`SegmenterNetwork::low_res_hw`](crate::segmenter::SegmenterNetwork::low_res_hw), padding included.
     pub low_res: Option<&'a [f32]>,
 }
 
@@ -53,16 +50,16 @@ impl Mask<'_> {
 
 impl Masks {
     pub(super) fn new(
-        geometry: &MaskGeometry,
-        low_res_size: usize,
+        source_hw: [usize; 2],
+        low_res_hw: [usize; 2],
         objects: usize,
         per_object: usize,
         options: PredictOptions,
     ) -> Self {
         Masks {
-            source_hw: geometry.source_hw,
-            row_bytes: geometry.row_bytes(),
-            low_res_size,
+            source_hw,
+            row_bytes: source_hw[1].div_ceil(8),
+            low_res_hw,
             objects,
             per_object,
             options,
@@ -82,7 +79,7 @@ impl Masks {
         [
             h * self.row_bytes,
             wanted(self.options.return_logits, h * w),
-            wanted(self.options.low_res, self.low_res_size * self.low_res_size),
+            wanted(self.options.low_res, self.low_res_hw[0] * self.low_res_hw[1]),
         ]
     }
 
@@ -103,18 +100,16 @@ impl Masks {
     }
 
     /// Puts the results of a batch where its objects are.
-    pub(super) fn store(&mut self, objects: &[usize], iou: &HostTensor, finished: &Finished) {
+    pub(super) fn store(&mut self, objects: &[usize], finished: &Finished<'_>) {
         let [bits, logits, low_res] = self.sizes();
         let n = self.per_object;
         for (row, &object) in objects.iter().enumerate() {
-            place(&mut self.iou, iou.as_f32(), row, object, n);
-            place(&mut self.bits, Some(finished.bits.bytes()), row, object, n * bits);
-            place(&mut self.area_px, finished.area_px.as_i32(), row, object, n);
-            place(&mut self.box_xyxy, finished.box_xyxy.as_i32(), row, object, n * 4);
-            let large = finished.logits.as_ref().and_then(HostTensor::as_f32);
-            place(&mut self.logits, large, row, object, n * logits);
-            let small = finished.low_res.as_ref().and_then(HostTensor::as_f32);
-            place(&mut self.low_res, small, row, object, n * low_res);
+            place(&mut self.iou, Some(finished.iou), row, object, n);
+            place(&mut self.bits, Some(finished.bits), row, object, n * bits);
+            place(&mut self.area_px, Some(finished.area_px), row, object, n);
+            place(&mut self.box_xyxy, Some(finished.box_xyxy), row, object, n * 4);
+            place(&mut self.logits, finished.logits, row, object, n * logits);
+            place(&mut self.low_res, finished.low_res, row, object, n * low_res);
         }
     }
 

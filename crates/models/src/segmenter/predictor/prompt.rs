@@ -48,7 +48,7 @@ impl<'m> ObjectPrompt<'m> {
     }
 
     /// One sentence on what cannot be used.
-    pub(super) fn check(&self, max_points: usize, low_res: usize) -> Result<(), String> {
+    pub(super) fn check(&self, max_points: usize, low_res_hw: [usize; 2]) -> Result<(), String> {
         if self.box_xyxy.is_none() && self.points.is_empty() {
             return Err("its prompt has neither a box nor a point; give at least one".into());
         }
@@ -69,9 +69,10 @@ impl<'m> ObjectPrompt<'m> {
         if let Some(point) = self.points.iter().find(|p| !p.x.is_finite() || !p.y.is_finite()) {
             return Err(format!("its point ({}, {}) is not at a finite place", point.x, point.y));
         }
+        let [height, width] = low_res_hw;
         match self.mask {
-            Some(mask) if mask.len() != low_res * low_res => Err(format!(
-                "its mask has {} logits, not {low_res} x {low_res}; pass the low-resolution logits of an earlier \
+            Some(mask) if mask.len() != height * width => Err(format!(
+                "its mask has {} logits, not {height} x {width}; pass the low-resolution logits of an earlier \
                  prediction",
                 mask.len()
             )),

@@ -6,12 +6,11 @@
 //!
 //! ```
 //! use ultramotion_engine::Device;
-//! use ultramotion_models::mobile_sam::{ObjectPrompt, PredictOptions, PredictorOptions, SamPredictor};
+//! use ultramotion_models::segmenter::{ObjectPrompt, PredictOptions, PredictorOptions, SamPredictor};
 //! use ultramotion_models::zoo::Segmenter;
 //!
 //! let model = Segmenter::open("mobile_sam")?.with_input_size(64)?; // untrained, small
-//! let options = PredictorOptions::default();
-//! let mut predictor = SamPredictor::new(&Device::cpu(1), model.weights(), *model.config(), options)?;
+//! let mut predictor = SamPredictor::new(&Device::cpu(1), model, PredictorOptions::default())?;
 //! predictor.set_image(&[128; 40 * 30], 40, 30, 1)?;
 //! let prompts = [
 //!     ObjectPrompt::from_box([4.0, 4.0, 20.0, 25.0]),
@@ -33,11 +32,8 @@ use ultramotion_engine::graph::GraphError;
 use ultramotion_engine::tensor::HostTensor;
 use ultramotion_engine::{Device, DeviceError};
 
-use super::config::MobileSamConfig;
-use super::geometry::MaskGeometry;
-use super::mask_decoder::MaskOutput;
-use super::postprocess::MAX_SOURCE_SIDE;
-use crate::checkpoint::{Mismatch, Weights};
+use super::{MAX_SOURCE_SIDE, MaskOutput};
+use crate::zoo::Segmenter;
 use programs::{Finish, Programs, PromptForm};
 
 pub use masks::{Mask, Masks};
@@ -139,9 +135,6 @@ pub enum PredictorError {
         /// The option.
         limit: usize,
     },
-    /// Weights of something else.
-    #[error(transparent)]
-    Weights(#[from] Box<Mismatch>),
     /// The network cannot be built.
     #[error(transparent)]
     Graph(#[from] GraphError),
@@ -150,20 +143,19 @@ pub enum PredictorError {
     Device(#[from] DeviceError),
 }
 
-/// MobileSAM with an image set.
+/// A segmenter with an image set.
 pub struct SamPredictor {
-    config: MobileSamConfig,
     options: PredictorOptions,
     programs: Programs,
-    image: Option<MaskGeometry>,
+    /// Height and width of the image.
+    source_hw: Option<[usize; 2]>,
 }
 
 impl SamPredictor {
-    /// Builds the network; nothing is decoded yet. The weights are those of an official or an own checkpoint.
+    /// Builds the network; nothing is decoded yet.
     pub fn new(
         device: &Device,
-        weights: &Weights,
-        config: MobileSamConfig,
+        segmenter: Segmenter,
         options: PredictorOptions,
     ) -> Result<Self, PredictorError> {
         for (name, value, most) in [
@@ -176,18 +168,18 @@ impl SamPredictor {
                 return Err(PredictorError::Option { name, value, least: 1, most });
             }
         }
-        let programs = Programs::new(device, weights, config, options.objects_per_run)?;
-        Ok(SamPredictor { config, options, programs, image: None })
+        let programs = Programs::new(device, segmenter, options.objects_per_run)?;
+        Ok(SamPredictor { options, programs, source_hw: None })
     }
 
-    /// Sizes of the network.
-    pub fn config(&self) -> &MobileSamConfig {
-        &self.config
+    /// The network with its weights.
+    pub fn segmenter(&self) -> &Segmenter {
+        self.programs.segmenter()
     }
 
     /// Height and width of the image that is set.
     pub fn source_hw(&self) -> Option<[usize; 2]> {
-        self.image.map(|geometry| geometry.source_hw)
+        self.source_hw
     }
 
     /// Encodes an image: rows from the top, pixels of 1 (grey) or 3 (red, green, blue) bytes. It is resized with its
@@ -199,7 +191,7 @@ impl SamPredictor {
         height: usize,
         channels: usize,
     ) -> Result<(), PredictorError> {
-        self.image = None;
+        self.source_hw = None;
         let error = |reason: String| {
             let bytes = pixels.len();
             Err(PredictorError::Image { width, height, channels, bytes, reason })
@@ -214,9 +206,8 @@ impl SamPredictor {
         if pixels.len() != width * height * channels {
             return error(format!("it should be {} bytes", width * height * channels));
         }
-        let geometry = MaskGeometry::new(&self.config, [height, width]);
-        self.programs.encode(&HostTensor::u8([height, width, channels], pixels), geometry)?;
-        self.image = Some(geometry);
+        self.programs.encode(&HostTensor::u8([height, width, channels], pixels))?;
+        self.source_hw = Some([height, width]);
         Ok(())
     }
 
@@ -226,18 +217,18 @@ impl SamPredictor {
         objects: &[ObjectPrompt<'_>],
         options: PredictOptions,
     ) -> Result<Masks, PredictorError> {
-        let geometry = self.image.ok_or(PredictorError::NoImage)?;
+        let source_hw = self.source_hw.ok_or(PredictorError::NoImage)?;
         if objects.len() > self.options.max_objects {
             let limit = self.options.max_objects;
             return Err(PredictorError::TooManyObjects { given: objects.len(), limit });
         }
-        let low_res = self.config.low_res_size();
+        let low_res_hw = self.segmenter().network().low_res_hw();
         for (object, prompt) in objects.iter().enumerate() {
-            let checked = prompt.check(self.options.max_points, low_res);
+            let checked = prompt.check(self.options.max_points, low_res_hw);
             checked.map_err(|reason| PredictorError::Prompt { object, reason })?;
         }
         let output = if options.multimask { MaskOutput::Three } else { MaskOutput::One };
-        let mut masks = Masks::new(&geometry, low_res, objects.len(), output.count(), options);
+        let mut masks = Masks::new(source_hw, low_res_hw, objects.len(), output.count(), options);
         let (bytes, limit) = (masks.planned_bytes(), self.options.max_result_bytes);
         if bytes > limit as u128 {
             return Err(PredictorError::ResultTooLarge { objects: objects.len(), bytes, limit });
@@ -254,9 +245,7 @@ impl SamPredictor {
                 (0..objects.len()).filter(|&i| PromptForm::of(&objects[i]) == form).collect();
             for batch in alike.chunks(self.options.objects_per_run) {
                 let prompts: Vec<&ObjectPrompt<'_>> = batch.iter().map(|&i| &objects[i]).collect();
-                let iou = self.programs.decode(form, output, &prompts, geometry)?;
-                let finished = self.programs.finish(finish, geometry, batch.len())?;
-                masks.store(batch, &iou, &finished);
+                masks.store(batch, &self.programs.predict(form, finish, &prompts, source_hw)?);
             }
         }
         Ok(masks)
