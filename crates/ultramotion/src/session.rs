@@ -38,7 +38,7 @@ pub enum SessionError {
         /// The source.
         source_name: String,
         /// What is wrong.
-        error: PipelineError,
+        error: Box<PipelineError>,
     },
 }
 
@@ -47,7 +47,7 @@ impl SessionError {
     pub fn is_about_one_frame(&self) -> bool {
         match self {
             SessionError::Unreadable(_) => true,
-            SessionError::Pipeline { error, .. } => matches!(error, PipelineError::Frame(_)),
+            SessionError::Pipeline { error, .. } => matches!(**error, PipelineError::Frame(_)),
             SessionError::Source(_) | SessionError::Build(_) | SessionError::Feed(_) => false,
         }
     }
@@ -114,5 +114,9 @@ impl Session {
 }
 
 fn of_frame(frame: &Frame, error: PipelineError) -> SessionError {
-    SessionError::Pipeline { frame_id: frame.frame_id, source_name: frame.source.clone(), error }
+    SessionError::Pipeline {
+        frame_id: frame.frame_id,
+        source_name: frame.source.clone(),
+        error: Box::new(error),
+    }
 }
