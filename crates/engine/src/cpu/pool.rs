@@ -295,7 +295,7 @@ mod tests {
         for threads in [1, 2, 3, 8] {
             let pool = Pool::new(threads);
             assert_eq!(pool.threads(), threads);
-            for round in 0..500 {
+            for round in 0..if cfg!(miri) { 10 } else { 500 } {
                 let chunks = round % 37;
                 let hits: Vec<AtomicUsize> = (0..chunks).map(|_| AtomicUsize::new(0)).collect();
                 pool.parallel_for(chunks, |c| {
@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
         let pool = Pool::new(3);
-        for round in 0..50 {
+        for round in 0..if cfg!(miri) { 3 } else { 50 } {
             let result = catch_unwind(AssertUnwindSafe(|| {
                 pool.parallel_for(64, |c| assert!(c != round, "chunk {c} is bad"));
             }));
@@ -396,7 +396,7 @@ mod tests {
         thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    for _ in 0..200 {
+                    for _ in 0..if cfg!(miri) { 5 } else { 200 } {
                         let sum = AtomicUsize::new(0);
                         pool.parallel_for(20, |c| {
                             sum.fetch_add(c, Ordering::Relaxed);
