@@ -184,15 +184,15 @@ impl Map {
 
 /// A raw pointer that chunks of a parallel loop share, each writing its own part.
 #[derive(Clone, Copy)]
-pub(crate) struct Out<T = f32>(pub *mut T);
+pub(crate) struct Out(pub *mut f32);
 // SAFETY: chunks write disjoint parts: the promise of each kernel that uses it.
-unsafe impl<T> Send for Out<T> {}
+unsafe impl Send for Out {}
 // SAFETY: as above.
-unsafe impl<T> Sync for Out<T> {}
-impl<T> Out<T> {
+unsafe impl Sync for Out {}
+impl Out {
     /// The pointer. A method, so that closures capture the wrapper and not its field.
     #[inline(always)]
-    pub fn get(self) -> *mut T {
+    pub fn get(self) -> *mut f32 {
         self.0
     }
 }
