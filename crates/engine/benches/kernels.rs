@@ -280,6 +280,12 @@ impl Bench {
             let out = ViewMut::new(&mut values, 1, 300, 300);
             top_k(&self.pool, View::new(&scores, 1, 8400, 8400), 300, out, &mut indices);
         });
+        let (table, rows) = (noise(2100 * 128), (0..300).map(|i| i * 7).collect::<Vec<i32>>());
+        let mut gathered = AlignedVec::zeros(300 * 128);
+        self.run("gather 300 of 2100x128", 0.0, 8.0 * 300.0 * 128.0, || {
+            let out = ViewMut::new(&mut gathered, 300, 128, 128);
+            gather(&self.pool, View::new(&table, 2100, 128, 128), &rows, out);
+        });
     }
 
     fn mlp(&self, m: usize, c: usize, hidden: usize) {

@@ -35,6 +35,7 @@ fn main() {
         let image_plan = ImagePlan::new(50, 60, 1, placement).expect("a plan");
         let frame = vec![7u8; 3000];
         let mut indices = vec![0u32; rows];
+        let rows_wanted = vec![3; rows];
         let levels = [SampledLevel { h: 24, w: 24, points: 4 }];
         let attended = AttentionShape { batch: 1, heads: 2, lq: rows, lk: rows, d: 16, dv: 16, scale: 0.25 };
 
@@ -75,6 +76,7 @@ fn main() {
             deformable(level, &pool, 1, 2, &levels, view(), points, to(9, c));
             image(level, &pool, &image_plan, &frame, to(rows, 3));
             top_k(&pool, View::new(&x, 1, 3000, 3000), 100, to(1, 100), &mut indices[..100]);
+            gather(&pool, view(), &rows_wanted, to(rows, c));
         };
         // The first call lets the threads and the standard library set themselves up.
         all();

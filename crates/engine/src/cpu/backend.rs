@@ -30,12 +30,12 @@ impl CpuBackend {
 
 impl StateAllocator for CpuBackend {
     fn state(&self, initial: &HostTensor) -> Result<Box<dyn StateMemory>, DeviceError> {
-        let mut memory = AlignedVec::zeros(initial.bytes().len().div_ceil(4));
+        let mut memory = AlignedVec::<u8>::zeros(initial.bytes().len());
         memory.write(initial.bytes())?;
         Ok(Box::new(memory))
     }
     fn owns(&self, memory: &dyn StateMemory) -> bool {
-        (memory as &dyn Any).is::<AlignedVec>()
+        (memory as &dyn Any).is::<AlignedVec<u8>>()
     }
 }
 
@@ -71,9 +71,9 @@ impl Backend for CpuBackend {
     }
 }
 
-impl StateMemory for AlignedVec {
+impl StateMemory for AlignedVec<u8> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), DeviceError> {
-        bytemuck::cast_slice_mut(self)[..bytes.len()].copy_from_slice(bytes);
+        self.copy_from_slice(bytes);
         Ok(())
     }
 }

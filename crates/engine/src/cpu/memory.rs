@@ -1,10 +1,14 @@
 //! Device memory of a program on the CPU, and the operands that kernels are bound to.
 //!
 //! The plan gives every buffer a place such that no two buffers that are alive at the same step overlap, and a step
-//! writes nothing that it reads except where its kernel allows it. Operands rely on that.
+//! writes nothing that it reads except where its kernel allows it. That is what whoever makes an operand or an output
+//! answers for; that each lies inside its home is checked here, when it is made.
 #![allow(unsafe_code)]
 
-use super::kernels::{AlignedVec, View, ViewMut};
+use std::cell::OnceCell;
+use std::ops::Deref;
+
+use super::kernels::{AlignedVec, View, ViewMut, reach};
 use super::plan::Plan;
 use crate::compile::{Home, Site};
 use crate::graph::{Op, Slice, SliceMut, Tensor};
@@ -12,113 +16,129 @@ use crate::tensor::{DType, HostTensor};
 
 /// The buffers of one program.
 pub(super) struct Memory {
-    arena: Block,
+    arena: AlignedVec<u8>,
     pub(super) input: Block,
     pub(super) output: Block,
     /// Constants that kernels read as they are, by node; weights are packed and not kept here.
-    constants: Vec<Option<HostTensor>>,
-    states: Vec<*mut u8>,
+    constants: Vec<OnceCell<HostTensor>>,
+    /// Addresses and bytes.
+    states: Vec<(*mut u8, usize)>,
 }
 
-// SAFETY: the pointers are to memory that this program owns or, for states, uses only while it holds their store.
+// SAFETY: the pointers are to states, which this program uses only while it holds their store.
 unsafe impl Send for Memory {}
 
-/// An aligned buffer that is only reached through operands and counted transfers.
-pub(super) struct Block {
-    memory: AlignedVec,
-    base: *mut u8,
-}
+/// A buffer that is only reached through operands and counted transfers.
+pub(super) struct Block(AlignedVec<u8>);
 
 impl Block {
-    fn new(bytes: usize) -> Self {
-        let mut memory = AlignedVec::zeros(bytes.div_ceil(4));
-        let base = memory.as_mut_ptr().cast();
-        Block { memory, base }
-    }
-    fn len(&self) -> usize {
-        self.memory.len() * 4
+    /// The address of some bytes.
+    fn at(&self, offset: usize, bytes: usize) -> *mut u8 {
+        assert!(bytes <= self.0.bytes().saturating_sub(offset), "a transfer past the end of its block");
+        self.0.base().wrapping_add(offset)
     }
     /// Copies into the block.
     pub(super) fn write(&mut self, offset: usize, bytes: &[u8]) {
-        assert!(offset + bytes.len() <= self.len(), "a transfer past the end of its block");
         // SAFETY: in bounds; `&mut self` of the program means that no kernel runs.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.add(offset), bytes.len()) }
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.at(offset, bytes.len()), bytes.len()) }
     }
     /// Copies out of the block.
     pub(super) fn read(&self, offset: usize, bytes: &mut [u8]) {
-        assert!(offset + bytes.len() <= self.len(), "a transfer past the end of its block");
         // SAFETY: in bounds; kernels run only inside a launch, which borrows the program mutably.
-        unsafe { std::ptr::copy_nonoverlapping(self.base.add(offset), bytes.as_mut_ptr(), bytes.len()) }
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.at(offset, bytes.len()), bytes.as_mut_ptr(), bytes.len())
+        }
     }
 }
 
 impl Memory {
-    /// Allocates everything a plan needs. `states` are the addresses of its states.
-    pub(super) fn new(plan: &Plan, states: Vec<*mut u8>) -> Self {
+    /// Allocates everything a plan needs. `states` are the addresses and bytes of its states.
+    pub(super) fn new(plan: &Plan, states: Vec<(*mut u8, usize)>) -> Self {
         Memory {
-            arena: Block::new(plan.arena_bytes),
-            input: Block::new(plan.input_bytes),
-            output: Block::new(plan.output_bytes),
-            constants: plan
-                .graph
-                .nodes()
-                .iter()
-                .map(|node| match &node.op {
-                    Op::Constant(value) => Some(value.clone()),
-                    _ => None,
-                })
-                .collect(),
+            arena: AlignedVec::zeros(plan.arena_bytes),
+            input: Block(AlignedVec::zeros(plan.input_bytes)),
+            output: Block(AlignedVec::zeros(plan.output_bytes)),
+            constants: vec![OnceCell::new(); plan.graph.nodes().len()],
             states,
-        }
-    }
-
-    /// Forgets the constants that no operand was made of.
-    pub(super) fn keep_constants(&mut self, used: &[bool]) {
-        for (constant, used) in self.constants.iter_mut().zip(used) {
-            if !used {
-                *constant = None;
-            }
         }
     }
 
     /// Bytes of arena, blocks and kept constants.
     pub(super) fn bytes(&self) -> usize {
-        let constants: usize = self.constants.iter().flatten().map(|c| c.bytes().len()).sum();
-        self.arena.len() + self.input.len() + self.output.len() + constants
+        let constants: usize = self.constants.iter().filter_map(OnceCell::get).map(|c| c.bytes().len()).sum();
+        self.arena.bytes() + self.input.0.bytes() + self.output.0.bytes() + constants
     }
 
-    fn address(&self, home: Home) -> (*mut u8, usize) {
+    /// Where a home begins and how many bytes it has. A constant is kept from here on.
+    fn home(&self, plan: &Plan, home: Home) -> (*mut u8, usize) {
+        let part = |of: &AlignedVec<u8>, offset: usize| {
+            (of.base().wrapping_add(offset), of.bytes().saturating_sub(offset))
+        };
         match home {
-            Home::Arena(offset) => (self.arena.base.wrapping_add(offset), self.arena.len() - offset),
-            Home::Input(offset) => (self.input.base.wrapping_add(offset), self.input.len() - offset),
-            Home::Output(offset) => (self.output.base.wrapping_add(offset), self.output.len() - offset),
-            Home::State(index) => (self.states[index], usize::MAX),
+            Home::Arena(offset) => part(&self.arena, offset),
+            Home::Input(offset) => part(&self.input.0, offset),
+            Home::Output(offset) => part(&self.output.0, offset),
+            Home::State(index) => self.states[index],
             Home::Constant(node) => {
-                let value =
-                    self.constants[node].as_ref().expect("constants are kept until kernels are bound");
-                (value.bytes().as_ptr().cast_mut(), value.bytes().len())
+                let bytes = self.constants[node]
+                    .get_or_init(|| match &plan.graph.nodes()[node].op {
+                        Op::Constant(value) => value.clone(),
+                        other => panic!("the plan takes {} for a constant", other.name()),
+                    })
+                    .bytes();
+                (bytes.as_ptr().cast_mut(), bytes.len())
             }
         }
     }
 
     /// An operand for a tensor of a plan.
-    pub(super) fn operand(&self, plan: &Plan, tensor: Tensor) -> Operand {
+    ///
+    /// # Safety
+    /// The operand is used while this memory lives, by the step that it is bound to, in that step's turn.
+    pub(super) unsafe fn operand(&self, plan: &Plan, tensor: Tensor) -> Operand {
         let ty = plan.graph.ty(tensor);
-        let mut operand = self.operand_at(plan.site(tensor), ty.dtype, ty.shape.rows(), ty.shape.cols());
+        let mut operand = self.place(plan, plan.site(tensor), ty.dtype, ty.shape.rows(), ty.shape.cols());
         operand.rows_per_entry =
             ty.rows.map(|_| ty.shape.rows() / ty.shape.dims().first().copied().unwrap_or(1).max(1));
         operand
     }
 
-    /// An operand of a given size at a site.
-    pub(super) fn operand_at(&self, site: Site, dtype: DType, rows: usize, cols: usize) -> Operand {
-        let (base, available) = self.address(site.home);
-        let reach = if rows * cols == 0 { 0 } else { (rows - 1) * site.pitch + cols };
+    /// The output of a step, for a tensor of a plan.
+    ///
+    /// # Safety
+    /// As for [`Memory::operand`]; there is no other output for these elements; and in the step's turn nothing
+    /// else reads or writes them, but inputs that its kernel's documentation allows to be the same memory.
+    pub(super) unsafe fn output(&self, plan: &Plan, tensor: Tensor) -> Output {
+        assert!(!matches!(plan.site(tensor).home, Home::Constant(_)), "the plan writes to a constant");
+        // SAFETY: the caller's promise.
+        Output(unsafe { self.operand(plan, tensor) })
+    }
+
+    /// As [`Memory::output`], at a site and without a row count.
+    ///
+    /// # Safety
+    /// As for [`Memory::output`].
+    pub(super) unsafe fn output_at(
+        &self,
+        plan: &Plan,
+        site: Site,
+        dtype: DType,
+        rows: usize,
+        cols: usize,
+    ) -> Output {
+        assert!(!matches!(site.home, Home::Constant(_)), "the plan writes to a constant");
+        Output(self.place(plan, site, dtype, rows, cols))
+    }
+
+    fn place(&self, plan: &Plan, site: Site, dtype: DType, rows: usize, cols: usize) -> Operand {
+        let (base, bytes) = self.home(plan, site.home);
+        let end = site.offset.checked_add(reach::<f32>(rows, cols, site.pitch));
+        let end = end.and_then(|end| end.checked_mul(dtype.size()));
+        let ptr = base.wrapping_add(site.offset * dtype.size());
         assert!(
-            (site.offset + reach) * dtype.size() <= available,
+            end.is_some_and(|end| end <= bytes) && ptr.addr().is_multiple_of(dtype.size()),
             "the plan places {site:?} outside its home"
         );
-        let ptr = base.wrapping_add(site.offset * dtype.size());
         Operand { ptr, dtype, rows, cols, pitch: site.pitch, rows_per_entry: None }
     }
 }
@@ -130,7 +150,7 @@ pub(super) struct Operand {
     dtype: DType,
     pub(super) rows: usize,
     pub(super) cols: usize,
-    pub(super) pitch: usize,
+    pitch: usize,
     /// Rows of one entry of the leading dimension, when only a counted number of entries is valid.
     rows_per_entry: Option<usize>,
 }
@@ -152,7 +172,7 @@ impl Operand {
     /// The valid rows, for reading.
     pub(super) fn view(&self, entries: Option<usize>) -> View<'_> {
         assert_eq!(self.dtype, DType::F32, "views hold floats");
-        // SAFETY: in bounds as checked by `operand_at`; the plan keeps writers away (module documentation).
+        // SAFETY: in bounds and aligned as checked by `place`; readable by the promise of `Memory::operand`.
         unsafe { View::from_raw(self.ptr.cast(), self.valid_rows(entries), self.cols, self.pitch) }
     }
 
@@ -161,23 +181,33 @@ impl Operand {
         self.view(None).row_range(0, rows)
     }
 
-    /// The valid rows, for writing.
-    pub(super) fn view_mut(&self, entries: Option<usize>) -> ViewMut<'_> {
-        assert_eq!(self.dtype, DType::F32, "views hold floats");
-        // SAFETY: in bounds as checked by `operand_at`; the plan gives each output to one step (module documentation).
-        unsafe { ViewMut::from_raw(self.ptr.cast(), self.valid_rows(entries), self.cols, self.pitch) }
+    /// All rows, for copying, whatever their type.
+    pub(super) fn bytes(&self) -> View<'_, u8> {
+        let size = self.dtype.size();
+        // SAFETY: as for `view`.
+        unsafe { View::from_raw(self.ptr, self.rows, self.cols * size, self.pitch * size) }
+    }
+
+    /// Bytes of an element.
+    pub(super) fn size(&self) -> usize {
+        self.dtype.size()
     }
 
     /// Whether rows follow one another without gaps.
-    pub(super) fn is_contiguous(&self) -> bool {
+    fn is_contiguous(&self) -> bool {
         self.pitch == self.cols || self.rows <= 1
+    }
+
+    /// The number of elements, of which slices are made.
+    fn len(&self) -> usize {
+        assert!(self.is_contiguous(), "slices are of contiguous operands");
+        self.rows * self.cols
     }
 
     /// All elements, for reading.
     pub(super) fn slice(&self) -> Slice<'_> {
-        assert!(self.is_contiguous(), "slices are of contiguous operands");
-        let n = self.rows * self.cols;
-        // SAFETY: in bounds as checked by `operand_at`, aligned to the element; the plan keeps writers away.
+        let n = self.len();
+        // SAFETY: as for `view`.
         unsafe {
             match self.dtype {
                 DType::F32 => Slice::F32(std::slice::from_raw_parts(self.ptr.cast(), n)),
@@ -187,11 +217,58 @@ impl Operand {
         }
     }
 
+    /// The rows `start..start + rows` as an operand of their own, never row-counted.
+    pub(super) fn row_range(&self, start: usize, rows: usize) -> Operand {
+        assert!(start <= self.rows && rows <= self.rows - start, "rows {start}+{rows} of {}", self.rows);
+        let ptr = self.ptr.wrapping_add(start * self.pitch * self.dtype.size());
+        Operand { ptr, rows, rows_per_entry: None, ..*self }
+    }
+
+    /// The columns `start..start + cols` of every row.
+    pub(super) fn columns(&self, start: usize, cols: usize) -> Operand {
+        assert!(start <= self.cols && cols <= self.cols - start, "columns {start}+{cols} of {}", self.cols);
+        Operand { ptr: self.ptr.wrapping_add(start * self.dtype.size()), cols, ..*self }
+    }
+
+    /// The same elements as rows of another length. Only for contiguous operands.
+    pub(super) fn with_cols(&self, cols: usize) -> Operand {
+        let n = self.len();
+        let rows = n.checked_div(cols).unwrap_or(0);
+        assert_eq!(rows * cols, n, "whole rows");
+        Operand { rows, cols, pitch: cols, rows_per_entry: None, ..*self }
+    }
+}
+
+/// What a step writes: there is one for each of its results.
+#[derive(Debug)]
+pub(super) struct Output(Operand);
+
+impl Deref for Output {
+    type Target = Operand;
+    fn deref(&self) -> &Operand {
+        &self.0
+    }
+}
+
+impl Output {
+    /// The valid rows, for writing.
+    pub(super) fn view_mut(&mut self, entries: Option<usize>) -> ViewMut<'_> {
+        assert_eq!(self.dtype, DType::F32, "views hold floats");
+        // SAFETY: in bounds and aligned as checked by `place`; writable by the promise of `Memory::output`.
+        unsafe { ViewMut::from_raw(self.ptr.cast(), self.valid_rows(entries), self.cols, self.pitch) }
+    }
+
+    /// All rows, for copying, whatever their type.
+    pub(super) fn bytes_mut(&mut self) -> ViewMut<'_, u8> {
+        let size = self.dtype.size();
+        // SAFETY: as for `view_mut`.
+        unsafe { ViewMut::from_raw(self.ptr, self.rows, self.cols * size, self.pitch * size) }
+    }
+
     /// All elements, for writing.
-    pub(super) fn slice_mut(&self) -> SliceMut<'_> {
-        assert!(self.is_contiguous(), "slices are of contiguous operands");
-        let n = self.rows * self.cols;
-        // SAFETY: as for `slice`; the plan gives each output to one step.
+    pub(super) fn slice_mut(&mut self) -> SliceMut<'_> {
+        let n = self.len();
+        // SAFETY: as for `view_mut`.
         unsafe {
             match self.dtype {
                 DType::F32 => SliceMut::F32(std::slice::from_raw_parts_mut(self.ptr.cast(), n)),
@@ -201,46 +278,112 @@ impl Operand {
         }
     }
 
-    /// The same rows without a row count: all of them.
-    pub(super) fn all_rows(&self) -> Operand {
-        Operand { rows_per_entry: None, ..*self }
+    /// The same elements as rows of another length. Only for contiguous outputs.
+    pub(super) fn with_cols(self, cols: usize) -> Output {
+        Output(self.0.with_cols(cols))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::plan::CpuTarget;
+    use crate::graph::{Graph, UnaryOp};
+
+    /// `y = exp(x) + 1` with a state of three numbers.
+    fn plan() -> Plan {
+        let mut graph = Graph::new("memory");
+        let x = graph.input("x", DType::F32, [2, 3]).unwrap();
+        let state = graph.state("state", HostTensor::f32([1, 3], vec![0.0; 3])).unwrap();
+        let y = graph.unary(UnaryOp::Exp, x).unwrap();
+        let y = graph.unary(UnaryOp::Affine(1.0, 1.0), y).unwrap();
+        let one = graph.constant(HostTensor::i32([1], vec![1]));
+        graph.output("y", y).unwrap();
+        graph.output("kept", state).unwrap();
+        graph.output("one", one).unwrap();
+        Plan::new(graph, &CpuTarget)
     }
 
-    /// The rows `start..start + rows` as an operand of their own, never row-counted.
-    pub(super) fn row_range(&self, start: usize, rows: usize) -> Operand {
-        assert!(start + rows <= self.rows, "rows {start}+{rows} of {}", self.rows);
-        let ptr = self.ptr.wrapping_add(start * self.pitch * self.dtype.size());
-        Operand { ptr, rows, rows_per_entry: None, ..*self }
+    fn output_at(home: Home, offset: usize, pitch: usize, rows: usize, cols: usize) -> Output {
+        let plan = plan();
+        let mut state = [0f32; 3];
+        let memory = Memory::new(&plan, vec![(state.as_mut_ptr().cast(), size_of_val(&state))]);
+        // SAFETY: only made, never used.
+        unsafe { memory.output_at(&plan, Site { home, offset, pitch }, DType::F32, rows, cols) }
     }
 
-    /// The columns `start..start + cols` of every row.
-    pub(super) fn columns(&self, start: usize, cols: usize) -> Operand {
-        assert!(start + cols <= self.cols, "columns {start}+{cols} of {}", self.cols);
-        Operand { ptr: self.ptr.wrapping_add(start * self.dtype.size()), cols, ..*self }
+    #[test]
+    fn operands_and_outputs_share_what_the_plan_places_together() {
+        let plan = plan();
+        let mut memory = Memory::new(&plan, vec![(std::ptr::null_mut(), 12)]);
+        let values = [1f32, 2.0, 3.0, 4.0, 5.0, 6.0];
+        memory.input.write(0, bytemuck::cast_slice(&values));
+        let [exp, affine] = [0, 1].map(|i| {
+            let nodes = plan.graph.nodes().iter();
+            nodes.filter(|n| matches!(n.op, Op::Unary(_))).nth(i).expect("two of them")
+        });
+        // SAFETY: used here only, one at a time.
+        let (x, mut middle, read, mut y) = unsafe {
+            (
+                memory.operand(&plan, exp.inputs[0]),
+                memory.output(&plan, exp.outputs[0]),
+                memory.operand(&plan, affine.inputs[0]),
+                memory.output(&plan, affine.outputs[0]),
+            )
+        };
+        assert_eq!(x.slice().f32(), values);
+        assert_eq!(x.columns(1, 2).row_range(1, 1).view(None).row(0), [5.0, 6.0]);
+        middle.bytes_mut().copy_from(x.bytes());
+        middle.view_mut(None).row_mut(1)[2] = 7.0;
+        assert_eq!(read.slice().f32(), [1.0, 2.0, 3.0, 4.0, 5.0, 7.0]);
+        y.slice_mut().f32().copy_from_slice(read.slice().f32());
+        let mut out = [0f32; 6];
+        memory.output.read(0, bytemuck::cast_slice_mut(&mut out));
+        assert_eq!(out, [1.0, 2.0, 3.0, 4.0, 5.0, 7.0]);
     }
 
-    /// The same elements as rows of another length. Only for contiguous operands.
-    pub(super) fn with_cols(&self, cols: usize) -> Operand {
-        assert!(self.is_contiguous(), "only contiguous operands change their row length");
-        let rows = (self.rows * self.cols).checked_div(cols).unwrap_or(0);
-        assert_eq!(rows * cols, self.rows * self.cols, "whole rows");
-        Operand { rows, cols, pitch: cols, rows_per_entry: None, ..*self }
+    #[test]
+    fn the_whole_of_a_state_is_inside_it() {
+        assert_eq!(output_at(Home::State(0), 0, 3, 1, 3).cols, 3);
+        assert_eq!(output_at(Home::State(0), 2, 1, 1, 1).cols, 1);
     }
 
-    /// Copies the rows of another operand of the same type and row length, whatever the gaps.
-    pub(super) fn copy_rows_from(&self, from: &Operand) {
-        assert_eq!(
-            (self.dtype, self.rows, self.cols),
-            (from.dtype, from.rows, from.cols),
-            "copies are of equal sizes"
-        );
-        let (size, bytes) = (self.dtype.size(), self.cols * self.dtype.size());
-        for row in 0..self.rows {
-            // SAFETY: both in bounds as checked by `operand_at`; the plan never makes a tensor overlap its copy.
-            unsafe {
-                let source = from.ptr.add(row * from.pitch * size);
-                std::ptr::copy_nonoverlapping(source, self.ptr.add(row * self.pitch * size), bytes);
-            }
-        }
+    #[test]
+    #[should_panic(expected = "outside its home")]
+    fn a_state_is_not_written_past_its_end() {
+        output_at(Home::State(0), 0, 4, 1, 4);
+    }
+
+    #[test]
+    #[should_panic(expected = "outside its home")]
+    fn a_place_past_the_arena_is_refused() {
+        output_at(Home::Arena(1 << 40), 0, 1, 1, 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "outside its home")]
+    fn a_place_whose_end_has_no_number_is_refused() {
+        output_at(Home::State(0), usize::MAX, 3, 1, 3);
+    }
+
+    #[test]
+    #[should_panic(expected = "outside its home")]
+    fn a_place_between_two_floats_is_refused() {
+        output_at(Home::Output(2), 0, 1, 1, 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "writes to a constant")]
+    fn a_constant_is_not_written() {
+        let constant = plan().graph.nodes().iter().position(|n| matches!(n.op, Op::Constant(_))).unwrap();
+        output_at(Home::Constant(constant), 0, 1, 1, 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "past the end of its block")]
+    fn a_transfer_past_the_end_is_refused() {
+        let plan = plan();
+        let end = plan.input_bytes;
+        Memory::new(&plan, Vec::new()).input.write(end, &[0; 4]);
     }
 }

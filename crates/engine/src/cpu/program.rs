@@ -1,4 +1,5 @@
 //! A plan bound to kernels and memory, ready to run.
+#![allow(unsafe_code)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,10 +48,13 @@ impl CpuProgram {
     ) -> Self {
         let addresses = {
             let mut store = states.lock();
-            positions.iter().map(|&p| store.memory::<AlignedVec>(p).as_mut_ptr().cast()).collect()
+            let place = |&p: &usize| {
+                let memory = store.memory::<AlignedVec<u8>>(p);
+                (memory.base(), memory.bytes())
+            };
+            positions.iter().map(place).collect()
         };
-        let mut memory = Memory::new(&plan, addresses);
-        let mut used = vec![false; plan.graph.nodes().len()];
+        let memory = Memory::new(&plan, addresses);
         let mut stages: Vec<StageTime> = Vec::new();
         let mut weight_bytes = 0;
         let steps = plan
@@ -58,7 +62,9 @@ impl CpuProgram {
             .iter()
             .zip(&plan.branches)
             .map(|(step, place)| {
-                let lowered = lower(&plan, &memory, level, step, &mut used);
+                // SAFETY: the program keeps the memory beside its kernels; `launch` runs them one at a time, in the plan's
+                // order, and holds the states' lock.
+                let lowered = unsafe { lower(&plan, &memory, level, step) };
                 weight_bytes += lowered.packed_bytes;
                 let runs_on_nothing =
                     matches!(step, Step::Node { index, .. } if matches!(plan.graph.nodes()[*index].op, Op::Custom(_)));
@@ -72,7 +78,9 @@ impl CpuProgram {
                         let node = &plan.graph.nodes()[index];
                         let ty = plan.graph.ty(node.outputs[0]);
                         let count = ty.rows.map(|rows| {
-                            (memory.operand(&plan, rows.count), rows.rows_per_item, ty.shape.dims()[0])
+                            // SAFETY: as above; a count is read in the step's turn.
+                            let items = unsafe { memory.operand(&plan, rows.count) };
+                            (items, rows.rows_per_item, ty.shape.dims()[0])
                         });
                         (node.scope.clone(), node.stage, ty.shape.to_string(), count)
                     }
@@ -102,7 +110,6 @@ impl CpuProgram {
                 BoundStep { kernel: lowered.kernel, count, runs_on_nothing, stage: stage_index, flops, report }
             })
             .collect();
-        memory.keep_constants(&used);
         CpuProgram { memory, steps, pool, states, stages, profile, weight_bytes }
     }
 }

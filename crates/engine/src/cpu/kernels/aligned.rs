@@ -1,5 +1,6 @@
 //! Aligned memory: to cache lines, because a vector load that straddles two costs two; and where it is
 //! large, to large pages, because a map read in columns of a few pixels otherwise waits for the page tables.
+use super::view::Element;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -7,49 +8,61 @@ use std::ptr::NonNull;
 /// Size and alignment of a large page.
 const LARGE: usize = 2 << 20;
 
-/// A zeroed array of f32, 64-byte aligned; from 2 MiB on aligned to large pages, which Linux is asked for.
-pub struct AlignedVec {
-    ptr: NonNull<f32>,
+/// A zeroed array, 64-byte aligned; from 2 MiB on aligned to large pages, which Linux is asked for.
+pub struct AlignedVec<T: Element = f32> {
+    ptr: NonNull<T>,
     len: usize,
 }
 
 // SAFETY: owns its elements, as a Vec does.
-unsafe impl Send for AlignedVec {}
+unsafe impl<T: Element> Send for AlignedVec<T> {}
 // SAFETY: as above.
-unsafe impl Sync for AlignedVec {}
+unsafe impl<T: Element> Sync for AlignedVec<T> {}
 
-impl AlignedVec {
+impl<T: Element> AlignedVec<T> {
     fn layout(len: usize) -> Layout {
-        let bytes = len.checked_mul(4).expect("an array's size must fit in memory").max(64);
+        let bytes = len.checked_mul(size_of::<T>()).expect("an array's size must fit in memory").max(64);
         let align = if bytes >= LARGE { LARGE } else { 64 };
         Layout::from_size_align(bytes, align).expect("an array's size must fit in memory")
     }
 
     /// `len` zeros.
     pub fn zeros(len: usize) -> Self {
+        const { assert!(align_of::<T>() <= 64) };
         let layout = Self::layout(len);
         // SAFETY: the layout's size is not zero.
         let Some(ptr) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", not(miri)))]
         if layout.align() == LARGE {
             // SAFETY: whole large pages of the allocation; the advice does not change what memory holds.
             // Refused, nothing is lost but speed.
             unsafe { libc::madvise(ptr.as_ptr().cast(), layout.size() / LARGE * LARGE, libc::MADV_HUGEPAGE) };
         }
-        // SAFETY: the allocation has this size. All zero bits are 0.0.
+        // SAFETY: the allocation has this size. All zero bits are an element.
         unsafe { ptr.as_ptr().write_bytes(0, layout.size()) };
         AlignedVec { ptr: ptr.cast(), len }
     }
+
+    /// The first element's address, without a reference to the elements: pointers made of it stay good whatever else is
+    /// made of it.
+    pub(crate) fn base(&self) -> *mut T {
+        self.ptr.as_ptr()
+    }
+
+    /// Memory that the elements take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.len * size_of::<T>()
+    }
 }
 
-impl Drop for AlignedVec {
+impl<T: Element> Drop for AlignedVec<T> {
     fn drop(&mut self) {
         // SAFETY: allocated with the same layout.
         unsafe { dealloc(self.ptr.as_ptr().cast(), Self::layout(self.len)) };
     }
 }
 
-impl Clone for AlignedVec {
+impl<T: Element> Clone for AlignedVec<T> {
     fn clone(&self) -> Self {
         let mut copy = Self::zeros(self.len);
         copy.copy_from_slice(self);
@@ -57,18 +70,18 @@ impl Clone for AlignedVec {
     }
 }
 
-impl Deref for AlignedVec {
-    type Target = [f32];
+impl<T: Element> Deref for AlignedVec<T> {
+    type Target = [T];
     #[inline]
-    fn deref(&self) -> &[f32] {
+    fn deref(&self) -> &[T] {
         // SAFETY: `len` initialised elements.
         unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
     }
 }
 
-impl DerefMut for AlignedVec {
+impl<T: Element> DerefMut for AlignedVec<T> {
     #[inline]
-    fn deref_mut(&mut self) -> &mut [f32] {
+    fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: `len` initialised elements, borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) }
     }
@@ -78,16 +91,23 @@ impl DerefMut for AlignedVec {
 mod tests {
     use super::*;
 
+    fn arrays_are_zeroed_and_aligned_for<T: Element + PartialEq + std::fmt::Debug>(two: T) {
+        let large = LARGE / size_of::<T>();
+        for len in [0, 1, 17, large - 1, large, 4 * large] {
+            let mut v = AlignedVec::<T>::zeros(len);
+            assert_eq!((v.len(), v.bytes()), (len, len * size_of::<T>()));
+            assert!(v.iter().all(|&x| x == T::zeroed()));
+            assert_eq!(v.as_ptr() as usize % if len >= large { LARGE } else { 64 }, 0);
+            v.fill(two);
+            let copy = v.clone();
+            assert!(copy[..] == v[..]);
+        }
+    }
+
     #[test]
     fn arrays_are_zeroed_and_aligned() {
-        for len in [0, 1, 17, LARGE / 4 - 1, LARGE / 4, LARGE] {
-            let mut v = AlignedVec::zeros(len);
-            assert_eq!(v.len(), len);
-            assert!(v.iter().all(|&x| x == 0.0));
-            assert_eq!(v.as_ptr() as usize % if len * 4 >= LARGE { LARGE } else { 64 }, 0);
-            v.fill(2.0);
-            let copy = v.clone();
-            assert_eq!(&copy[..], &v[..]);
-        }
+        arrays_are_zeroed_and_aligned_for(2f32);
+        arrays_are_zeroed_and_aligned_for(2i8);
+        arrays_are_zeroed_and_aligned_for(2u16);
     }
 }

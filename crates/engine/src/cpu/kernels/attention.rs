@@ -7,7 +7,7 @@
 use super::epilogue::Post;
 use super::tile::{MAX_MR, Micro, Run};
 use super::transpose::TransposeBlock;
-use super::view::{Out, View, ViewMut};
+use super::view::{View, ViewMut};
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::{Kernel, Level, Simd, math};
 
@@ -104,7 +104,6 @@ pub fn attention(
     // Cut the queries only as far as the threads need, since each part transposes the keys again.
     let wanted = if pool.threads() == 1 { 1 } else { pool.threads() * 4 };
     let parts = s.lq.div_ceil(QUERIES).max(wanted.div_ceil(pairs).min(s.lq.div_ceil(2 * MAX_MR)));
-    let to = Out(out.ptr());
     // Small heads go several to a chunk, each asking for the memory of the next.
     let group = (pairs * parts / (wanted * 4)).clamp(1, s.heads.max(4));
     let all = pairs * parts;
@@ -120,7 +119,7 @@ pub fn attention(
         for item in chunk * group..((chunk + 1) * group).min(all) {
             let (batch, head, q0, q1) = place(item);
             let (next_batch, next_head, next_q0, _) = place((item + 1).min(all - 1));
-            level.dispatch(Head {
+            let kernel = Head {
                 s,
                 queries: q1 - q0,
                 q: at(&q, batch * s.lq + q0, head),
@@ -130,7 +129,7 @@ pub fn attention(
                 v: at(&v, batch * s.lk, head),
                 v_pitch: v.view.pitch(),
                 bias: bias.map_or(std::ptr::null(), |b| b[(head * s.lq + q0) * s.lk..].as_ptr()),
-                out: to.get().wrapping_add((batch * s.lq + q0) * out.pitch() + head * s.dv),
+                out: out.ptr().wrapping_add((batch * s.lq + q0) * out.pitch() + head * s.dv),
                 out_pitch: out.pitch(),
                 next: Some([
                     at(&q, next_batch * s.lq + next_q0, next_head),
@@ -138,7 +137,9 @@ pub fn attention(
                     at(&v, next_batch * s.lk, next_head),
                 ]),
                 scratch: scratch.as_mut_ptr(),
-            });
+            };
+            // SAFETY: sizes are checked above; items write disjoint rows or columns.
+            unsafe { level.dispatch(kernel) };
         }
     });
 }

@@ -2,20 +2,21 @@
 use super::aligned::AlignedVec;
 use super::epilogue::Epilogue;
 use super::gemm::residual_of;
-use super::tile::{Grid, MAX_MR, MAX_RUNS, Panels, Run, TileAt, TileSource, product};
-use super::view::{ConvShape, Map, View, ViewMut};
+use super::panels::Panels;
+use super::tile::{Grid, MAX_MR, MAX_RUNS, Run, TileAt, TileSource, product};
+use super::view::{ConvShape, Element, Map, View, ViewMut};
 use super::winograd::Winograd;
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::Level;
 use std::mem::MaybeUninit;
 
 /// The weights of a dense or grouped convolution, packed for one SIMD level.
-pub struct PackedConv {
+pub struct PackedConv<W: Element = f32> {
     shape: ConvShape,
     cin: usize,
     cout: usize,
     /// For each group; empty where `winograd` takes over.
-    groups: Vec<Panels>,
+    groups: Vec<Panels<W>>,
     winograd: Option<Winograd>,
     /// What pixels outside the image read.
     zeros: AlignedVec,
@@ -47,11 +48,13 @@ impl PackedConv {
         }
         Self::direct(level, weight, cout, cin, groups, shape, epilogue)
     }
+}
 
+impl<W: Element> PackedConv<W> {
     /// As [`PackedConv::new`], but always a plain sum of products.
     pub fn direct(
         level: Level,
-        weight: &[f32],
+        weight: &[W],
         cout: usize,
         cin: usize,
         groups: usize,
@@ -90,7 +93,7 @@ impl PackedConv {
     }
     /// Memory that the packed weights take.
     pub fn bytes(&self) -> usize {
-        let direct = self.groups.iter().map(Panels::bytes).sum::<usize>() + self.zeros.len() * 4;
+        let direct = self.groups.iter().map(Panels::bytes).sum::<usize>() + self.zeros.bytes();
         direct + self.winograd.as_ref().map_or(0, Winograd::bytes)
     }
 }
@@ -246,7 +249,20 @@ pub fn conv2d(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::kernels::testing::{Rng, epilogue64, everywhere};
+    use crate::cpu::kernels::testing::{Rng, epilogue64, everywhere, same_layout};
+
+    #[test]
+    fn weights_of_any_element_lie_alike() {
+        let mut rng = Rng::seeded();
+        for level in Level::available() {
+            let (shape, none) = (ConvShape::square(3, 2, 1), Epilogue::default);
+            let (weight, floats) = rng.bytes(40 * 6 * 9);
+            let bytes = PackedConv::direct(level, &weight, 40, 12, 2, shape, none());
+            let floats = PackedConv::direct(level, &floats, 40, 12, 2, shape, none());
+            assert_eq!((bytes.groups.len(), floats.groups.len()), (2, 2));
+            bytes.groups.iter().zip(&floats.groups).for_each(|(a, b)| same_layout(a, b));
+        }
+    }
 
     #[test]
     fn winograd_agrees_with_the_direct_way() {

@@ -2,22 +2,23 @@
 //! other line.
 use super::epilogue::Epilogue;
 use super::gemm::residual_of;
-use super::tile::{Grid, Panels, product};
-use super::view::{Map, View, ViewMut};
+use super::panels::Panels;
+use super::tile::{Grid, product};
+use super::view::{Element, Map, View, ViewMut};
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::Level;
 
 /// The weights of a transposed 2x2 convolution with stride 2, packed for one SIMD level.
-pub struct PackedConvTranspose {
+pub struct PackedConvTranspose<W: Element = f32> {
     cin: usize,
     cout: usize,
     /// For each output pixel of the two by two, row by row.
-    taps: [Panels; 4],
+    taps: [Panels<W>; 4],
 }
 
-impl PackedConvTranspose {
+impl<W: Element> PackedConvTranspose<W> {
     /// `weight`: `[cin, cout, 2, 2]` as PyTorch's `nn.ConvTranspose2d` stores it.
-    pub fn new(level: Level, weight: &[f32], cin: usize, cout: usize, epilogue: Epilogue) -> Self {
+    pub fn new(level: Level, weight: &[W], cin: usize, cout: usize, epilogue: Epilogue) -> Self {
         assert_eq!(weight.len(), cin * cout * 4, "weight elements for [{cin}, {cout}, 2, 2]");
         let taps = [0, 1, 2, 3]
             .map(|tap| Panels::new(level, cout, cin, &epilogue, |c, k| weight[(k * cout + c) * 4 + tap]));
@@ -66,7 +67,18 @@ pub fn conv_transpose2x2(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::kernels::testing::{Rng, epilogue64, everywhere};
+    use crate::cpu::kernels::testing::{Rng, epilogue64, everywhere, same_layout};
+
+    #[test]
+    fn weights_of_any_element_lie_alike() {
+        let mut rng = Rng::seeded();
+        for level in Level::available() {
+            let (weight, floats) = rng.bytes(5 * 21 * 4);
+            let bytes = PackedConvTranspose::new(level, &weight, 5, 21, Epilogue::default());
+            let floats = PackedConvTranspose::new(level, &floats, 5, 21, Epilogue::default());
+            bytes.taps.iter().zip(&floats.taps).for_each(|(a, b)| same_layout(a, b));
+        }
+    }
 
     #[test]
     fn conv_transpose_agrees_with_naive_loops() {

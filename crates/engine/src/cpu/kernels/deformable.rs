@@ -2,7 +2,7 @@
 //! points for each level as in D-FINE).
 use super::elementwise::by_rows;
 use super::rows::{SoftmaxRow, load, store};
-use super::view::{Out, View, ViewMut};
+use super::view::{View, ViewMut};
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::{Kernel, Level, Simd};
 use crate::graph::MAX_SAMPLING_POINTS;
@@ -56,9 +56,8 @@ pub fn deformable(
     assert_eq!(out.cols() % heads, 0, "columns of {heads} heads");
     assert_eq!(out.rows() % batch, 0, "queries of {batch} images");
     let queries = out.rows() / batch;
-    let to = Out(out.ptr());
     by_rows(pool, out.rows(), heads * points * 64, 16 * 1024, |rows| {
-        level.dispatch(Queries {
+        let kernel = Queries {
             heads,
             points,
             pixels,
@@ -66,10 +65,12 @@ pub fn deformable(
             levels,
             value,
             at,
-            out: to.get(),
+            out: out.ptr(),
             out_pitch: out.pitch(),
             rows,
-        });
+        };
+        // SAFETY: sizes are checked above; chunks write disjoint rows.
+        unsafe { level.dispatch(kernel) };
     });
 }
 

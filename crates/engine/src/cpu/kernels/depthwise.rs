@@ -4,26 +4,26 @@ use super::aligned::AlignedVec;
 use super::epilogue::{Epilogue, Post};
 use super::gemm::residual_of;
 use super::tile::{Finish, Residual, Sums};
-use super::view::{ConvShape, Map, Out, View, ViewMut};
+use super::view::{ConvShape, Element, Map, View, ViewMut};
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::{Kernel, Level, Simd};
 
 /// The weights of a depthwise convolution, packed for one SIMD level.
-pub struct PackedDepthwise {
+pub struct PackedDepthwise<W: Element = f32> {
     pub(crate) level: Level,
     pub(crate) shape: ConvShape,
     pub(crate) channels: usize,
     /// `[kh * kw, padded channels]`
-    weight: AlignedVec,
+    weight: AlignedVec<W>,
     bias: AlignedVec,
     /// What pixels outside the image read: one pixel.
     zeros: AlignedVec,
     post: Post,
 }
 
-impl PackedDepthwise {
+impl<W: Element> PackedDepthwise<W> {
     /// `weight`: `[channels, 1, kh, kw]` as PyTorch's `nn.Conv2d` with `groups = channels` stores it.
-    pub fn new(level: Level, weight: &[f32], channels: usize, shape: ConvShape, epilogue: Epilogue) -> Self {
+    pub fn new(level: Level, weight: &[W], channels: usize, shape: ConvShape, epilogue: Epilogue) -> Self {
         let taps = shape.kernel[0] * shape.kernel[1];
         assert_eq!(weight.len(), channels * taps, "weight elements of {channels} channels, {shape:?}");
         let padded = channels.next_multiple_of(level.lanes());
@@ -33,17 +33,12 @@ impl PackedDepthwise {
                 packed[tap * padded + c] = weight[c * taps + tap];
             }
         }
-        let mut bias = AlignedVec::zeros(padded);
-        if let Some(b) = &epilogue.bias {
-            assert_eq!(b.len(), channels, "a bias of {} for {channels} channels", b.len());
-            bias[..channels].copy_from_slice(b);
-        }
         PackedDepthwise {
             level,
             shape,
             channels,
             weight: packed,
-            bias,
+            bias: epilogue.padded_bias(channels, level.lanes()),
             zeros: AlignedVec::zeros(padded),
             post: epilogue.post(),
         }
@@ -55,7 +50,7 @@ impl PackedDepthwise {
     }
     /// Memory that the packed weights take.
     pub fn bytes(&self) -> usize {
-        4 * (self.weight.len() + self.bias.len() + self.zeros.len())
+        self.weight.bytes() + self.bias.bytes() + self.zeros.bytes()
     }
 }
 
@@ -88,23 +83,24 @@ pub fn depthwise(
     let work = out.rows() * weight.channels * weight.shape.kernel[0] * weight.shape.kernel[1];
     let wanted = if pool.threads() == 1 { 1 } else { (pool.threads() * 6).min(work / 50_000).max(1) };
     let line_blocks = wanted.div_ceil(channel_blocks).min(lines);
-    let (to, x_ptr) = (Out(out.ptr()), Out(x.ptr().cast_mut()));
     pool.parallel_for(line_blocks * channel_blocks, |chunk| {
         let (cb, lb) = (chunk / line_blocks, chunk % line_blocks);
         let part = |i: usize, n: usize, of: usize| i * of / n..(i + 1) * of / n;
-        weight.level.dispatch(Band {
+        let kernel = Band {
             w: weight,
             pad: [weight.shape.pad[0], weight.shape.pad[1]],
             input,
             output,
-            x: x_ptr.get(),
+            x: x.ptr(),
             x_pitch: x.pitch(),
-            out: to.get(),
+            out: out.ptr(),
             out_pitch: out.pitch(),
             residual,
             lines: part(lb, line_blocks, lines),
             vectors: part(cb, channel_blocks, vectors),
-        });
+        };
+        // SAFETY: the views are checked; bands write disjoint parts of the output.
+        unsafe { weight.level.dispatch(kernel) };
     });
 }
 
@@ -326,6 +322,18 @@ impl Kernel for AnyLines<'_> {
 mod tests {
     use super::*;
     use crate::cpu::kernels::testing::{Rng, epilogue64, everywhere};
+
+    #[test]
+    fn weights_of_any_element_lie_alike() {
+        let mut rng = Rng::seeded();
+        for level in Level::available() {
+            let (weight, floats) = rng.bytes(19 * 25);
+            let shape = ConvShape::square(5, 1, 2);
+            let bytes = PackedDepthwise::new(level, &weight, 19, shape, Epilogue::default());
+            let floats = PackedDepthwise::new(level, &floats, 19, shape, Epilogue::default());
+            assert!(bytes.weight.iter().map(|&w| f32::from(w)).eq(floats.weight.iter().copied()));
+        }
+    }
 
     #[test]
     fn depthwise_agrees_with_naive_loops() {

@@ -1,6 +1,6 @@
 //! Operations element by element, with the broadcasts that occur: a row for all rows, a column, a scalar.
 use super::epilogue::Act;
-use super::view::{Out, View, ViewMut};
+use super::view::{View, ViewMut};
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::{Kernel, Level, Simd, math};
 
@@ -124,14 +124,11 @@ pub fn unary(level: Level, pool: &Pool, f: Unary, x: View, out: ViewMut) {
     let dense = x.pitch() == x.cols() && out.pitch() == out.cols();
     let (rows, cols) = flatten(x.rows(), x.cols(), dense);
     let (xp, op) = if (rows, cols) == (x.rows(), x.cols()) { (x.pitch(), out.pitch()) } else { (cols, cols) };
-    let (from, to) = (Out(x.ptr().cast_mut()), Out(out.ptr()));
     by_rows(pool, rows, cols, MIN_ELEMENTS, |range| {
-        // SAFETY: row `r` is inside both views, and rows are written by one chunk each.
-        let kernel = |r| unsafe {
-            let (x, y) = (from.get().add(r * xp).cast_const(), to.get().add(r * op));
-            UnaryRow { f, x, y, n: cols }
-        };
-        level.dispatch(ForRows { rows: range, kernel });
+        let row =
+            |r| UnaryRow { f, x: x.ptr().wrapping_add(r * xp), y: out.ptr().wrapping_add(r * op), n: cols };
+        // SAFETY: rows are inside both views, and each is written by one chunk.
+        unsafe { level.dispatch(ForRows { rows: range, kernel: row }) };
     });
 }
 
@@ -269,23 +266,20 @@ pub fn binary(level: Level, pool: &Pool, f: Binary, a: Operand, b: Operand, act:
             }
         }
     }
-    let to = Out(out.ptr());
     by_rows(pool, n_rows, n_cols, MIN_ELEMENTS, |range| {
         let (a, b) = (a, b);
-        // SAFETY: row `r` is inside all views, and rows are written by one chunk each.
-        let kernel = |r| unsafe {
-            BinaryRow {
-                f,
-                act,
-                a: a.ptr.add(r * a.pitch),
-                a_along: a.along,
-                b: b.ptr.add(r * b.pitch),
-                b_along: b.along,
-                y: to.get().add(r * pitch),
-                n: n_cols,
-            }
+        let row = |r| BinaryRow {
+            f,
+            act,
+            a: a.ptr.wrapping_add(r * a.pitch),
+            a_along: a.along,
+            b: b.ptr.wrapping_add(r * b.pitch),
+            b_along: b.along,
+            y: out.ptr().wrapping_add(r * pitch),
+            n: n_cols,
         };
-        level.dispatch(ForRows { rows: range, kernel });
+        // SAFETY: rows are inside all views, and each is written by one chunk.
+        unsafe { level.dispatch(ForRows { rows: range, kernel: row }) };
     });
 }
 
@@ -330,8 +324,7 @@ impl Kernel for BinaryRow {
                     Along::Splat => unsafe { S::splat(*p) },
                     // SAFETY: as above.
                     Along::Pattern => unsafe { S::load(p) },
-                    // SAFETY: the processor has the instructions of `S`.
-                    Along::Each => unsafe { S::zero() },
+                    Along::Each => S::zero(),
                 };
                 let (va, vb) = (fixed(s.a, s.a_along), fixed(s.b, s.b_along));
                 match (s.a_along == Along::Each, s.b_along == Along::Each) {

@@ -1,4 +1,5 @@
 //! What a product does with its result before writing it.
+use super::aligned::AlignedVec;
 use crate::cpu::simd::{Simd, math};
 
 /// An activation function.
@@ -27,22 +28,17 @@ pub enum Act {
 }
 
 impl Act {
-    /// # Safety
-    /// The processor has the instructions of `S`.
     #[inline(always)]
-    pub(crate) unsafe fn apply<S: Simd>(self, x: S::V) -> S::V {
-        // SAFETY: the caller's promise about the processor.
-        unsafe {
-            match self {
-                Act::None => x,
-                Act::Relu => S::max(S::zero(), x),
-                Act::Silu => S::mul(x, math::sigmoid::<S>(x)),
-                Act::Gelu => math::gelu::<S>(x),
-                Act::Sigmoid => math::sigmoid::<S>(x),
-                Act::Tanh => math::tanh::<S>(x),
-                // In this order what is not a number stays that.
-                Act::Clamp { low, high } => S::min(S::splat(high), S::max(S::splat(low), x)),
-            }
+    pub(crate) fn apply<S: Simd>(self, x: S::V) -> S::V {
+        match self {
+            Act::None => x,
+            Act::Relu => S::max(S::zero(), x),
+            Act::Silu => S::mul(x, math::sigmoid::<S>(x)),
+            Act::Gelu => math::gelu::<S>(x),
+            Act::Sigmoid => math::sigmoid::<S>(x),
+            Act::Tanh => math::tanh::<S>(x),
+            // In this order what is not a number stays that.
+            Act::Clamp { low, high } => S::min(S::splat(high), S::max(S::splat(low), x)),
         }
     }
 }
@@ -65,6 +61,16 @@ impl Epilogue {
     /// A bias and an activation.
     pub fn bias_act(bias: &[f32], act: Act) -> Self {
         Epilogue { bias: Some(bias.to_vec()), act1: act, ..Default::default() }
+    }
+
+    /// The bias of `n` columns, or zeros, up to a multiple of `width`.
+    pub(crate) fn padded_bias(&self, n: usize, width: usize) -> AlignedVec {
+        let mut padded = AlignedVec::zeros(n.next_multiple_of(width));
+        if let Some(bias) = &self.bias {
+            assert_eq!(bias.len(), n, "a bias of {} for {n} output columns", bias.len());
+            padded[..n].copy_from_slice(bias);
+        }
+        padded
     }
 
     pub(crate) fn post(&self) -> Post {
@@ -93,41 +99,30 @@ impl Post {
     }
 
     /// The epilogue, if it is simple and without a residual.
-    ///
-    /// # Safety
-    /// The processor has the instructions of `S`.
     #[inline(always)]
-    pub unsafe fn apply_simple<S: Simd, const N: usize>(&self, values: &mut [S::V; N]) {
-        // SAFETY: the caller's promise about the processor.
-        unsafe {
-            if self.act1 == Act::Relu {
-                for v in values.iter_mut() {
-                    *v = S::max(S::zero(), *v);
-                }
+    pub fn apply_simple<S: Simd, const N: usize>(&self, values: &mut [S::V; N]) {
+        if self.act1 == Act::Relu {
+            for v in values.iter_mut() {
+                *v = S::max(S::zero(), *v);
             }
-            if self.affine {
-                let (scale, shift) = (S::splat(self.scale), S::splat(self.shift));
-                for v in values.iter_mut() {
-                    *v = S::fma(*v, scale, shift);
-                }
+        }
+        if self.affine {
+            let (scale, shift) = (S::splat(self.scale), S::splat(self.shift));
+            for v in values.iter_mut() {
+                *v = S::fma(*v, scale, shift);
             }
         }
     }
 
-    /// # Safety
-    /// The processor has the instructions of `S`.
     #[inline(always)]
-    pub unsafe fn apply<S: Simd>(&self, x: S::V, residual: Option<S::V>) -> S::V {
-        // SAFETY: the caller's promise about the processor.
-        unsafe {
-            let mut y = self.act1.apply::<S>(x);
-            if self.affine {
-                y = S::fma(y, S::splat(self.scale), S::splat(self.shift));
-            }
-            if let Some(r) = residual {
-                y = S::add(y, r);
-            }
-            self.act2.apply::<S>(y)
+    pub fn apply<S: Simd>(&self, x: S::V, residual: Option<S::V>) -> S::V {
+        let mut y = self.act1.apply::<S>(x);
+        if self.affine {
+            y = S::fma(y, S::splat(self.scale), S::splat(self.shift));
         }
+        if let Some(r) = residual {
+            y = S::add(y, r);
+        }
+        self.act2.apply::<S>(y)
     }
 }

@@ -3,7 +3,7 @@
 use super::depthwise::{Band, PackedDepthwise};
 use super::gemm::{PackedLinear, residual_of};
 use super::tile::{Grid, product_here};
-use super::view::{Map, Out, View, ViewMut};
+use super::view::{Map, View, ViewMut};
 use crate::cpu::pool::{Pool, SCRATCH_LEN};
 
 /// Elements of scratch memory that a part should use: what leaves room for weights in 1 MiB of cache.
@@ -36,7 +36,6 @@ pub fn mlp(
     let most = (CACHED / hidden / tile).clamp(1, 16) * tile;
     let wanted = if pool.threads() == 1 { 1 } else { pool.threads() * 4 };
     let parts = rows.div_ceil(most).max(wanted.min(rows.div_ceil(2 * tile)));
-    let to = Out(out.ptr());
     pool.parallel_for_scratch(parts, |i, scratch| {
         let (r0, r1) = (i * rows / parts, (i + 1) * rows / parts);
         let middle = ViewMut::new(scratch, r1 - r0, hidden, pitch);
@@ -45,7 +44,7 @@ pub fn mlp(
         unsafe {
             product_here(&grid, &first.panels, None, middle.ptr(), pitch);
             let grid = Grid { out_row: r0, ..Grid::matrix(middle.as_view(), second.panels.level) };
-            product_here(&grid, &second.panels, residual, to.get(), out.pitch());
+            product_here(&grid, &second.panels, residual, out.ptr(), out.pitch());
         }
     });
 }
@@ -88,7 +87,6 @@ pub fn inverted_bottleneck(
     let strips = output.w.div_ceil(width);
     let wanted = if pool.threads() == 1 { 1 } else { pool.threads() * 6 };
     let bands = wanted.div_ceil(strips * output.n).min(output.h.div_ceil(2 * lines)).max(1);
-    let to = Out(out.ptr());
     pool.parallel_for_scratch(output.n * bands * strips, |chunk, scratch| {
         let (image, part) = (chunk / (bands * strips), chunk % (bands * strips));
         let (band, strip) = (part / strips, part % strips);
@@ -140,7 +138,7 @@ pub fn inverted_bottleneck(
                 // SAFETY: the pixels are inside the image, and the scratch memory holds all lines.
                 unsafe { product_here(&grid, &expand.panels, None, expanded.as_mut_ptr(), channels) };
             }
-            middle.level.dispatch(Band {
+            let kernel = Band {
                 w: middle,
                 pad: [0, 0],
                 input: Map::new(1, in_lines, in_width),
@@ -152,7 +150,9 @@ pub fn inverted_bottleneck(
                 residual: None,
                 lines: 0..now,
                 vectors: 0..channels.div_ceil(middle.level.lanes()),
-            });
+            };
+            // SAFETY: the scratch memory holds the expanded lines and the results.
+            unsafe { middle.level.dispatch(kernel) };
             let grid = Grid {
                 x: filtered.as_ptr(),
                 pitch: channels,
@@ -166,7 +166,7 @@ pub fn inverted_bottleneck(
                 tiles_per_line: tile(project.panels.level, width),
             };
             // SAFETY: the output rows are this part's own.
-            unsafe { product_here(&grid, &project.panels, residual, to.get(), out.pitch()) };
+            unsafe { product_here(&grid, &project.panels, residual, out.ptr(), out.pitch()) };
             oy += now;
         }
     });

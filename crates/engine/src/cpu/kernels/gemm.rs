@@ -1,24 +1,25 @@
 //! Linear layers and 1x1 convolutions: `out[M, N] = x[M, K] · Wᵀ`, with a fused epilogue.
 use super::epilogue::Epilogue;
-use super::tile::{Grid, Panels, Residual, product};
-use super::view::{View, ViewMut};
+use super::panels::Panels;
+use super::tile::{Grid, Residual, product};
+use super::view::{Element, View, ViewMut};
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::Level;
 
 /// The weights of a linear layer, packed for one SIMD level.
-pub struct PackedLinear {
-    pub(crate) panels: Panels,
+pub struct PackedLinear<W: Element = f32> {
+    pub(crate) panels: Panels<W>,
 }
 
-impl PackedLinear {
+impl<W: Element> PackedLinear<W> {
     /// `weight`: `[n, k]` as PyTorch's `nn.Linear` (and a 1x1 `nn.Conv2d`) stores it.
-    pub fn new(level: Level, weight: &[f32], n: usize, k: usize, epilogue: Epilogue) -> Self {
+    pub fn new(level: Level, weight: &[W], n: usize, k: usize, epilogue: Epilogue) -> Self {
         assert_eq!(weight.len(), n * k, "a weight of {} elements for [{n}, {k}]", weight.len());
         PackedLinear { panels: Panels::new(level, n, k, &epilogue, |c, i| weight[c * k + i]) }
     }
 
     /// As [`PackedLinear::new`], from a weight stored `[k, n]`.
-    pub fn from_transposed(level: Level, weight: &[f32], n: usize, k: usize, epilogue: Epilogue) -> Self {
+    pub fn from_transposed(level: Level, weight: &[W], n: usize, k: usize, epilogue: Epilogue) -> Self {
         assert_eq!(weight.len(), n * k, "a weight of {} elements for [{k}, {n}]", weight.len());
         PackedLinear { panels: Panels::new(level, n, k, &epilogue, |c, i| weight[i * n + c]) }
     }
@@ -60,7 +61,7 @@ pub(crate) fn residual_of(residual: Option<View>, out: &ViewMut) -> Option<Resid
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::kernels::testing::{Rng, epilogue64, everywhere};
+    use crate::cpu::kernels::testing::{Rng, epilogue64, everywhere, same_layout};
 
     #[test]
     fn linear_agrees_with_naive_loops() {
@@ -81,6 +82,19 @@ mod tests {
                 });
             }
         });
+    }
+
+    #[test]
+    fn weights_of_any_element_lie_alike() {
+        let mut rng = Rng::seeded();
+        for level in Level::available() {
+            let (n, k, none) = (rng.size(1, 90), rng.size(1, 30), Epilogue::default);
+            let (weight, floats) = rng.bytes(n * k);
+            let packed = PackedLinear::new(level, &weight, n, k, none());
+            same_layout(&packed.panels, &PackedLinear::new(level, &floats, n, k, none()).panels);
+            let packed = PackedLinear::from_transposed(level, &weight, n, k, none());
+            same_layout(&packed.panels, &PackedLinear::from_transposed(level, &floats, n, k, none()).panels);
+        }
     }
 
     #[test]

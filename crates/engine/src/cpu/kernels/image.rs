@@ -1,5 +1,5 @@
 //! Camera and scanner frames to network input: 8-bit pixels, resized, normalised, padded.
-use super::view::{Map, Out, ViewMut};
+use super::view::{Map, ViewMut};
 use crate::cpu::pool::{Pool, SCRATCH_LEN};
 use crate::cpu::simd::{Kernel, Level, Simd};
 
@@ -140,17 +140,18 @@ pub fn image(level: Level, pool: &Pool, plan: &ImagePlan, frame: &[u8], out: Vie
     let [h, w] = plan.placement.input;
     Map::new(1, h, w).check(out.rows(), "the network's input");
     assert_eq!(out.cols(), 3, "channels of the network's input");
-    let to = Out(out.ptr());
     let chunks = if pool.threads() == 1 { 1 } else { (pool.threads() * 6).min(h) };
     pool.parallel_for_scratch(chunks, |i, scratch| {
-        level.dispatch(ImageLines {
+        let kernel = ImageLines {
             plan,
             frame,
-            out: to.get(),
+            out: out.ptr(),
             pitch: out.pitch(),
             lines: i * h / chunks..(i + 1) * h / chunks,
             line: &mut scratch[..plan.cols.from * plan.channels],
-        });
+        };
+        // SAFETY: sizes are checked above; chunks write disjoint lines.
+        unsafe { level.dispatch(kernel) };
     });
 }
 

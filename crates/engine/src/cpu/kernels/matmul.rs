@@ -2,7 +2,7 @@
 use super::epilogue::Post;
 use super::tile::{MAX_MR, Micro, Run};
 use super::transpose::TransposeBlock;
-use super::view::{Out, View, ViewMut};
+use super::view::{View, ViewMut};
 use crate::cpu::pool::{Pool, SCRATCH_LEN};
 use crate::cpu::simd::{Kernel, Level, Simd};
 
@@ -30,14 +30,13 @@ pub fn matmul(level: Level, pool: &Pool, batch: usize, a: View, b: View, transpo
     let n_blocks = by_scratch.max(wanted.min(n_panels));
     let m_blocks = wanted.div_ceil(n_blocks).min(m.div_ceil(64)).max(1);
     let n_blocks = n_blocks.min(n_panels);
-    let to = Out(out.ptr());
     pool.parallel_for_scratch(batch * n_blocks * m_blocks, |chunk, scratch| {
         let (image, part) = (chunk / (n_blocks * m_blocks), chunk % (n_blocks * m_blocks));
         let (nb, mb) = (part / m_blocks, part % m_blocks);
         let (c0, c1) = (nb * n_panels / n_blocks * panel, ((nb + 1) * n_panels / n_blocks * panel).min(n));
         let (r0, r1) = (mb * m / m_blocks, (mb + 1) * m / m_blocks);
         let first = image * b_rows * b.pitch() + if transposed { c0 * b.pitch() } else { c0 };
-        level.dispatch(Part {
+        let kernel = Part {
             a: a.ptr().wrapping_add((image * m + r0) * a.pitch()),
             a_pitch: a.pitch(),
             b: b.ptr().wrapping_add(first),
@@ -46,10 +45,12 @@ pub fn matmul(level: Level, pool: &Pool, batch: usize, a: View, b: View, transpo
             m: r1 - r0,
             n: c1 - c0,
             k,
-            out: to.get().wrapping_add((image * m + r0) * out.pitch() + c0),
+            out: out.ptr().wrapping_add((image * m + r0) * out.pitch() + c0),
             out_pitch: out.pitch(),
             scratch: scratch.as_mut_ptr(),
-        });
+        };
+        // SAFETY: sizes are checked above; parts are disjoint, and the scratch memory holds the columns of one.
+        unsafe { level.dispatch(kernel) };
     });
 }
 

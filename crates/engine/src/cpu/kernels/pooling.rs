@@ -1,7 +1,7 @@
 //! Max pooling and upsampling by copies.
 use super::elementwise::by_rows;
 use super::rows::{load, store};
-use super::view::{ConvShape, Map, Out, View, ViewMut};
+use super::view::{ConvShape, Map, View, ViewMut};
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::{Kernel, Level, Simd};
 
@@ -23,12 +23,11 @@ pub fn max_pool(
     let output = shape.output(input);
     output.check(out.rows(), "the output");
     assert_eq!(x.cols(), out.cols(), "input and output channels");
-    let (from, to) = (Out(x.ptr().cast_mut()), Out(out.ptr()));
     by_rows(pool, output.n * output.h, output.w * x.cols(), MIN_ELEMENTS, |lines| {
-        level.dispatch(MaxLines {
-            x: from.get(),
+        let kernel = MaxLines {
+            x: x.ptr(),
             x_pitch: x.pitch(),
-            out: to.get(),
+            out: out.ptr(),
             out_pitch: out.pitch(),
             channels: x.cols(),
             input,
@@ -36,7 +35,9 @@ pub fn max_pool(
             shape,
             outside,
             lines,
-        });
+        };
+        // SAFETY: the views are checked; chunks write disjoint lines.
+        unsafe { level.dispatch(kernel) };
     });
 }
 
@@ -108,17 +109,18 @@ pub fn upsample_nearest2(level: Level, pool: &Pool, x: View, input: Map, out: Vi
     input.check(x.rows(), "the input");
     Map::new(input.n, input.h * 2, input.w * 2).check(out.rows(), "the output");
     assert_eq!(x.cols(), out.cols(), "input and output channels");
-    let (from, to) = (Out(x.ptr().cast_mut()), Out(out.ptr()));
     by_rows(pool, input.n * input.h, input.w * x.cols() * 4, MIN_ELEMENTS, |lines| {
-        level.dispatch(RepeatLines {
-            x: from.get(),
+        let kernel = RepeatLines {
+            x: x.ptr(),
             x_pitch: x.pitch(),
-            out: to.get(),
+            out: out.ptr(),
             out_pitch: out.pitch(),
             channels: x.cols(),
             width: input.w,
             lines,
-        });
+        };
+        // SAFETY: the views are checked; chunks write disjoint lines.
+        unsafe { level.dispatch(kernel) };
     });
 }
 

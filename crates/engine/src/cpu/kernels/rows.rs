@@ -1,7 +1,7 @@
 //! Operations along the last dimension: softmax, layer normalisation, reductions.
 use super::elementwise::{ForRows, by_rows};
 use super::epilogue::Act;
-use super::view::{Out, View, ViewMut};
+use super::view::{View, ViewMut};
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::{Kernel, Level, Simd, math};
 
@@ -74,17 +74,17 @@ pub(crate) unsafe fn max_of<S: Simd>(x: *const f32, n: usize) -> f32 {
 /// Softmax over the last dimension. `out` may be the memory of `x`.
 pub fn softmax(level: Level, pool: &Pool, x: View, out: ViewMut) {
     assert_eq!((x.rows(), x.cols()), (out.rows(), out.cols()), "input and output sizes");
-    let (from, to) = (Out(x.ptr().cast_mut()), Out(out.ptr()));
     if x.cols() == 0 {
         return;
     }
     by_rows(pool, x.rows(), x.cols(), MIN_ELEMENTS, |range| {
-        // SAFETY: row `r` is inside both views, and rows are written by one chunk each.
-        let kernel = |r| unsafe {
-            let x = from.get().add(r * x.pitch()).cast_const();
-            SoftmaxRow { x, y: to.get().add(r * out.pitch()), n: out.cols() }
+        let row = |r| SoftmaxRow {
+            x: x.ptr().wrapping_add(r * x.pitch()),
+            y: out.ptr().wrapping_add(r * out.pitch()),
+            n: out.cols(),
         };
-        level.dispatch(ForRows { rows: range, kernel });
+        // SAFETY: rows are inside both views, and each is written by one chunk.
+        unsafe { level.dispatch(ForRows { rows: range, kernel: row }) };
     });
 }
 
@@ -144,32 +144,29 @@ pub fn layer_norm(
     let size = (x.rows(), cols);
     assert_eq!(size, (out.rows(), out.cols()), "input and output sizes");
     assert_eq!((norm.gamma.len(), norm.beta.len()), (cols, cols), "gamma and beta of {cols} columns");
-    let from = (Out(x.ptr().cast_mut()), x.pitch());
-    let to = (Out(out.ptr()), out.pitch());
-    let residual = residual.map(|r| {
+    if let Some(r) = &residual {
         assert_eq!(size, (r.rows(), r.cols()), "residual and output sizes");
-        (Out(r.ptr().cast_mut()), r.pitch())
-    });
-    let sum_out = sum_out.map(|s| {
+    }
+    if let Some(s) = &sum_out {
         assert_eq!(size, (s.rows(), s.cols()), "sum and output sizes");
-        (Out(s.ptr()), s.pitch())
-    });
+    }
     if cols == 0 {
         return;
     }
     by_rows(pool, x.rows(), cols, MIN_ELEMENTS, |range| {
-        let kernel = |r| {
-            // SAFETY: row `r` is inside all views, and rows are written by one chunk each.
-            let row = |(p, pitch): (Out, usize)| unsafe { p.get().add(r * pitch) };
+        let row = |i| {
+            let write = |v: &ViewMut| v.ptr().wrapping_add(i * v.pitch());
+            let read = |v: &View| v.ptr().wrapping_add(i * v.pitch());
             NormRow {
-                x: row(from),
-                residual: residual.map_or(std::ptr::null(), |v| row(v)),
-                sum: sum_out.map_or(std::ptr::null_mut(), row),
-                y: row(to),
+                x: read(&x),
+                residual: residual.as_ref().map_or(std::ptr::null(), read),
+                sum: sum_out.as_ref().map_or(std::ptr::null_mut(), write),
+                y: write(&out),
                 norm,
             }
         };
-        level.dispatch(ForRows { rows: range, kernel });
+        // SAFETY: rows are inside all views, and each is written by one chunk.
+        unsafe { level.dispatch(ForRows { rows: range, kernel: row }) };
     });
 }
 
@@ -248,14 +245,15 @@ pub enum Reduce {
 pub fn reduce(level: Level, pool: &Pool, f: Reduce, x: View, out: ViewMut) {
     assert_eq!((x.rows(), 1), (out.rows(), out.cols()), "one output for each input row");
     assert!(x.cols() > 0 || x.rows() == 0, "a reduction of no columns");
-    let (from, to) = (Out(x.ptr().cast_mut()), Out(out.ptr()));
     by_rows(pool, x.rows(), x.cols(), MIN_ELEMENTS, |range| {
-        // SAFETY: row `r` is inside both views, and rows are written by one chunk each.
-        let kernel = |r| unsafe {
-            let row = from.get().add(r * x.pitch()).cast_const();
-            ReduceRow { f, x: row, n: x.cols(), y: to.get().add(r * out.pitch()) }
+        let row = |r| ReduceRow {
+            f,
+            x: x.ptr().wrapping_add(r * x.pitch()),
+            n: x.cols(),
+            y: out.ptr().wrapping_add(r * out.pitch()),
         };
-        level.dispatch(ForRows { rows: range, kernel });
+        // SAFETY: rows are inside both views, and each is written by one chunk.
+        unsafe { level.dispatch(ForRows { rows: range, kernel: row }) };
     });
 }
 

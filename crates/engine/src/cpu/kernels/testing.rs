@@ -1,5 +1,6 @@
 //! Random operands for the kernels' tests, and the comparison with what naive loops give.
 use super::epilogue::{Act, Epilogue};
+use super::panels::Panels;
 use super::view::{View, ViewMut};
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::Level;
@@ -40,6 +41,12 @@ impl Rng {
     }
     pub fn vec(&mut self, n: usize) -> Vec<f32> {
         (0..n).map(|_| self.f32()).collect()
+    }
+    /// Weights of one byte, and the same as floats.
+    pub fn bytes(&mut self, n: usize) -> (Vec<i8>, Vec<f32>) {
+        let bytes: Vec<i8> = (0..n).map(|_| self.next() as i8).collect();
+        let floats = bytes.iter().map(|&b| f32::from(b)).collect();
+        (bytes, floats)
     }
     /// A random matrix with a pitch that is often more than its columns.
     pub fn matrix(&mut self, rows: usize, cols: usize) -> Matrix {
@@ -93,6 +100,16 @@ impl Matrix {
                 assert!(error <= tolerance * (1.0 + w.abs()), "{what}: [{r}, {c}] is {got}, not {w}");
             }
         }
+    }
+}
+
+/// The same weights lie at the same places, whatever their element.
+#[track_caller]
+pub(crate) fn same_layout(bytes: &Panels<i8>, floats: &Panels) {
+    assert_eq!(bytes.count(), floats.count());
+    for panel in 0..bytes.count() {
+        let bytes = bytes.panel(panel).iter().map(|&w| f32::from(w));
+        assert!(bytes.eq(floats.panel(panel).iter().copied()), "panel {panel}");
     }
 }
 

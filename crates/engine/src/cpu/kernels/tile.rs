@@ -4,8 +4,8 @@
 //! *runs*: a linear layer is one run over K; a convolution has one run for each kernel tap (or, where pixels
 //! lie densely, one for each kernel row). Pixels outside the image point to a row of zeros, or their run is
 //! left out. So nothing is copied, and the one micro-kernel serves all.
-use super::aligned::AlignedVec;
-use super::epilogue::{Epilogue, Post};
+use super::epilogue::Post;
+use super::panels::Panels;
 use super::rows::{load, store};
 use super::view::{Out, View};
 use crate::cpu::pool::Pool;
@@ -126,70 +126,6 @@ impl TileSource for Grid {
     }
 }
 
-/// A weight matrix `[K, N]` cut into panels of `NV` vectors of columns, each stored K-major.
-pub(crate) struct Panels {
-    pub level: Level,
-    pub n: usize,
-    pub k: usize,
-    /// Columns of a whole panel.
-    width: usize,
-    data: AlignedVec,
-    /// Zero padded to whole panels.
-    bias: AlignedVec,
-    pub post: Post,
-}
-
-impl Panels {
-    /// `weight(column, k)` gives the element.
-    pub fn new(
-        level: Level,
-        n: usize,
-        k: usize,
-        epilogue: &Epilogue,
-        weight: impl Fn(usize, usize) -> f32,
-    ) -> Panels {
-        let width = level.tile().1 * level.lanes();
-        let mut bias = AlignedVec::zeros(n.next_multiple_of(width));
-        if let Some(b) = &epilogue.bias {
-            assert_eq!(b.len(), n, "a bias of {} for {n} output columns", b.len());
-            bias[..n].copy_from_slice(b);
-        }
-        let mut panels = Panels {
-            level,
-            n,
-            k,
-            width,
-            data: AlignedVec::zeros(n.next_multiple_of(level.lanes()) * k),
-            bias,
-            post: epilogue.post(),
-        };
-        for p in 0..panels.count() {
-            let (at, wide) = (panels.offset(p), panels.stored_width(p));
-            for row in 0..k {
-                for c in 0..wide.min(n - p * width) {
-                    panels.data[at + row * wide + c] = weight(p * width + c, row);
-                }
-            }
-        }
-        panels
-    }
-
-    pub fn count(&self) -> usize {
-        self.n.div_ceil(self.width)
-    }
-    fn offset(&self, panel: usize) -> usize {
-        panel * self.width * self.k
-    }
-    /// The last panel stores no more vectors than it needs.
-    fn stored_width(&self, panel: usize) -> usize {
-        let left = self.n - panel * self.width;
-        left.next_multiple_of(self.level.lanes()).min(self.width)
-    }
-    pub fn bytes(&self) -> usize {
-        4 * (self.data.len() + self.bias.len())
-    }
-}
-
 /// The operand added before the last activation.
 #[derive(Clone, Copy)]
 pub(crate) struct Residual {
@@ -240,7 +176,8 @@ pub(crate) unsafe fn product<T: TileSource>(
             out: out.get(),
             pitch,
         };
-        panels.level.dispatch(block);
+        // SAFETY: the caller's promise; blocks are disjoint.
+        unsafe { panels.level.dispatch(block) };
     });
 }
 
@@ -255,7 +192,7 @@ pub(crate) unsafe fn product_here<T: TileSource>(
     out: *mut f32,
     pitch: usize,
 ) {
-    panels.level.dispatch(Block {
+    let block = Block {
         source,
         panels,
         tile_range: 0..source.tiles(),
@@ -263,7 +200,9 @@ pub(crate) unsafe fn product_here<T: TileSource>(
         residual,
         out,
         pitch,
-    });
+    };
+    // SAFETY: the caller's promise.
+    unsafe { panels.level.dispatch(block) };
 }
 
 /// Into how many blocks of tiles and of panels the work is cut.
@@ -344,7 +283,7 @@ impl<T: TileSource> Kernel for Block<'_, T> {
                         runs: runs.as_ptr().cast(),
                         count: at.runs,
                         len: at.len,
-                        weights: p.data.as_ptr().add(p.offset(panel)),
+                        weights: p.panel(panel).as_ptr(),
                         weights_step: vectors * S::LANES,
                         bias: p.bias.as_ptr().add(col),
                         out: if direct { out } else { sums },

@@ -1,6 +1,6 @@
 //! The k largest of a row.
 use super::elementwise::by_rows;
-use super::view::{Out, View, ViewMut};
+use super::view::{View, ViewMut};
 use crate::cpu::pool::Pool;
 
 /// NaN counts as the largest, as in PyTorch.
@@ -15,19 +15,6 @@ fn before((a, i): (f32, u32), (b, j): (f32, u32)) -> bool {
     greater(a, b) || (!greater(b, a) && i < j)
 }
 
-/// A shared pointer to indices that chunks of a parallel loop write, each its own rows.
-#[derive(Clone, Copy)]
-struct Indices(*mut u32);
-// SAFETY: chunks write disjoint rows.
-unsafe impl Send for Indices {}
-// SAFETY: as above.
-unsafe impl Sync for Indices {}
-impl Indices {
-    fn get(self) -> *mut u32 {
-        self.0
-    }
-}
-
 /// The `k` largest of each row of `x[R, N]`, largest first, of equal ones the lower index first:
 /// `values[R, k]` and `indices`, `R · k` columns of `x`.
 pub fn top_k(pool: &Pool, x: View, k: usize, values: ViewMut, indices: &mut [u32]) {
@@ -37,16 +24,11 @@ pub fn top_k(pool: &Pool, x: View, k: usize, values: ViewMut, indices: &mut [u32
     if k == 0 {
         return;
     }
-    let (to, to_indices) = (Out(values.ptr()), Indices(indices.as_mut_ptr()));
+    let indices = ViewMut::new(indices, x.rows(), k, k);
     by_rows(pool, x.rows(), x.cols(), 8192, |rows| {
         for r in rows {
             // SAFETY: row `r` of each output is written by one chunk.
-            let (values, indices) = unsafe {
-                (
-                    std::slice::from_raw_parts_mut(to.get().add(r * values.pitch()), k),
-                    std::slice::from_raw_parts_mut(to_indices.get().add(r * k), k),
-                )
-            };
+            let (values, indices) = unsafe { (values.shared_row(r), indices.shared_row(r)) };
             top_of_row(x.row(r), values, indices);
         }
     });

@@ -1,6 +1,6 @@
 //! Transposing matrices, block by block.
 use super::elementwise::by_rows;
-use super::view::{Out, View, ViewMut};
+use super::view::{View, ViewMut};
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::{Kernel, Level, Simd};
 
@@ -10,27 +10,21 @@ pub fn transpose(level: Level, pool: &Pool, x: View, batch: usize, out: ViewMut)
     assert!(batch > 0 && x.rows().is_multiple_of(batch), "{} rows of {batch} matrices", x.rows());
     let (rows, cols) = (x.rows() / batch, x.cols());
     assert_eq!((out.rows(), out.cols()), (batch * cols, rows), "the output of a transposition");
-    let (from, to) = (Out(x.ptr().cast_mut()), Out(out.ptr()));
     // Strips of whole cache lines of the output.
     let strips = rows.div_ceil(64);
     by_rows(pool, batch * strips, 64 * cols, 8192, |range| {
         for item in range {
             let (b, r) = (item / strips, item % strips * 64);
-            // SAFETY: strip `r` of matrix `b` is inside both views, and strips are disjoint.
-            let (src, dst) = unsafe {
-                (
-                    from.get().add((b * rows + r) * x.pitch()).cast_const(),
-                    to.get().add(b * cols * out.pitch() + r),
-                )
-            };
-            level.dispatch(TransposeBlock {
-                src,
+            let kernel = TransposeBlock {
+                src: x.ptr().wrapping_add((b * rows + r) * x.pitch()),
                 src_pitch: x.pitch(),
                 rows: 64.min(rows - r),
                 cols,
-                dst,
+                dst: out.ptr().wrapping_add(b * cols * out.pitch() + r),
                 dst_pitch: out.pitch(),
-            });
+            };
+            // SAFETY: strip `r` of matrix `b` is inside both views, and strips are disjoint.
+            unsafe { level.dispatch(kernel) };
         }
     });
 }

@@ -1,8 +1,12 @@
 //! Pitched views: bounds are checked once, when a view is made.
 use std::marker::PhantomData;
 
-/// Elements that a view of these sizes reaches over.
-fn reach(rows: usize, cols: usize, pitch: usize) -> usize {
+/// An element of views, aligned arrays and packed weights: plain memory, of which all zero bits are a zero.
+pub trait Element: bytemuck::Pod + Send + Sync {}
+impl<T: bytemuck::Pod + Send + Sync> Element for T {}
+
+/// Elements of type `T` that a view of these sizes reaches over.
+pub(in crate::cpu) fn reach<T>(rows: usize, cols: usize, pitch: usize) -> usize {
     if rows == 0 || cols == 0 {
         return 0;
     }
@@ -10,41 +14,36 @@ fn reach(rows: usize, cols: usize, pitch: usize) -> usize {
     (rows - 1)
         .checked_mul(pitch)
         .and_then(|n| n.checked_add(cols))
-        .filter(|&n| n <= isize::MAX as usize / 4)
+        .filter(|&n| n <= isize::MAX as usize / size_of::<T>())
         .expect("a view's size must fit in memory")
 }
 
-/// A read-only pitched matrix: `rows` rows of `cols` contiguous f32, `pitch` elements apart.
+/// A pitched matrix: `rows` rows of `cols` contiguous elements, `pitch` elements apart. `B` is the borrow of the elements that
+/// it stands for: [`View`] reads, [`ViewMut`] writes.
 #[derive(Clone, Copy, Debug)]
-pub struct View<'a> {
-    ptr: *const f32,
+pub struct Pitched<T, B> {
+    ptr: *mut T,
     rows: usize,
     cols: usize,
     pitch: usize,
-    life: PhantomData<&'a [f32]>,
+    borrow: PhantomData<B>,
 }
 
-// SAFETY: a view stands for a shared borrow of f32.
-unsafe impl Send for View<'_> {}
-// SAFETY: as above.
-unsafe impl Sync for View<'_> {}
+/// A read-only pitched matrix.
+pub type View<'a, T = f32> = Pitched<T, &'a [T]>;
+/// A writable pitched matrix.
+pub type ViewMut<'a, T = f32> = Pitched<T, &'a mut [T]>;
 
-impl<'a> View<'a> {
-    /// A view over a slice, from its first element.
-    pub fn new(data: &'a [f32], rows: usize, cols: usize, pitch: usize) -> Self {
-        let need = reach(rows, cols, pitch);
-        assert!(data.len() >= need, "a view over {need} elements of a slice of {}", data.len());
-        View { ptr: data.as_ptr(), rows, cols, pitch, life: PhantomData }
-    }
+// SAFETY: a view goes where the borrow that it stands for may go.
+unsafe impl<T, B: Send> Send for Pitched<T, B> {}
+// SAFETY: as above; writing from several threads is the kernels' own unsafe business.
+unsafe impl<T, B: Sync> Sync for Pitched<T, B> {}
 
-    /// A view over memory that other views may interleave with.
-    ///
-    /// # Safety
-    /// For `'a`, every element of every row is readable, and none is written except by the kernel that
-    /// this view is an operand of.
-    pub unsafe fn from_raw(ptr: *const f32, rows: usize, cols: usize, pitch: usize) -> Self {
-        reach(rows, cols, pitch);
-        View { ptr, rows, cols, pitch, life: PhantomData }
+impl<T: Element, B> Pitched<T, B> {
+    fn over(ptr: *mut T, len: usize, rows: usize, cols: usize, pitch: usize) -> Self {
+        let need = reach::<T>(rows, cols, pitch);
+        assert!(len >= need, "a view over {need} elements of a slice of {len}");
+        Pitched { ptr, rows, cols, pitch, borrow: PhantomData }
     }
 
     /// Number of rows.
@@ -59,51 +58,55 @@ impl<'a> View<'a> {
     pub fn pitch(&self) -> usize {
         self.pitch
     }
-    pub(crate) fn ptr(&self) -> *const f32 {
-        self.ptr
-    }
 
     /// The columns `start..start + cols` of every row.
     pub fn columns(self, start: usize, cols: usize) -> Self {
         assert!(start <= self.cols && cols <= self.cols - start, "columns {start}+{cols} of {}", self.cols);
-        View { ptr: self.ptr.wrapping_add(start), cols, ..self }
+        Pitched { ptr: self.ptr.wrapping_add(start), cols, ..self }
     }
 
     /// The rows `start..start + rows`.
     pub fn row_range(self, start: usize, rows: usize) -> Self {
         assert!(start <= self.rows && rows <= self.rows - start, "rows {start}+{rows} of {}", self.rows);
-        View { ptr: self.ptr.wrapping_add(start * self.pitch), rows, ..self }
+        Pitched { ptr: self.ptr.wrapping_add(start * self.pitch), rows, ..self }
+    }
+
+    fn row_ptr(&self, row: usize) -> *mut T {
+        assert!(row < self.rows, "row {row} of {}", self.rows);
+        self.ptr.wrapping_add(row * self.pitch)
+    }
+}
+
+impl<'a, T: Element> View<'a, T> {
+    /// A view over a slice, from its first element.
+    pub fn new(data: &'a [T], rows: usize, cols: usize, pitch: usize) -> Self {
+        Self::over(data.as_ptr().cast_mut(), data.len(), rows, cols, pitch)
+    }
+
+    /// A view over memory that other views may interleave with.
+    ///
+    /// # Safety
+    /// For `'a`, every element of every row is readable, and none is written except by the kernel that
+    /// this view is an operand of.
+    pub unsafe fn from_raw(ptr: *const T, rows: usize, cols: usize, pitch: usize) -> Self {
+        Self::over(ptr.cast_mut(), usize::MAX, rows, cols, pitch)
+    }
+
+    pub(crate) fn ptr(&self) -> *const T {
+        self.ptr
     }
 
     /// One row.
-    pub fn row(&self, row: usize) -> &'a [f32] {
-        assert!(row < self.rows, "row {row} of {}", self.rows);
+    pub fn row(&self, row: usize) -> &'a [T] {
         // SAFETY: checked when the view was made.
-        unsafe { std::slice::from_raw_parts(self.ptr.add(row * self.pitch), self.cols) }
+        unsafe { std::slice::from_raw_parts(self.row_ptr(row), self.cols) }
     }
 }
 
-/// A writable pitched matrix: `rows` rows of `cols` contiguous f32, `pitch` elements apart.
-#[derive(Debug)]
-pub struct ViewMut<'a> {
-    ptr: *mut f32,
-    rows: usize,
-    cols: usize,
-    pitch: usize,
-    life: PhantomData<&'a mut [f32]>,
-}
-
-// SAFETY: a view stands for an exclusive borrow of f32.
-unsafe impl Send for ViewMut<'_> {}
-// SAFETY: as above; writing from several threads is the kernels' own unsafe business.
-unsafe impl Sync for ViewMut<'_> {}
-
-impl<'a> ViewMut<'a> {
+impl<'a, T: Element> ViewMut<'a, T> {
     /// A view over a slice, from its first element.
-    pub fn new(data: &'a mut [f32], rows: usize, cols: usize, pitch: usize) -> Self {
-        let need = reach(rows, cols, pitch);
-        assert!(data.len() >= need, "a view over {need} elements of a slice of {}", data.len());
-        ViewMut { ptr: data.as_mut_ptr(), rows, cols, pitch, life: PhantomData }
+    pub fn new(data: &'a mut [T], rows: usize, cols: usize, pitch: usize) -> Self {
+        Self::over(data.as_mut_ptr(), data.len(), rows, cols, pitch)
     }
 
     /// A view over memory that other views may interleave with. An input of an element-by-element operation
@@ -112,54 +115,44 @@ impl<'a> ViewMut<'a> {
     /// # Safety
     /// For `'a`, every element of every row is writable, and no one else reads or writes it, except
     /// operands of the same kernel where its documentation allows that.
-    pub unsafe fn from_raw(ptr: *mut f32, rows: usize, cols: usize, pitch: usize) -> Self {
-        reach(rows, cols, pitch);
-        ViewMut { ptr, rows, cols, pitch, life: PhantomData }
+    pub unsafe fn from_raw(ptr: *mut T, rows: usize, cols: usize, pitch: usize) -> Self {
+        Self::over(ptr, usize::MAX, rows, cols, pitch)
     }
 
-    /// Number of rows.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-    /// Elements of a row.
-    pub fn cols(&self) -> usize {
-        self.cols
-    }
-    /// Elements from a row's start to the next one's.
-    pub fn pitch(&self) -> usize {
-        self.pitch
-    }
-    pub(crate) fn ptr(&self) -> *mut f32 {
+    pub(crate) fn ptr(&self) -> *mut T {
         self.ptr
     }
 
     /// The same view, borrowed for less long.
-    pub fn reborrow(&mut self) -> ViewMut<'_> {
-        ViewMut { life: PhantomData, ..*self }
+    pub fn reborrow(&mut self) -> ViewMut<'_, T> {
+        Pitched { borrow: PhantomData, ..*self }
     }
 
     /// The same memory, for reading.
-    pub fn as_view(&self) -> View<'_> {
-        View { ptr: self.ptr, rows: self.rows, cols: self.cols, pitch: self.pitch, life: PhantomData }
-    }
-
-    /// The columns `start..start + cols` of every row.
-    pub fn columns(self, start: usize, cols: usize) -> Self {
-        assert!(start <= self.cols && cols <= self.cols - start, "columns {start}+{cols} of {}", self.cols);
-        ViewMut { ptr: self.ptr.wrapping_add(start), cols, ..self }
-    }
-
-    /// The rows `start..start + rows`.
-    pub fn row_range(self, start: usize, rows: usize) -> Self {
-        assert!(start <= self.rows && rows <= self.rows - start, "rows {start}+{rows} of {}", self.rows);
-        ViewMut { ptr: self.ptr.wrapping_add(start * self.pitch), rows, ..self }
+    pub fn as_view(&self) -> View<'_, T> {
+        Pitched { ptr: self.ptr, rows: self.rows, cols: self.cols, pitch: self.pitch, borrow: PhantomData }
     }
 
     /// One row.
-    pub fn row_mut(&mut self, row: usize) -> &mut [f32] {
-        assert!(row < self.rows, "row {row} of {}", self.rows);
-        // SAFETY: checked when the view was made, and `self` is borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.ptr.add(row * self.pitch), self.cols) }
+    pub fn row_mut(&mut self, row: usize) -> &mut [T] {
+        // SAFETY: `self` is borrowed mutably.
+        unsafe { self.shared_row(row) }
+    }
+
+    /// One row, of a view that chunks of a parallel loop share.
+    ///
+    /// # Safety
+    /// No one else reads or writes the row while this reference lives.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn shared_row(&self, row: usize) -> &mut [T] {
+        // SAFETY: checked when the view was made; exclusive by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.row_ptr(row), self.cols) }
+    }
+
+    /// Copies a view of the same size.
+    pub fn copy_from(&mut self, from: View<T>) {
+        assert_eq!((self.rows, self.cols), (from.rows, from.cols), "copies are of equal sizes");
+        (0..self.rows).for_each(|row| self.row_mut(row).copy_from_slice(from.row(row)));
     }
 }
 
@@ -240,12 +233,28 @@ impl ConvShape {
 mod tests {
     use super::*;
 
+    fn columns_and_rows_address_the_right_elements_of<T: Element + PartialEq + std::fmt::Debug>(
+        number: impl Fn(u8) -> T,
+    ) {
+        let mut data: Vec<T> = (0..30).map(&number).collect();
+        let v = View::new(&data, 4, 5, 8);
+        assert_eq!(v.row(3), [24, 25, 26, 27, 28].map(&number));
+        assert_eq!(v.columns(2, 2).row_range(1, 2).row(1), [18, 19].map(&number));
+        let other = [number(50), number(51)];
+        let mut v = ViewMut::new(&mut data, 4, 5, 8);
+        v.reborrow().columns(3, 1).row_range(1, 2).copy_from(View::new(&other, 2, 1, 1));
+        assert_eq!(v.as_view().row(1), [8, 9, 10, 50, 12].map(&number));
+        v.row_mut(2)[0] = number(60);
+        let changed = (0..30).filter(|&i| data[i as usize] != number(i)).collect::<Vec<u8>>();
+        assert_eq!(changed, [11, 16, 19]);
+    }
+
     #[test]
     fn columns_and_rows_address_the_right_elements() {
-        let data: Vec<f32> = (0..30).map(|i| i as f32).collect();
-        let v = View::new(&data, 4, 5, 8);
-        assert_eq!(v.row(3), [24., 25., 26., 27., 28.]);
-        assert_eq!(v.columns(2, 2).row_range(1, 2).row(1), [18., 19.]);
+        columns_and_rows_address_the_right_elements_of(f32::from);
+        columns_and_rows_address_the_right_elements_of(i32::from);
+        columns_and_rows_address_the_right_elements_of(u16::from);
+        columns_and_rows_address_the_right_elements_of(|i| i as i8);
     }
 
     #[test]
@@ -258,5 +267,17 @@ mod tests {
     #[should_panic(expected = "pitch")]
     fn a_pitch_below_the_columns_is_refused() {
         View::new(&[0.0; 10], 2, 4, 3);
+    }
+
+    #[test]
+    #[should_panic(expected = "must fit in memory")]
+    fn a_size_past_any_memory_is_refused() {
+        View::<u16>::new(&[], isize::MAX as usize / 2, 2, 2);
+    }
+
+    #[test]
+    #[should_panic(expected = "equal sizes")]
+    fn a_copy_of_another_size_is_refused() {
+        ViewMut::new(&mut [0u8; 6], 2, 3, 3).copy_from(View::new(&[0u8; 6], 3, 2, 2));
     }
 }

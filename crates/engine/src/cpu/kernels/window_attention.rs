@@ -5,7 +5,7 @@ use super::elementwise::ForRows;
 use super::gemm::{PackedLinear, residual_of};
 use super::rows::{LayerNorm, NormRow};
 use super::tile::{Grid, product_here};
-use super::view::{Map, Out, View, ViewMut};
+use super::view::{Map, View, ViewMut};
 use crate::cpu::pool::{Pool, SCRATCH_LEN};
 
 /// What [`window_attention`] computes.
@@ -68,7 +68,6 @@ pub fn window_attention(pool: &Pool, x: View, layer: &WindowAttention, residual:
     assert!(need <= SCRATCH_LEN, "windows of {side}x{side} pixels of {channels} channels are too large");
     let residual = residual_of(residual, &out);
     let (down, across) = windows(map, side);
-    let to = Out(out.ptr());
     pool.parallel_for_scratch(map.n * down * across, |window, scratch| {
         let (image, window) = (window / (down * across), window % (down * across));
         let (y0, x0) = (window / across * side, window % across * side);
@@ -93,14 +92,15 @@ pub fn window_attention(pool: &Pool, x: View, layer: &WindowAttention, residual:
                 norm: l.norm,
             }
         };
-        level.dispatch(ForRows { rows: 0..pixels, kernel });
+        // SAFETY: pixels inside the map are inside the view; `normed` and the zeros hold `channels` elements for each.
+        unsafe { level.dispatch(ForRows { rows: 0..pixels, kernel }) };
         let grid = Grid::matrix(View::new(normed, pixels, channels, channels), level);
         // SAFETY: `qkv` has room for all rows.
         unsafe { product_here(&grid, &l.qkv.panels, None, qkv.as_mut_ptr(), wide) };
         for head in 0..l.heads {
             let at = |offset: usize| qkv.as_ptr().wrapping_add(offset + head * l.head_stride);
             for q0 in (0..pixels).step_by(QUERIES) {
-                level.dispatch(Head {
+                let kernel = Head {
                     s: AttentionShape {
                         batch: 1,
                         heads: 1,
@@ -122,7 +122,9 @@ pub fn window_attention(pool: &Pool, x: View, layer: &WindowAttention, residual:
                     out_pitch: attended,
                     next: None,
                     scratch: head_scratch.as_mut_ptr(),
-                });
+                };
+                // SAFETY: the scratch memory holds all pixels of a window and what a head needs.
+                unsafe { level.dispatch(kernel) };
             }
         }
         let grid = Grid {
@@ -138,7 +140,7 @@ pub fn window_attention(pool: &Pool, x: View, layer: &WindowAttention, residual:
             tiles_per_line: broad.div_ceil(l.project.panels.level.tile().0),
         };
         // SAFETY: the output rows are this window's own.
-        unsafe { product_here(&grid, &l.project.panels, residual, to.get(), out.pitch()) };
+        unsafe { product_here(&grid, &l.project.panels, residual, out.ptr(), out.pitch()) };
     });
 }
 

@@ -9,8 +9,9 @@
 //! error, to about twice that of the direct way (points that differ from the usual ones: Barabasz et al., "Error analysis and
 //! improving the accuracy of Winograd convolution for deep neural networks", 2020), and their products are exact in binary.
 use super::epilogue::{Epilogue, Post};
+use super::panels::Panels;
 use super::rows::{load, store};
-use super::tile::{Finish, Grid, Panels, Residual, product_here};
+use super::tile::{Finish, Grid, Residual, product_here};
 use super::view::{ConvShape, Map, Out, View};
 use crate::cpu::pool::{Pool, SCRATCH_LEN};
 use crate::cpu::simd::{Kernel, Level, Simd};
@@ -59,16 +60,12 @@ impl Winograd {
                 })
             })
             .collect();
-        let mut bias = super::AlignedVec::zeros(cout.next_multiple_of(level.lanes()));
-        if let Some(b) = &epilogue.bias {
-            assert_eq!(b.len(), cout, "a bias of {} for {cout} channels", b.len());
-            bias[..cout].copy_from_slice(b);
-        }
+        let bias = epilogue.padded_bias(cout, level.lanes());
         Winograd { cin, cout, points, bias, post: epilogue.post() }
     }
 
     pub fn bytes(&self) -> usize {
-        self.points.iter().map(Panels::bytes).sum::<usize>() + 4 * self.bias.len()
+        self.points.iter().map(Panels::bytes).sum::<usize>() + self.bias.bytes()
     }
 
     /// Runs the convolution.
@@ -108,14 +105,16 @@ impl Winograd {
             let (in_step, out_step) = (odd_lines(count * self.cin), odd_lines(count * self.cout));
             let (transformed, products) = scratch.split_at_mut(POINTS * in_step);
             let tiles = Tiles { first, count, down, across, input, output, shape: *shape };
-            level.dispatch(Forward {
+            let kernel = Forward {
                 tiles: &tiles,
                 x: x.ptr(),
                 pitch: x.pitch(),
                 channels: self.cin,
                 to: transformed.as_mut_ptr(),
                 step: in_step,
-            });
+            };
+            // SAFETY: the view is checked, and the scratch memory holds the block.
+            unsafe { level.dispatch(kernel) };
             for (p, panels) in self.points.iter().enumerate() {
                 let a = View::new(&transformed[p * in_step..], count, self.cin, self.cin);
                 let product = &mut products[p * out_step..(p + 1) * out_step];
@@ -124,7 +123,7 @@ impl Winograd {
                     product_here(&Grid::matrix(a, level), panels, None, product.as_mut_ptr(), self.cout)
                 };
             }
-            level.dispatch(Backward {
+            let kernel = Backward {
                 tiles: &tiles,
                 from: products.as_ptr(),
                 step: out_step,
@@ -134,7 +133,9 @@ impl Winograd {
                 residual,
                 out: to.get(),
                 pitch: out_pitch,
-            });
+            };
+            // SAFETY: as above; blocks write disjoint pixels.
+            unsafe { level.dispatch(kernel) };
         });
     }
 }
@@ -178,22 +179,19 @@ struct Forward<'a> {
 
 /// A column of Bᵀd.
 #[inline(always)]
-unsafe fn forward<S: Simd>(d: [S::V; SPAN]) -> [S::V; SPAN] {
-    // SAFETY: the caller's promise about the processor.
-    unsafe {
-        let [aa, bb, product, sum] = [AA, BB, AA * BB, AA + BB].map(|v| S::splat(v as f32));
-        let (even_near, odd_near) = (S::nfma(bb, d[2], d[4]), S::nfma(bb, d[1], d[3]));
-        let (even_far, odd_far) = (S::nfma(aa, d[2], d[4]), S::nfma(aa, d[1], d[3]));
-        let (a, b) = (S::splat(A as f32), S::splat(B as f32));
-        [
-            S::fma(product, d[0], S::nfma(sum, d[2], d[4])),
-            S::fma(a, odd_near, even_near),
-            S::nfma(a, odd_near, even_near),
-            S::fma(b, odd_far, even_far),
-            S::nfma(b, odd_far, even_far),
-            S::fma(product, d[1], S::nfma(sum, d[3], d[5])),
-        ]
-    }
+fn forward<S: Simd>(d: [S::V; SPAN]) -> [S::V; SPAN] {
+    let [aa, bb, product, sum] = [AA, BB, AA * BB, AA + BB].map(|v| S::splat(v as f32));
+    let (even_near, odd_near) = (S::nfma(bb, d[2], d[4]), S::nfma(bb, d[1], d[3]));
+    let (even_far, odd_far) = (S::nfma(aa, d[2], d[4]), S::nfma(aa, d[1], d[3]));
+    let (a, b) = (S::splat(A as f32), S::splat(B as f32));
+    [
+        S::fma(product, d[0], S::nfma(sum, d[2], d[4])),
+        S::fma(a, odd_near, even_near),
+        S::nfma(a, odd_near, even_near),
+        S::fma(b, odd_far, even_far),
+        S::nfma(b, odd_far, even_far),
+        S::fma(product, d[1], S::nfma(sum, d[3], d[5])),
+    ]
 }
 
 impl Kernel for Forward<'_> {
@@ -262,19 +260,16 @@ struct Backward<'a> {
 
 /// A column of Aᵀm.
 #[inline(always)]
-unsafe fn backward<S: Simd>(m: [S::V; SPAN]) -> [S::V; TILE] {
-    // SAFETY: the caller's promise about the processor.
-    unsafe {
-        let (even_a, odd_a) = (S::add(m[1], m[2]), S::sub(m[1], m[2]));
-        let (even_b, odd_b) = (S::add(m[3], m[4]), S::sub(m[3], m[4]));
-        let weighed = |a: f64, x, b: f64, y| S::fma(S::splat(a as f32), x, S::mul(S::splat(b as f32), y));
-        [
-            S::add(S::add(m[0], even_a), even_b),
-            weighed(A, odd_a, B, odd_b),
-            weighed(AA, even_a, BB, even_b),
-            S::add(weighed(A * AA, odd_a, B * BB, odd_b), m[5]),
-        ]
-    }
+fn backward<S: Simd>(m: [S::V; SPAN]) -> [S::V; TILE] {
+    let (even_a, odd_a) = (S::add(m[1], m[2]), S::sub(m[1], m[2]));
+    let (even_b, odd_b) = (S::add(m[3], m[4]), S::sub(m[3], m[4]));
+    let weighed = |a: f64, x, b: f64, y| S::fma(S::splat(a as f32), x, S::mul(S::splat(b as f32), y));
+    [
+        S::add(S::add(m[0], even_a), even_b),
+        weighed(A, odd_a, B, odd_b),
+        weighed(AA, even_a, BB, even_b),
+        S::add(weighed(A * AA, odd_a, B * BB, odd_b), m[5]),
+    ]
 }
 
 impl Kernel for Backward<'_> {

@@ -8,13 +8,13 @@ use crate::cpu::kernels::{
 };
 use crate::graph::Op;
 
-pub(super) fn attention(site: &mut Site<'_>) -> Lowered {
+pub(super) fn attention(site: &Site<'_>) -> Lowered {
     let Op::Attention { heads, scale, bias } = site.node.op else { unreachable!("dispatched on the op") };
     let [q_shape, k_shape, v_shape] = [0, 1, 2].map(|i| site.input_shape(i).clone());
     let (d, dv) = (q_shape[2] / heads, v_shape[2] / heads);
     let (lq, lk) = (q_shape[1], k_shape[1]);
     let (shared_q, shared_k) = (q_shape[0] == 1, k_shape[0] == 1);
-    let (q, k, v, out) = (site.input(0), site.input(1), site.input(2), site.output());
+    let (q, k, v, mut out) = (site.input(0), site.input(1), site.input(2), site.output());
     let bias = bias.then(|| site.input(3));
     let level = site.level;
     let flops = 2 * (site.output_shape()[0] * heads * lq * lk * (d + dv)) as u64;
@@ -40,7 +40,7 @@ pub(super) fn attention(site: &mut Site<'_>) -> Lowered {
     Lowered { kernel, name: "attention".into(), flops, packed_bytes: 0 }
 }
 
-pub(super) fn window_attention(site: &mut Site<'_>) -> Lowered {
+pub(super) fn window_attention(site: &Site<'_>) -> Lowered {
     let Op::WindowAttention { window, heads, epsilon } = site.node.op else {
         unreachable!("dispatched on the op")
     };
@@ -51,7 +51,7 @@ pub(super) fn window_attention(site: &mut Site<'_>) -> Lowered {
         PackedLinear::new(site.level, values(site, weight), n, c, Epilogue { bias, ..Epilogue::default() })
     };
     let (qkv, project) = (pack(3, 3 * c), pack(6, c));
-    let (x, gamma, beta, bias, out) =
+    let (x, gamma, beta, bias, mut out) =
         (site.input(0), site.input(1), site.input(2), site.input(5), site.output());
     let d = c / heads;
     let area = window * window;
@@ -86,7 +86,7 @@ pub(super) fn window_attention(site: &mut Site<'_>) -> Lowered {
     }
 }
 
-pub(super) fn deformable(site: &mut Site<'_>) -> Lowered {
+pub(super) fn deformable(site: &Site<'_>) -> Lowered {
     let Op::DeformableAttention { heads, levels_hw, points_per_level } = site.node.op.clone() else {
         unreachable!("dispatched on the op")
     };
@@ -94,7 +94,7 @@ pub(super) fn deformable(site: &mut Site<'_>) -> Lowered {
         .map(|(&[h, w], &points)| SampledLevel { h, w, points })
         .collect();
     let [value, offsets, logits, boxes] = [0, 1, 2, 3].map(|i| site.input(i));
-    let (level, out) = (site.level, site.output());
+    let (level, mut out) = (site.level, site.output());
     Lowered::new("deformable_attention", move |call| {
         let out = out.view_mut(call.entries);
         let [offsets, logits, boxes] = [&offsets, &logits, &boxes].map(|o| o.leading(out.rows()));

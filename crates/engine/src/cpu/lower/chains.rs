@@ -18,15 +18,15 @@ fn flops(rows: usize, weight: &PackedLinear) -> u64 {
 }
 
 /// `site` is the second layer.
-pub(super) fn perceptron(site: &mut Site<'_>, first: &Node) -> Lowered {
+pub(super) fn perceptron(site: &Site<'_>, first: &Node) -> Lowered {
     let (_, first_epilogue) = layer(first);
     let (bias, own) = layer(site.node);
     let (x, first) = {
-        let mut site = site.at(first);
+        let site = site.at(first);
         (site.input(0), pack_linear(&site))
     };
     let second = pack_linear(site);
-    let out = site.output();
+    let mut out = site.output();
     let residual = own.residual.then(|| site.input(2 + usize::from(bias)));
     let name = format!("linear{first_epilogue}, linear{own}");
     Lowered {
@@ -42,10 +42,10 @@ pub(super) fn perceptron(site: &mut Site<'_>, first: &Node) -> Lowered {
 }
 
 /// `site` is the projection.
-pub(super) fn bottleneck(site: &mut Site<'_>, expand: &Node, middle: &Node) -> Lowered {
+pub(super) fn bottleneck(site: &Site<'_>, expand: &Node, middle: &Node) -> Lowered {
     let (bias, own) = layer(site.node);
     let (x, input_shape, expand) = {
-        let mut site = site.at(expand);
+        let site = site.at(expand);
         (site.input(0), site.input_shape(0).clone(), pack_linear(&site))
     };
     let (middle, middle_rows, taps) = {
@@ -62,7 +62,7 @@ pub(super) fn bottleneck(site: &mut Site<'_>, expand: &Node, middle: &Node) -> L
         (packed, site.output_shape().rows(), channels * kernel[0] * kernel[1])
     };
     let project = pack_linear(site);
-    let out = site.output();
+    let mut out = site.output();
     let residual = own.residual.then(|| site.input(2 + usize::from(bias)));
     let (h, w) = (input_shape[1], input_shape[2]);
     Lowered {

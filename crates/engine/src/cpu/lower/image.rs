@@ -4,7 +4,7 @@ use super::{Lowered, Site};
 use crate::cpu::kernels::{self, ImagePlacement, ImagePlan};
 use crate::graph::ImageTransform;
 
-pub(super) fn image_to_tensor(site: &mut Site<'_>, transform: &ImageTransform) -> Lowered {
+pub(super) fn image_to_tensor(site: &Site<'_>, transform: &ImageTransform) -> Lowered {
     let shape = site.input_shape(0).clone();
     let placement = ImagePlacement {
         size: transform.resized_hw,
@@ -15,7 +15,7 @@ pub(super) fn image_to_tensor(site: &mut Site<'_>, transform: &ImageTransform) -
     };
     let plan =
         ImagePlan::new(shape[0], shape[1], shape[2], placement).expect("the graph builder checks sizes");
-    let (frame, out, level) = (site.input(0), site.output(), site.level);
+    let (frame, mut out, level) = (site.input(0), site.output(), site.level);
     Lowered::new("image_to_tensor", move |call| {
         kernels::image(level, call.pool, &plan, frame.slice().u8(), out.view_mut(None));
     })

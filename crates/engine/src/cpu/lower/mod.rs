@@ -1,4 +1,5 @@
 //! From a plan's steps to kernels bound to memory: weights are packed here, once.
+#![allow(unsafe_code)]
 
 mod arrange;
 mod attention;
@@ -8,11 +9,10 @@ mod image;
 mod networks;
 mod rows;
 
-use super::memory::{Memory, Operand};
+use super::memory::{Memory, Operand, Output};
 use super::plan::{Chain, Plan, Step};
 use super::{Level, Pool};
-use crate::compile::Home;
-use crate::graph::{Node, Op, Tensor};
+use crate::graph::{Node, Op};
 use crate::tensor::{HostTensor, Shape};
 
 /// What a kernel gets when it runs.
@@ -24,7 +24,7 @@ pub(in crate::cpu) struct Call<'a> {
 }
 
 /// A kernel with everything but the call's own facts bound.
-pub(super) type Kernel = Box<dyn Fn(&Call<'_>) + Send>;
+pub(super) type Kernel = Box<dyn FnMut(&Call<'_>) + Send>;
 
 /// A step, lowered.
 pub(super) struct Lowered {
@@ -38,7 +38,7 @@ pub(super) struct Lowered {
 }
 
 impl Lowered {
-    fn new(name: impl Into<String>, kernel: impl Fn(&Call<'_>) + Send + 'static) -> Self {
+    fn new(name: impl Into<String>, kernel: impl FnMut(&Call<'_>) + Send + 'static) -> Self {
         Lowered { kernel: Box::new(kernel), name: name.into(), flops: 0, packed_bytes: 0 }
     }
 }
@@ -49,25 +49,24 @@ struct Site<'p> {
     memory: &'p Memory,
     level: Level,
     node: &'p Node,
-    used: &'p mut [bool],
 }
 
-impl Site<'_> {
+impl<'p> Site<'p> {
     /// The same view of another node.
-    fn at<'s>(&'s mut self, node: &'s Node) -> Site<'s> {
-        Site { plan: self.plan, memory: self.memory, level: self.level, node, used: self.used }
+    fn at(&self, node: &'p Node) -> Site<'p> {
+        Site { node, ..*self }
     }
-    fn operand(&mut self, tensor: Tensor) -> Operand {
-        if let Home::Constant(node) = self.plan.site(tensor).home {
-            self.used[node] = true;
-        }
-        self.memory.operand(self.plan, tensor)
+    fn input(&self, argument: usize) -> Operand {
+        // SAFETY: the promise of `lower`.
+        unsafe { self.memory.operand(self.plan, self.node.inputs[argument]) }
     }
-    fn input(&mut self, argument: usize) -> Operand {
-        self.operand(self.node.inputs[argument])
+    fn output(&self) -> Output {
+        self.outputs().swap_remove(0)
     }
-    fn output(&mut self) -> Operand {
-        self.operand(self.node.outputs[0])
+    /// All outputs. Each node is lowered once, and asks for them once.
+    fn outputs(&self) -> Vec<Output> {
+        // SAFETY: the promise of `lower`; a tensor is the output of one node.
+        self.node.outputs.iter().map(|&t| unsafe { self.memory.output(self.plan, t) }).collect()
     }
     fn input_shape(&self, argument: usize) -> &Shape {
         self.plan.graph.shape(self.node.inputs[argument])
@@ -81,36 +80,39 @@ impl Site<'_> {
     }
 }
 
-/// Binds a step. `used` marks the constants that its kernel reads as they are.
-pub(super) fn lower(plan: &Plan, memory: &Memory, level: Level, step: &Step, used: &mut [bool]) -> Lowered {
+/// Binds a step.
+///
+/// # Safety
+/// Each step of the plan is bound once. Its kernel runs while the memory lives, in the plan's order, and while no
+/// other step of a program with the same states runs.
+pub(super) unsafe fn lower(plan: &Plan, memory: &Memory, level: Level, step: &Step) -> Lowered {
     match step {
         Step::Copy { from, to } => {
             let ty = plan.graph.ty(*from);
-            let mark = plan.site(*from).home;
-            if let Home::Constant(node) = mark {
-                used[node] = true;
-            }
-            let source = memory.operand(plan, *from);
-            let target = memory.operand_at(*to, ty.dtype, ty.shape.rows(), ty.shape.cols());
-            Lowered::new("copy", move |_| target.copy_rows_from(&source))
+            // SAFETY: the caller's promise; the plan places no two tensors that are alive over one another.
+            let (source, mut target) = unsafe {
+                let source = memory.operand(plan, *from);
+                (source, memory.output_at(plan, *to, ty.dtype, ty.shape.rows(), ty.shape.cols()))
+            };
+            Lowered::new("copy", move |_| target.bytes_mut().copy_from(source.bytes()))
         }
         Step::Chain { chain, nodes } => {
             let mut sites: Vec<&Node> = nodes.iter().map(|&n| &plan.graph.nodes()[n]).collect();
             let last = sites.pop().expect("a chain has nodes");
-            let mut site = Site { plan, memory, level, node: last, used };
+            let site = Site { plan, memory, level, node: last };
             match chain {
-                Chain::Perceptron => chains::perceptron(&mut site, sites[0]),
-                Chain::Bottleneck => chains::bottleneck(&mut site, sites[0], sites[1]),
+                Chain::Perceptron => chains::perceptron(&site, sites[0]),
+                Chain::Bottleneck => chains::bottleneck(&site, sites[0], sites[1]),
             }
         }
         Step::Node { index, copy_parts } => {
             let node = &plan.graph.nodes()[*index];
-            lower_node(&mut Site { plan, memory, level, node, used }, copy_parts)
+            lower_node(&Site { plan, memory, level, node }, copy_parts)
         }
     }
 }
 
-fn lower_node(site: &mut Site<'_>, copy_parts: &[usize]) -> Lowered {
+fn lower_node(site: &Site<'_>, copy_parts: &[usize]) -> Lowered {
     match &site.node.op {
         Op::Conv2d { .. } => networks::conv2d(site),
         Op::Linear { .. } => networks::linear(site),

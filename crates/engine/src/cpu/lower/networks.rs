@@ -67,7 +67,7 @@ enum Filters {
     Depthwise(PackedDepthwise),
 }
 
-pub(super) fn conv2d(site: &mut Site<'_>) -> Lowered {
+pub(super) fn conv2d(site: &Site<'_>) -> Lowered {
     let Op::Conv2d { stride, padding, groups, bias, epilogue: fused } = site.node.op.clone() else {
         unreachable!("dispatched on the op")
     };
@@ -87,7 +87,7 @@ pub(super) fn conv2d(site: &mut Site<'_>) -> Lowered {
     };
     let (h, w) = (site.input_shape(0)[1], site.input_shape(0)[2]);
     let (out_h, out_w) = (site.output_shape()[1], site.output_shape()[2]);
-    let (x, out) = (site.input(0), site.output());
+    let (x, mut out) = (site.input(0), site.output());
     let residual = fused.residual.then(|| site.input(2 + usize::from(bias)));
     let flops = 2 * (out.rows * c_out * c_group * kh * kw) as u64;
     let packed_bytes = match &packed {
@@ -122,13 +122,13 @@ pub(super) fn pack_linear(site: &Site<'_>) -> PackedLinear {
     PackedLinear::new(site.level, values(site, 1), n, k, epilogue(site, fused, *bias))
 }
 
-pub(super) fn linear(site: &mut Site<'_>) -> Lowered {
+pub(super) fn linear(site: &Site<'_>) -> Lowered {
     let Op::Linear { bias, epilogue: fused } = site.node.op.clone() else {
         unreachable!("dispatched on the op")
     };
     let packed = pack_linear(site);
     let (n, k) = (packed.n(), packed.k());
-    let (x, out) = (site.input(0), site.output());
+    let (x, mut out) = (site.input(0), site.output());
     let residual = fused.residual.then(|| site.input(2 + usize::from(bias)));
     let flops = 2 * (out.rows * n * k) as u64;
     let packed_bytes = packed.bytes();
@@ -142,7 +142,7 @@ pub(super) fn linear(site: &mut Site<'_>) -> Lowered {
     Lowered { kernel, name, flops, packed_bytes }
 }
 
-pub(super) fn conv_transpose2d(site: &mut Site<'_>) -> Lowered {
+pub(super) fn conv_transpose2d(site: &Site<'_>) -> Lowered {
     let Op::ConvTranspose2d { bias, epilogue: fused } = site.node.op.clone() else {
         unreachable!("dispatched on the op")
     };
@@ -151,7 +151,7 @@ pub(super) fn conv_transpose2d(site: &mut Site<'_>) -> Lowered {
     let (c_in, c_out) = (weight_shape[0], weight_shape[1]);
     let packed = PackedConvTranspose::new(site.level, values(site, 1), c_in, c_out, own);
     let (h, w) = (site.input_shape(0)[1], site.input_shape(0)[2]);
-    let (x, out) = (site.input(0), site.output());
+    let (x, mut out) = (site.input(0), site.output());
     let residual = fused.residual.then(|| site.input(2 + usize::from(bias)));
     let flops = 2 * (out.rows * c_out * c_in) as u64;
     let packed_bytes = packed.bytes();
@@ -166,12 +166,12 @@ pub(super) fn conv_transpose2d(site: &mut Site<'_>) -> Lowered {
     Lowered { kernel, name: format!("conv_transpose2d{fused}"), flops, packed_bytes }
 }
 
-pub(super) fn matmul(site: &mut Site<'_>, transpose_b: bool) -> Lowered {
+pub(super) fn matmul(site: &Site<'_>, transpose_b: bool) -> Lowered {
     let (a_dims, b_dims) = (site.input_shape(0).dims().to_vec(), site.input_shape(1).dims().to_vec());
     let rank = a_dims.len();
     let (m, k) = (a_dims[rank - 2], a_dims[rank - 1]);
     let b_rows = b_dims[rank - 2];
-    let (a, b, out, level) = (site.input(0), site.input(1), site.output(), site.level);
+    let (a, b, mut out, level) = (site.input(0), site.input(1), site.output(), site.level);
     // A row-counted matrix is one product with fewer rows; counted batches are fewer products.
     let one = rank == 2;
     let kernel = Box::new(move |call: &super::Call<'_>| {
@@ -184,7 +184,7 @@ pub(super) fn matmul(site: &mut Site<'_>, transpose_b: bool) -> Lowered {
     Lowered { kernel, name: "matmul".into(), flops, packed_bytes: 0 }
 }
 
-pub(super) fn max_pool2d(site: &mut Site<'_>) -> Lowered {
+pub(super) fn max_pool2d(site: &Site<'_>) -> Lowered {
     let Op::MaxPool2d { kernel, stride, padding } = site.node.op.clone() else {
         unreachable!("dispatched on the op")
     };
@@ -194,7 +194,7 @@ pub(super) fn max_pool2d(site: &mut Site<'_>) -> Lowered {
         pad: [padding.top, padding.left, padding.bottom, padding.right],
     };
     let (h, w) = (site.input_shape(0)[1], site.input_shape(0)[2]);
-    let (x, out, level) = (site.input(0), site.output(), site.level);
+    let (x, mut out, level) = (site.input(0), site.output(), site.level);
     Lowered::new("max_pool2d", move |call| {
         let x = x.view(call.entries);
         let map = Map::new(x.rows() / (h * w), h, w);
@@ -202,9 +202,9 @@ pub(super) fn max_pool2d(site: &mut Site<'_>) -> Lowered {
     })
 }
 
-pub(super) fn upsample_nearest_2x(site: &mut Site<'_>) -> Lowered {
+pub(super) fn upsample_nearest_2x(site: &Site<'_>) -> Lowered {
     let (h, w) = (site.input_shape(0)[1], site.input_shape(0)[2]);
-    let (x, out, level) = (site.input(0), site.output(), site.level);
+    let (x, mut out, level) = (site.input(0), site.output(), site.level);
     Lowered::new("upsample_nearest_2x", move |call| {
         let x = x.view(call.entries);
         let map = Map::new(x.rows() / (h * w), h, w);

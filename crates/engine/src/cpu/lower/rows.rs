@@ -3,11 +3,11 @@
 use super::networks::act;
 use super::{Lowered, Site};
 use crate::cpu::kernels::{self, Act, Binary, LayerNorm, Reduce, Unary};
-use crate::cpu::memory::Operand;
+use crate::cpu::memory::{Operand, Output};
 use crate::graph::{BinaryOp, Epilogue, Op, ReduceOp, UnaryOp};
 use crate::tensor::Shape;
 
-pub(super) fn unary(site: &mut Site<'_>, op: UnaryOp) -> Lowered {
+pub(super) fn unary(site: &Site<'_>, op: UnaryOp) -> Lowered {
     let f = match op {
         UnaryOp::Relu => Unary::Act(Act::Relu),
         UnaryOp::Silu => Unary::Act(Act::Silu),
@@ -23,36 +23,36 @@ pub(super) fn unary(site: &mut Site<'_>, op: UnaryOp) -> Lowered {
         UnaryOp::Clamp(low, high) => Unary::Act(Act::Clamp { low, high }),
         UnaryOp::Affine(scale, shift) => Unary::Affine { scale, shift },
     };
-    let (x, out, level) = (site.input(0), site.output(), site.level);
+    let (x, mut out, level) = (site.input(0), site.output(), site.level);
     Lowered::new(site.node.op.name().to_owned(), move |call| {
         kernels::unary(level, call.pool, f, x.view(call.entries), out.view_mut(call.entries));
     })
 }
 
-pub(super) fn softmax(site: &mut Site<'_>) -> Lowered {
-    let (x, out, level) = (site.input(0), site.output(), site.level);
+pub(super) fn softmax(site: &Site<'_>) -> Lowered {
+    let (x, mut out, level) = (site.input(0), site.output(), site.level);
     Lowered::new("softmax", move |call| {
         kernels::softmax(level, call.pool, x.view(call.entries), out.view_mut(call.entries));
     })
 }
 
-pub(super) fn reduce(site: &mut Site<'_>, op: ReduceOp) -> Lowered {
+pub(super) fn reduce(site: &Site<'_>, op: ReduceOp) -> Lowered {
     let f = match op {
         ReduceOp::Max => Reduce::Max,
         ReduceOp::Sum => Reduce::Sum,
         ReduceOp::Mean => Reduce::Mean,
     };
-    let (x, out, level) = (site.input(0), site.output(), site.level);
+    let (x, mut out, level) = (site.input(0), site.output(), site.level);
     Lowered::new(site.node.op.name().to_owned(), move |call| {
         kernels::reduce(level, call.pool, f, x.view(call.entries), out.view_mut(call.entries));
     })
 }
 
-pub(super) fn layer_norm(site: &mut Site<'_>) -> Lowered {
+pub(super) fn layer_norm(site: &Site<'_>) -> Lowered {
     let Op::LayerNorm { epsilon: eps, activation } = site.node.op else {
         unreachable!("dispatched on the op")
     };
-    let (x, gamma, beta, out) = (site.input(0), site.input(1), site.input(2), site.output());
+    let (x, gamma, beta, mut out) = (site.input(0), site.input(1), site.input(2), site.output());
     let (level, act) = (site.level, act(activation));
     Lowered::new(format!("layer_norm{}", Epilogue { activation, ..Epilogue::default() }), move |call| {
         let norm = LayerNorm { gamma: gamma.slice().f32(), beta: beta.slice().f32(), eps, act };
@@ -110,7 +110,7 @@ impl Argument {
                 index * rows
             })
             .collect();
-        Argument { operand: operand.all_rows(), form, rows, first_rows }
+        Argument { operand, form, rows, first_rows }
     }
 
     /// The argument in block `block`, of which `rows` rows are computed.
@@ -129,7 +129,7 @@ fn padded(shape: &Shape, rank: usize) -> Vec<usize> {
     std::iter::repeat_n(1, rank - shape.rank()).chain(shape.dims().iter().copied()).collect()
 }
 
-pub(super) fn binary(site: &mut Site<'_>, op: BinaryOp) -> Lowered {
+pub(super) fn binary(site: &Site<'_>, op: BinaryOp) -> Lowered {
     let f = match op {
         BinaryOp::Add => Binary::Add,
         BinaryOp::Sub => Binary::Sub,
@@ -138,7 +138,7 @@ pub(super) fn binary(site: &mut Site<'_>, op: BinaryOp) -> Lowered {
         BinaryOp::Max => Binary::Max,
         BinaryOp::Min => Binary::Min,
     };
-    let (a, b, out, level) = (site.input(0), site.input(1), site.output(), site.level);
+    let (a, b, mut out, level) = (site.input(0), site.input(1), site.output(), site.level);
     let name = site.node.op.name().to_owned();
     let output = site.output_shape().clone();
     let shapes = [site.input_shape(0).clone(), site.input_shape(1).clone()];
@@ -160,7 +160,6 @@ pub(super) fn binary(site: &mut Site<'_>, op: BinaryOp) -> Lowered {
         let form = form(&padded(shape, rank)[split..], &output.dims()[split..]).expect("as above");
         Argument::new(operand, shape, &output, split, form)
     });
-    let whole = out.all_rows();
     Lowered::new(name, move |call| {
         let (blocks, rows) = match call.entries {
             Some(entries) if split > 0 => {
@@ -170,15 +169,15 @@ pub(super) fn binary(site: &mut Site<'_>, op: BinaryOp) -> Lowered {
         };
         for block in 0..blocks {
             let (a, b) = (a.in_block(block, rows), b.in_block(block, rows));
-            let out = whole.row_range(block * rows_per_block, rows);
-            kernels::binary(level, call.pool, f, a, b, Act::None, out.view_mut(None));
+            let out = out.view_mut(None).row_range(block * rows_per_block, rows);
+            kernels::binary(level, call.pool, f, a, b, Act::None, out);
         }
     })
 }
 
-pub(super) fn top_k(site: &mut Site<'_>, k: usize) -> Lowered {
-    let (x, values) = (site.input(0), site.output());
-    let indices = site.operand(site.node.outputs[1]);
+pub(super) fn top_k(site: &Site<'_>, k: usize) -> Lowered {
+    let x = site.input(0);
+    let [mut values, mut indices] = <[Output; 2]>::try_from(site.outputs()).expect("values and indices");
     Lowered::new("top_k", move |call| {
         let (x, values) = (x.view(call.entries), values.view_mut(call.entries));
         let rows = x.rows();

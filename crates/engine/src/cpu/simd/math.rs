@@ -2,15 +2,12 @@
 use super::Simd;
 
 #[inline(always)]
-unsafe fn horner<S: Simd, const N: usize>(coefficients: &[f32; N], x: S::V) -> S::V {
-    // SAFETY: the caller's promise about the processor.
-    unsafe {
-        let mut p = S::splat(coefficients[N - 1]);
-        for i in (0..N - 1).rev() {
-            p = S::fma(p, x, S::splat(coefficients[i]));
-        }
-        p
+fn horner<S: Simd, const N: usize>(coefficients: &[f32; N], x: S::V) -> S::V {
+    let mut p = S::splat(coefficients[N - 1]);
+    for i in (0..N - 1).rev() {
+        p = S::fma(p, x, S::splat(coefficients[i]));
     }
+    p
 }
 
 /// `2^f` for `|f| <= 1/2`: relative error 1e-7 before rounding.
@@ -19,66 +16,46 @@ const EXP2: [f32; 6] = [1.0, 0.693_147_24, 0.240_222_35, 0.055_503_08, 0.009_671
 const EXP: [f32; 6] = [1.0, 1.000_000_1, 0.499_991_35, 0.166_663_58, 0.041_899_595, 0.008_379_414];
 
 /// `e^x`, to about 2 ulp; 0 below -104 at the latest, large but perhaps finite past the largest f32.
-///
-/// # Safety
-/// The processor has the instructions of `S`.
 #[inline(always)]
-pub(crate) unsafe fn exp<S: Simd>(x: S::V) -> S::V {
-    // SAFETY: the caller's promise about the processor.
-    unsafe {
-        // The bounds come first: max and min give their second operand, the data, when that is NaN. They
-        // keep infinities from the remainder below.
-        let x = S::min(S::splat(128.0), S::max(S::splat(-128.0), x));
-        let n = S::round(S::mul(x, S::splat(std::f32::consts::LOG2_E)));
-        // ln 2 in two parts, the first with so few bits that n times it is exact.
-        let r = S::nfma(n, S::splat(0.693_359_4), x);
-        let r = S::nfma(n, S::splat(-2.121_944_4e-4), r);
-        S::ldexp(horner::<S, 6>(&EXP, r), n)
-    }
+pub(crate) fn exp<S: Simd>(x: S::V) -> S::V {
+    // The bounds come first: max and min give their second operand, the data, when that is NaN. They
+    // keep infinities from the remainder below.
+    let x = S::min(S::splat(128.0), S::max(S::splat(-128.0), x));
+    let n = S::round(S::mul(x, S::splat(std::f32::consts::LOG2_E)));
+    // ln 2 in two parts, the first with so few bits that n times it is exact.
+    let r = S::nfma(n, S::splat(0.693_359_4), x);
+    let r = S::nfma(n, S::splat(-2.121_944_4e-4), r);
+    S::ldexp(horner::<S, 6>(&EXP, r), n)
 }
 
 /// `1 / (1 + e^-x)`.
-///
-/// # Safety
-/// The processor has the instructions of `S`.
 #[inline(always)]
-pub(crate) unsafe fn sigmoid<S: Simd>(x: S::V) -> S::V {
-    // SAFETY: the caller's promise about the processor.
-    unsafe {
-        let one = S::splat(1.0);
-        S::div(one, S::add(one, exp::<S>(S::sub(S::zero(), x))))
-    }
+pub(crate) fn sigmoid<S: Simd>(x: S::V) -> S::V {
+    let one = S::splat(1.0);
+    S::div(one, S::add(one, exp::<S>(S::sub(S::zero(), x))))
 }
 
 /// Hyperbolic tangent, to a few ulp.
-///
-/// # Safety
-/// The processor has the instructions of `S`.
 #[inline(always)]
-pub(crate) unsafe fn tanh<S: Simd>(x: S::V) -> S::V {
+pub(crate) fn tanh<S: Simd>(x: S::V) -> S::V {
     // tanh x = x + x³·h(x²) for |x| < 0.625.
     const SMALL: [f32; 5] = [-0.333_332_78, 0.133_313_28, -0.053_729_23, 0.020_602, -0.005_660_780_7];
-    // SAFETY: the caller's promise about the processor.
-    unsafe {
-        let one = S::splat(1.0);
-        let t = S::abs(x);
-        let big = S::sub(one, S::div(S::splat(2.0), S::add(exp::<S>(S::add(t, t)), one)));
-        let big = S::select_lt(x, S::zero(), S::sub(S::zero(), big), big);
-        let u = S::mul(x, x);
-        let small = S::fma(S::mul(horner::<S, 5>(&SMALL, u), u), x, x);
-        S::select_lt(t, S::splat(0.625), small, big)
-    }
+
+    let one = S::splat(1.0);
+    let t = S::abs(x);
+    let big = S::sub(one, S::div(S::splat(2.0), S::add(exp::<S>(S::add(t, t)), one)));
+    let big = S::select_lt(x, S::zero(), S::sub(S::zero(), big), big);
+    let u = S::mul(x, x);
+    let small = S::fma(S::mul(horner::<S, 5>(&SMALL, u), u), x, x);
+    S::select_lt(t, S::splat(0.625), small, big)
 }
 
 /// `x Φ(x)`, Φ the normal distribution (the erf form of GELU); absolute error below 5e-7.
 ///
 /// With t = |x|: `gelu(x) = max(x, 0) - t · Q(t)`, Q the upper tail, whose base-2 logarithm is a
 /// polynomial fitted with the weight `t · Q(t)`: no cancellation, one piece, one exponential.
-///
-/// # Safety
-/// The processor has the instructions of `S`.
 #[inline(always)]
-pub(crate) unsafe fn gelu<S: Simd>(x: S::V) -> S::V {
+pub(crate) fn gelu<S: Simd>(x: S::V) -> S::V {
     const LOG2_TAIL: [f32; 7] = [
         -0.999_999_1,
         -1.151_145,
@@ -88,14 +65,12 @@ pub(crate) unsafe fn gelu<S: Simd>(x: S::V) -> S::V {
         -7.323_238_5e-4,
         2.904_256_1e-5,
     ];
-    // SAFETY: the caller's promise about the processor.
-    unsafe {
-        let t = S::min(S::splat(12.0), S::abs(x));
-        let y = horner::<S, 7>(&LOG2_TAIL, t);
-        let n = S::round(y);
-        let tail = S::ldexp(horner::<S, 6>(&EXP2, S::sub(y, n)), n);
-        S::nfma(t, tail, S::max(S::zero(), x))
-    }
+
+    let t = S::min(S::splat(12.0), S::abs(x));
+    let y = horner::<S, 7>(&LOG2_TAIL, t);
+    let n = S::round(y);
+    let tail = S::ldexp(horner::<S, 6>(&EXP2, S::sub(y, n)), n);
+    S::nfma(t, tail, S::max(S::zero(), x))
 }
 
 #[cfg(test)]
@@ -132,6 +107,12 @@ mod tests {
         }
     }
 
+    fn apply(level: Level, f: F, x: &[f32], y: &mut [f32]) {
+        assert_eq!(x.len(), y.len());
+        // SAFETY: slices of one length.
+        unsafe { level.dispatch(Map(f, x, y)) }
+    }
+
     /// erf by its series (small) or continued fraction (large), in f64.
     fn erf(x: f64) -> f64 {
         if x.abs() < 2.5 {
@@ -155,7 +136,7 @@ mod tests {
         let x: Vec<f32> = (0..n).map(|i| lo + (hi - lo) * i as f32 / n as f32).collect();
         for level in Level::available() {
             let mut y = vec![0f32; n];
-            level.dispatch(Map(f, &x, &mut y));
+            apply(level, f, &x, &mut y);
             for (&x, &y) in x.iter().zip(&y) {
                 let want = exact(x as f64);
                 let error = (y as f64 - want).abs();
@@ -184,15 +165,15 @@ mod tests {
         let x = [-1e30f32, 1e30, f32::NEG_INFINITY, 0.0, f32::NAN];
         for level in Level::available() {
             let mut y = [0f32; 5];
-            level.dispatch(Map(F::Exp, &x, &mut y));
+            apply(level, F::Exp, &x, &mut y);
             assert_eq!((y[0], y[2], y[3]), (0.0, 0.0, 1.0));
             assert!(y[1] > 1e38 && y[4].is_nan());
-            level.dispatch(Map(F::Sigmoid, &x, &mut y));
+            apply(level, F::Sigmoid, &x, &mut y);
             assert!(y[0] < 1e-37 && y[1] == 1.0 && y[3] == 0.5 && y[4].is_nan());
-            level.dispatch(Map(F::Tanh, &x, &mut y));
+            apply(level, F::Tanh, &x, &mut y);
             assert_eq!((y[0], y[1], y[2], y[3]), (-1.0, 1.0, -1.0, 0.0));
             assert!(y[4].is_nan());
-            level.dispatch(Map(F::Gelu, &x, &mut y));
+            apply(level, F::Gelu, &x, &mut y);
             assert!(y[0].abs() < 1e-30 && y[1] == 1e30 && y[3] == 0.0 && y[4].is_nan());
         }
     }

@@ -95,11 +95,14 @@ impl Level {
     }
 
     /// Runs a kernel compiled for this level. Panics if the processor lacks it.
+    ///
+    /// # Safety
+    /// As for [`Kernel::run`].
     #[inline]
-    pub(crate) fn dispatch<K: Kernel>(self, kernel: K) -> K::Output {
+    pub(crate) unsafe fn dispatch<K: Kernel>(self, kernel: K) -> K::Output {
         // The standard library caches what it detected: a few loads.
         assert!(self.is_available(), "this processor has no {}", self.name());
-        // SAFETY: the processor has the level.
+        // SAFETY: the caller's promise. The processor has the level, so its type may be named.
         unsafe {
             match self {
                 #[cfg(target_arch = "x86_64")]
@@ -134,17 +137,19 @@ pub(crate) trait Kernel {
     /// The computation. Implementations are `#[inline(always)]`.
     ///
     /// # Safety
-    /// The processor has the instructions of `S`, and the pointers that the kernel holds are valid for it.
+    /// The pointers that the kernel holds are good for what it documents.
     unsafe fn run<S: Simd>(self) -> Self::Output;
 }
 
-/// Vectors of f32 of one instruction set.
+/// Vectors of f32 of one instruction set. The type is a token: only this module can name one, and does so after a look at the
+/// processor, so that whoever is generic over `S: Simd` runs where the instructions are.
+///
+/// Loads and stores need valid pointers (any alignment). `load_n` and `store_n` touch only the first `n` elements.
 ///
 /// # Safety
-/// Every function needs a processor with the instruction set; the loads and stores need valid pointers
-/// (any alignment). `load_n` and `store_n` touch only the first `n` elements.
+/// The type is private to this module, and named by [`Level::dispatch`] only where the processor has its instructions.
 #[allow(clippy::missing_safety_doc)]
-pub(crate) trait Simd: Copy + 'static {
+pub(crate) unsafe trait Simd: Copy + 'static {
     /// Elements of a vector.
     const LANES: usize;
     /// Rows of the matrix product's register tile.
@@ -154,10 +159,10 @@ pub(crate) trait Simd: Copy + 'static {
     /// A vector.
     type V: Copy;
 
-    /// Runs `kernel` in a function compiled for this instruction set.
+    /// Runs `kernel` in a function compiled for this instruction set. The caller keeps what [`Kernel::run`] asks for.
     unsafe fn vectorize<K: Kernel>(kernel: K) -> K::Output;
 
-    unsafe fn splat(x: f32) -> Self::V;
+    fn splat(x: f32) -> Self::V;
     unsafe fn load(p: *const f32) -> Self::V;
     unsafe fn store(p: *mut f32, v: Self::V);
     /// The first `n <= LANES` elements; the rest are zero and not touched.
@@ -165,39 +170,36 @@ pub(crate) trait Simd: Copy + 'static {
     /// Writes the first `n <= LANES` elements.
     unsafe fn store_n(p: *mut f32, v: Self::V, n: usize);
 
-    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
-    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
-    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
-    unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
+    fn add(a: Self::V, b: Self::V) -> Self::V;
+    fn sub(a: Self::V, b: Self::V) -> Self::V;
+    fn mul(a: Self::V, b: Self::V) -> Self::V;
+    fn div(a: Self::V, b: Self::V) -> Self::V;
     /// The smaller; the second operand if either is NaN.
-    unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
+    fn min(a: Self::V, b: Self::V) -> Self::V;
     /// The larger; the second operand if either is NaN.
-    unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
+    fn max(a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`, fused where the instruction set can.
-    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `c - a * b`.
-    unsafe fn nfma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    fn nfma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// To the nearest integer, ties to even.
-    unsafe fn round(a: Self::V) -> Self::V;
-    unsafe fn sqrt(a: Self::V) -> Self::V;
-    unsafe fn abs(a: Self::V) -> Self::V;
+    fn round(a: Self::V) -> Self::V;
+    fn sqrt(a: Self::V) -> Self::V;
+    fn abs(a: Self::V) -> Self::V;
     /// `2^n` of an integral `n` in `[-126, 127]`.
-    unsafe fn pow2i(n: Self::V) -> Self::V;
+    fn pow2i(n: Self::V) -> Self::V;
     /// `x · 2^n` of an integral `n`; 0 below the normal numbers is allowed, and 2^127 for larger powers.
     #[inline(always)]
-    unsafe fn ldexp(x: Self::V, n: Self::V) -> Self::V {
-        // SAFETY: the caller's promise about the processor.
-        unsafe {
-            let lowest = Self::splat(-126.0);
-            let bounded = Self::min(Self::splat(127.0), Self::max(lowest, n));
-            let y = Self::mul(x, Self::pow2i(bounded));
-            Self::select_lt(n, lowest, Self::zero(), y)
-        }
+    fn ldexp(x: Self::V, n: Self::V) -> Self::V {
+        let lowest = Self::splat(-126.0);
+        let bounded = Self::min(Self::splat(127.0), Self::max(lowest, n));
+        let y = Self::mul(x, Self::pow2i(bounded));
+        Self::select_lt(n, lowest, Self::zero(), y)
     }
     /// Lane by lane `a < b ? t : f`.
-    unsafe fn select_lt(a: Self::V, b: Self::V, t: Self::V, f: Self::V) -> Self::V;
-    unsafe fn reduce_add(a: Self::V) -> f32;
-    unsafe fn reduce_max(a: Self::V) -> f32;
+    fn select_lt(a: Self::V, b: Self::V, t: Self::V, f: Self::V) -> Self::V;
+    fn reduce_add(a: Self::V) -> f32;
+    fn reduce_max(a: Self::V) -> f32;
 
     /// Transposes a block of `LANES` by `LANES` elements; pitches are from row to row.
     #[inline(always)]
@@ -212,7 +214,7 @@ pub(crate) trait Simd: Copy + 'static {
 
     /// Asks for the cache line of an address that will be read, or written if `WRITE`. Any address will do.
     #[inline(always)]
-    unsafe fn prefetch<const WRITE: bool>(p: *const f32) {
+    fn prefetch<const WRITE: bool>(p: *const f32) {
         // SAFETY: prefetches touch nothing; AVX2 processors know PREFETCHW or take it for a no-op.
         #[cfg(target_arch = "x86_64")]
         unsafe {
@@ -227,9 +229,8 @@ pub(crate) trait Simd: Copy + 'static {
     }
 
     #[inline(always)]
-    unsafe fn zero() -> Self::V {
-        // SAFETY: the caller's promise about the processor.
-        unsafe { Self::splat(0.0) }
+    fn zero() -> Self::V {
+        Self::splat(0.0)
     }
 }
 
@@ -240,15 +241,30 @@ macro_rules! vectorize_with {
         unsafe fn vectorize<K: super::Kernel>(kernel: K) -> K::Output {
             $(#[target_feature(enable = $feature)])*
             unsafe fn inside<S: super::Simd, K: super::Kernel>(kernel: K) -> K::Output {
-                // SAFETY: the features of `S` are on in this function; pointers are the caller's promise.
+                // SAFETY: the caller's promise.
                 unsafe { kernel.run::<S>() }
             }
-            // SAFETY: the caller promises a processor with these features.
+            // SAFETY: the type is the proof that the processor has these features; the rest is the caller's promise.
             unsafe { inside::<Self, K>(kernel) }
         }
     };
 }
-pub(crate) use vectorize_with;
+use vectorize_with;
+
+/// Defines operations that are safe for any values.
+macro_rules! operations {
+    ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $out:ty { $($body:tt)* })*) => {$(
+        #[inline(always)]
+        // Where a build's target has the instructions anyway, calls are safe as they are.
+        #[allow(unused_unsafe)]
+        fn $name($($arg: $ty),*) -> $out {
+            // SAFETY: the type is the proof that the processor has the instructions, and they touch no memory.
+            unsafe { $($body)* }
+        }
+    )*};
+}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use operations;
 
 #[cfg(test)]
 mod tests {
@@ -328,7 +344,8 @@ mod tests {
     #[test]
     fn primitives_agree_with_scalars_on_every_level() {
         for level in Level::available() {
-            level.dispatch(Primitives);
+            // SAFETY: it holds no pointers.
+            unsafe { level.dispatch(Primitives) };
         }
     }
 }

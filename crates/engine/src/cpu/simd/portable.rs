@@ -2,7 +2,7 @@
 use super::{Simd, vectorize_with};
 
 #[derive(Clone, Copy)]
-pub(crate) struct Portable;
+pub(super) struct Portable;
 
 /// Aligned so that the compiler may keep it in two 128-bit registers.
 #[derive(Clone, Copy)]
@@ -26,9 +26,9 @@ fn zip(a: F8, b: F8, f: impl Fn(f32, f32) -> f32) -> F8 {
     F8(o)
 }
 
-// SAFETY of every block: the trait's contract, valid pointers.
+// SAFETY: needs no instructions. Of every block: valid pointers.
 #[allow(clippy::undocumented_unsafe_blocks)]
-impl Simd for Portable {
+unsafe impl Simd for Portable {
     const LANES: usize = 8;
     const MR: usize = 4;
     const NV: usize = 1;
@@ -37,7 +37,7 @@ impl Simd for Portable {
     vectorize_with!();
 
     #[inline(always)]
-    unsafe fn splat(x: f32) -> F8 {
+    fn splat(x: f32) -> F8 {
         F8([x; 8])
     }
     #[inline(always)]
@@ -61,58 +61,58 @@ impl Simd for Portable {
         unsafe { std::ptr::copy_nonoverlapping(v.0.as_ptr(), p, n) }
     }
     #[inline(always)]
-    unsafe fn add(a: F8, b: F8) -> F8 {
+    fn add(a: F8, b: F8) -> F8 {
         zip(a, b, |x, y| x + y)
     }
     #[inline(always)]
-    unsafe fn sub(a: F8, b: F8) -> F8 {
+    fn sub(a: F8, b: F8) -> F8 {
         zip(a, b, |x, y| x - y)
     }
     #[inline(always)]
-    unsafe fn mul(a: F8, b: F8) -> F8 {
+    fn mul(a: F8, b: F8) -> F8 {
         zip(a, b, |x, y| x * y)
     }
     #[inline(always)]
-    unsafe fn div(a: F8, b: F8) -> F8 {
+    fn div(a: F8, b: F8) -> F8 {
         zip(a, b, |x, y| x / y)
     }
     #[inline(always)]
-    unsafe fn min(a: F8, b: F8) -> F8 {
+    fn min(a: F8, b: F8) -> F8 {
         zip(a, b, |x, y| if x < y { x } else { y })
     }
     #[inline(always)]
-    unsafe fn max(a: F8, b: F8) -> F8 {
+    fn max(a: F8, b: F8) -> F8 {
         zip(a, b, |x, y| if x > y { x } else { y })
     }
     // Not `f32::mul_add`: without the instruction that is a slow library call.
     #[inline(always)]
-    unsafe fn fma(a: F8, b: F8, c: F8) -> F8 {
+    fn fma(a: F8, b: F8, c: F8) -> F8 {
         zip(zip(a, b, |x, y| x * y), c, |x, y| x + y)
     }
     #[inline(always)]
-    unsafe fn nfma(a: F8, b: F8, c: F8) -> F8 {
+    fn nfma(a: F8, b: F8, c: F8) -> F8 {
         zip(c, zip(a, b, |x, y| x * y), |x, y| x - y)
     }
     #[inline(always)]
-    unsafe fn round(a: F8) -> F8 {
+    fn round(a: F8) -> F8 {
         // Adding and taking away 1.5 * 2^23 leaves the nearest integer; larger magnitudes are integers.
         const SHIFT: f32 = 12_582_912.0;
         map(a, |x| if x.abs() < 4_194_304.0 { (x + SHIFT) - SHIFT } else { x })
     }
     #[inline(always)]
-    unsafe fn sqrt(a: F8) -> F8 {
+    fn sqrt(a: F8) -> F8 {
         map(a, f32::sqrt)
     }
     #[inline(always)]
-    unsafe fn abs(a: F8) -> F8 {
+    fn abs(a: F8) -> F8 {
         map(a, f32::abs)
     }
     #[inline(always)]
-    unsafe fn pow2i(n: F8) -> F8 {
+    fn pow2i(n: F8) -> F8 {
         map(n, |x| f32::from_bits((((x as i32) + 127) as u32) << 23))
     }
     #[inline(always)]
-    unsafe fn select_lt(a: F8, b: F8, t: F8, f: F8) -> F8 {
+    fn select_lt(a: F8, b: F8, t: F8, f: F8) -> F8 {
         let mut o = [0f32; 8];
         for i in 0..8 {
             o[i] = if a.0[i] < b.0[i] { t.0[i] } else { f.0[i] };
@@ -120,12 +120,12 @@ impl Simd for Portable {
         F8(o)
     }
     #[inline(always)]
-    unsafe fn reduce_add(a: F8) -> f32 {
+    fn reduce_add(a: F8) -> f32 {
         let v = a.0;
         ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
     }
     #[inline(always)]
-    unsafe fn reduce_max(a: F8) -> f32 {
+    fn reduce_max(a: F8) -> f32 {
         a.0.iter().copied().fold(f32::NEG_INFINITY, |m, x| if x > m { x } else { m })
     }
 }
