@@ -121,7 +121,7 @@ pub enum ClientEvent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// There is no connection now. Nothing waits for one: it would be old when it comes.
-    #[error("not connected")]
+    #[error("there is no connection")]
     NotConnected,
     /// The message cannot be written.
     #[error(transparent)]

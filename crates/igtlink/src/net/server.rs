@@ -83,7 +83,7 @@ impl ServerConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// No address was given.
-    #[error("no address to listen on")]
+    #[error("there is no address to listen on")]
     NoAddress,
     /// An address cannot be listened on: it is in use, or not this machine's.
     #[error("cannot listen on {address}: {source}")]
