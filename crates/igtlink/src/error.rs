@@ -9,7 +9,7 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// Fewer bytes are there than the header, or the body size in it, calls for.
-    #[error("message is cut short: {needed} bytes needed, {have} there")]
+    #[error("the message is cut short: {needed} bytes are needed, {have} are there")]
     Short {
         /// Bytes that the header calls for, header included.
         needed: u64,
@@ -131,7 +131,7 @@ pub enum EncodeError {
         what: &'static str,
     },
     /// The caller's buffer is too small.
-    #[error("buffer of {have} bytes is too small, the message has {needed}")]
+    #[error("a buffer of {have} bytes is too small for a message of {needed}")]
     BufferTooSmall {
         /// Bytes of the encoded message.
         needed: usize,

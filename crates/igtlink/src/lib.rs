@@ -11,6 +11,8 @@
 //!   blocks are borrowed from the bytes; encoding writes into a buffer of the caller's.
 //! - [`StreamDecoder`]: a stream in, [`RawMessage`]s out, whatever way the network cut it. What a peer claims
 //!   never decides how much memory is used.
+//! - [`Value`]: what a message says as a tree of named values, to be shown or, with the feature
+//!   `serde`, serialised.
 //! - [`net`]: [`Client`] and [`Server`] on threads, with bounded queues.
 //!
 //! Bytes from outside never panic: what is wrong with them comes back as a small error that names

@@ -25,7 +25,7 @@ pub struct FixedString<const N: usize>([u8; N]);
 
 /// A text does not fit its fixed-width field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("text of {len} bytes does not fit a field of {max}")]
+#[error("a text of {len} bytes does not fit into a field of {max} bytes")]
 pub struct NameTooLong {
     /// Bytes in the text.
     pub len: usize,

@@ -10,11 +10,10 @@ use std::time::{Duration, Instant};
 use crate::error::{DecodeError, EncodeError};
 use crate::message::Message;
 use crate::net::link::{
-    Disconnect, EncodeBuffers, LinkConfig, Outgoing, SendQueue, Traffic, TrafficCounts, prepare,
-    read_messages, reason, write_queued,
+    self, Disconnect, EncodeBuffers, LinkConfig, Outgoing, SendQueue, Traffic, TrafficCounts, prepare,
 };
 use crate::net::mailbox::{Mailbox, Pushed, RecvError};
-use crate::stream::{DecoderConfig, RawMessage, StreamDecoder, StreamError};
+use crate::stream::{DecoderConfig, RawMessage, StreamError};
 
 /// How a [`Client`] works.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,7 +121,7 @@ pub enum ClientEvent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// There is no connection now. Nothing waits for one: it would be old when it comes.
-    #[error("not connected")]
+    #[error("there is no connection")]
     NotConnected,
     /// The message cannot be written.
     #[error(transparent)]
@@ -363,26 +362,14 @@ impl Shared {
         drop(state);
         self.changed.notify_all();
 
-        let mut decoder = StreamDecoder::new(self.config.decoder);
-        let (read, written) = thread::scope(|scope| {
-            let writer = thread::Builder::new().name("igtl-client-write".into());
-            let writer = writer
-                .spawn_scoped(scope, || write_queued(&stream, &queue, self.config.link(), &self.traffic));
-            let writer = match writer {
-                Ok(writer) => writer,
-                Err(error) => return (Disconnect::Io(error.kind()), None),
-            };
-            let read = read_messages(&stream, &mut decoder, &self.traffic, |result| match result {
-                Ok(raw) => self.tell(ClientEvent::Message(raw)),
-                Err(error) => self.tell(ClientEvent::Rejected(error)),
-            });
-            self.lock().link = None;
-            // The writer may be in the middle of a message to a peer that takes nothing.
-            let _ = stream.shutdown(Shutdown::Both);
-            queue.discard(&self.traffic);
-            (read, writer.join().unwrap_or(None))
-        });
+        let take = |result| match result {
+            Ok(raw) => self.tell(ClientEvent::Message(raw)),
+            Err(error) => self.tell(ClientEvent::Rejected(error)),
+        };
+        let (config, name) = ((self.config.decoder, self.config.link()), "igtl-client-write".into());
+        let reason =
+            link::run(&stream, &queue, config, &self.traffic, name, take, || self.lock().link = None);
         let stopping = self.lock().stopping;
-        Some(if stopping { Disconnect::Shutdown } else { reason(read, written) })
+        Some(if stopping { Disconnect::Shutdown } else { reason })
     }
 }

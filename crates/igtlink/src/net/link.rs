@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use crate::content::{Content, Status};
@@ -12,7 +13,7 @@ use crate::error::EncodeError;
 use crate::header::{DeviceName, HeaderVersion};
 use crate::message::Message;
 use crate::net::mailbox::{Mailbox, Pushed, RecvError};
-use crate::stream::{RawMessage, RejectCounts, RejectReason, StreamDecoder, StreamError};
+use crate::stream::{DecoderConfig, RawMessage, RejectCounts, RejectReason, StreamDecoder, StreamError};
 use crate::timestamp::Timestamp;
 
 /// Why a connection ended.
@@ -243,11 +244,40 @@ pub(crate) fn prepare(stream: &TcpStream, config: LinkConfig) -> io::Result<()> 
     socket2::SockRef::from(stream).set_tcp_keepalive(&probes)
 }
 
+/// Reads and writes until the connection ends, and says why it did. `closed` runs once nothing more is read.
+pub(crate) fn run(
+    stream: &TcpStream,
+    queue: &SendQueue,
+    (decoder, config): (DecoderConfig, LinkConfig),
+    traffic: &Traffic,
+    writer_name: String,
+    take: impl FnMut(Result<RawMessage, StreamError>),
+    closed: impl FnOnce(),
+) -> Disconnect {
+    let mut decoder = StreamDecoder::new(decoder);
+    let (read, written) = thread::scope(|scope| {
+        let writer = thread::Builder::new().name(writer_name);
+        let writer = match writer.spawn_scoped(scope, || write_queued(stream, queue, config, traffic)) {
+            Ok(writer) => writer,
+            Err(error) => return (Disconnect::Io(error.kind()), None),
+        };
+        let read = read_messages(stream, &mut decoder, traffic, take);
+        closed();
+        // The writer may be in the middle of a message to a peer that takes nothing.
+        let _ = stream.shutdown(Shutdown::Both);
+        queue.discard(traffic);
+        (read, writer.join().unwrap_or(None))
+    });
+    // When one half fails it closes the connection, which the other takes for a failure of its own;
+    // only a stalled peer is seen by the writing half alone.
+    if written == Some(Disconnect::Stalled) { Disconnect::Stalled } else { read }
+}
+
 /// Bytes per read; larger bodies are read straight into their buffer.
 const READ_BYTES: usize = 64 << 10;
 
 /// Reads messages until the connection ends, and says why it did.
-pub(crate) fn read_messages(
+fn read_messages(
     mut stream: &TcpStream,
     decoder: &mut StreamDecoder,
     traffic: &Traffic,
@@ -298,7 +328,7 @@ pub(crate) fn read_messages(
 /// Sends what waits until the queue is closed and empty, or the connection ends. Then everything
 /// that still waits is thrown away, and the connection is closed in both directions, which ends
 /// [`read_messages`] as well.
-pub(crate) fn write_queued(
+fn write_queued(
     stream: &TcpStream,
     queue: &SendQueue,
     config: LinkConfig,
@@ -330,13 +360,6 @@ pub(crate) fn write_queued(
     // A connection that has ended already cannot be closed: nothing to do then.
     let _ = stream.shutdown(Shutdown::Both);
     ended
-}
-
-/// Why a connection ended, of what its two halves say. When one half fails it closes the
-/// connection, which the other takes for a failure of its own; only a stalled peer is seen by the
-/// writing half alone.
-pub(crate) fn reason(read: Disconnect, written: Option<Disconnect>) -> Disconnect {
-    if written == Some(Disconnect::Stalled) { Disconnect::Stalled } else { read }
 }
 
 fn write_whole(mut stream: &TcpStream, mut bytes: &[u8]) -> Result<(), Disconnect> {

@@ -15,11 +15,10 @@ use crate::net::DEFAULT_PORT;
 use crate::net::allow::AllowList;
 use crate::net::client::SendError;
 use crate::net::link::{
-    Disconnect, EncodeBuffers, LinkConfig, Outgoing, SendQueue, Traffic, TrafficCounts, prepare,
-    read_messages, reason, write_queued,
+    self, Disconnect, EncodeBuffers, LinkConfig, Outgoing, SendQueue, Traffic, TrafficCounts, prepare,
 };
 use crate::net::mailbox::{Mailbox, Pushed, RecvError};
-use crate::stream::{DecoderConfig, RawMessage, StreamDecoder, StreamError};
+use crate::stream::{DecoderConfig, RawMessage, StreamError};
 
 /// How a [`Server`] works.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +83,7 @@ impl ServerConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// No address was given.
-    #[error("no address to listen on")]
+    #[error("there is no address to listen on")]
     NoAddress,
     /// An address cannot be listened on: it is in use, or not this machine's.
     #[error("cannot listen on {address}: {source}")]
@@ -464,27 +463,16 @@ impl Shared {
     fn serve(&self, client: ClientId, stream: &TcpStream, queue: &SendQueue) {
         // Waits until `admit` has told of the client.
         drop(self.lock());
-        let mut decoder = StreamDecoder::new(self.config.decoder);
-        let (read, written) = thread::scope(|scope| {
-            let writer = thread::Builder::new().name(format!("igtl-server-{client}-write"));
-            let writer =
-                writer.spawn_scoped(scope, || write_queued(stream, queue, self.config.link(), &self.traffic));
-            let writer = match writer {
-                Ok(writer) => writer,
-                Err(error) => return (Disconnect::Io(error.kind()), None),
-            };
-            let read = read_messages(stream, &mut decoder, &self.traffic, |result| match result {
-                Ok(raw) => self.tell(ServerEvent::Message { client, raw }),
-                Err(error) => self.tell(ServerEvent::Rejected { client, error }),
-            });
-            // The writer may be in the middle of a message to a peer that takes nothing.
-            let _ = stream.shutdown(Shutdown::Both);
-            queue.discard(&self.traffic);
-            (read, writer.join().unwrap_or(None))
-        });
+        let take = |result| match result {
+            Ok(raw) => self.tell(ServerEvent::Message { client, raw }),
+            Err(error) => self.tell(ServerEvent::Rejected { client, error }),
+        };
+        let (config, name) =
+            ((self.config.decoder, self.config.link()), format!("igtl-server-{client}-write"));
+        let reason = link::run(stream, queue, config, &self.traffic, name, take, || {});
         let mut state = self.lock();
         state.clients.remove(&client);
-        let reason = if state.stopping { Disconnect::Shutdown } else { reason(read, written) };
+        let reason = if state.stopping { Disconnect::Shutdown } else { reason };
         drop(state);
         self.changed.notify_all();
         self.tell(ServerEvent::Disconnected { client, reason });
