@@ -167,10 +167,11 @@ impl Orchestrator {
         self.programs.iter().map(of).sum()
     }
 
-    /// Compiles for a format, so that the first frame of it does not wait.
+    /// Compiles for a format, so that the first frame of it does not wait. A GPU that fails at it is given up, as in
+    /// [`Orchestrator::process_into`].
     pub fn prepare(&mut self, frame: &FrameView<'_>) -> Result<(), PipelineError> {
         frame.check()?;
-        self.select_programs(frame.format())
+        self.or_on_cpu(|pipeline| pipeline.select_programs(frame.format()))
     }
 
     /// Processes a frame. The packet is valid until the next one.
@@ -201,13 +202,7 @@ impl Orchestrator {
         let format = frame.format();
         let dt_s = self.clock.step(frame.timestamp_s);
         self.outcome.fit(&self.options, format);
-        let (latency, counts) = match self.compute(frame, format, dt_s) {
-            Err(PipelineError::Device(DeviceError::Cuda(error))) => {
-                self.fall_back(&error);
-                self.compute(frame, format, dt_s)?
-            }
-            result => result?,
-        };
+        let (latency, counts) = self.or_on_cpu(|pipeline| pipeline.compute(frame, format, dt_s))?;
         self.run.gave(&self.outcome.track_ids);
         self.fill(packet, frame);
         packet.transfers = transfers(counts);
@@ -235,6 +230,20 @@ impl Orchestrator {
             latency.matching = ms(start.elapsed());
         }
         Ok((latency, self.device.ledger().counts() - before))
+    }
+
+    /// Does something, and does it again on the CPU if a GPU fails at it.
+    fn or_on_cpu<T>(
+        &mut self,
+        work: impl Fn(&mut Self) -> Result<T, PipelineError>,
+    ) -> Result<T, PipelineError> {
+        match work(self) {
+            Err(PipelineError::Device(DeviceError::Cuda(error))) => {
+                self.fall_back(&error);
+                work(self)
+            }
+            result => result,
+        }
     }
 
     /// Goes on with the CPU after a GPU has failed.

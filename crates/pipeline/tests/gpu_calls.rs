@@ -236,7 +236,9 @@ fn refusal(name: &str, settings: &[(&str, &str)], expected: &[&str]) {
         let error = match Device::cuda(0, Precision::F16) {
             Err(error) => error.to_string(),
             Ok(device) => {
-                let packet = pipeline_on(device, options()).process(&grey(0, &picture(0))).cloned();
+                let mut pipeline = pipeline_on(device, options());
+                pipeline.prepare(&grey(0, &picture(0))).unwrap();
+                let packet = pipeline.process(&grey(0, &picture(0))).cloned();
                 packet.map(|p| p.fallback.unwrap().to_string()).unwrap_or_else(|error| format!("{error:#}"))
             }
         };
