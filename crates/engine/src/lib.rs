@@ -26,11 +26,13 @@ pub mod ledger;
 pub mod reference;
 pub mod tensor;
 
+mod block;
 mod device;
 mod program;
 mod state_store;
 mod values;
 
+pub use block::{Block, InputBlock, OutputBlock};
 pub use device::{Device, DeviceError, DeviceKind, Precision};
 pub use program::{CompileOptions, Event, KernelTime, Program, StageTime};
 pub use state_store::StateStore;

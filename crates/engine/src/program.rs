@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::block::{Block, InputBlock, OutputBlock};
 use crate::compile::{BlockEntry, Plan, PlanOptions, optimise};
 use crate::cpu::CpuProgram;
 use crate::cuda::{self, CudaProgram};
@@ -165,6 +166,14 @@ impl Program {
     /// Size of the output block.
     pub fn output_bytes(&self) -> usize {
         self.output_bytes
+    }
+    /// Host memory for all inputs, which [`InputPort`](crate::graph::InputPort)s write and [`Program::upload`] takes.
+    pub fn input_block(&self) -> InputBlock {
+        Block::new(&self.inputs, self.input_bytes)
+    }
+    /// Host memory for all outputs, which [`Program::download`] fills and [`OutputPort`](crate::graph::OutputPort)s read.
+    pub fn output_block(&self) -> OutputBlock {
+        Block::new(&self.outputs, self.output_bytes)
     }
     /// States of this program.
     pub fn states(&self) -> &StateStore {

@@ -34,6 +34,22 @@ impl fmt::Display for DType {
     }
 }
 
+/// A Rust type whose values are elements of a tensor in host memory.
+pub trait Element: bytemuck::Pod {
+    /// Their type as the graph sees it.
+    const DTYPE: DType;
+}
+
+impl Element for f32 {
+    const DTYPE: DType = DType::F32;
+}
+impl Element for i32 {
+    const DTYPE: DType = DType::I32;
+}
+impl Element for u8 {
+    const DTYPE: DType = DType::U8;
+}
+
 /// Extents of a tensor, outermost first, last dimension contiguous. Feature maps are `[N, H, W, C]`.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Shape(Vec<usize>);

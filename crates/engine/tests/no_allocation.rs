@@ -3,9 +3,9 @@
 mod counting_allocator;
 
 use counting_allocator::allocations;
-use ultramotion_engine::graph::{Graph, GraphError, Padding, UnaryOp};
+use ultramotion_engine::graph::{Graph, GraphError, InputPort, OutputPort, Padding, UnaryOp};
 use ultramotion_engine::ledger::Budget;
-use ultramotion_engine::tensor::{DType, HostTensor};
+use ultramotion_engine::tensor::HostTensor;
 use ultramotion_engine::{CompileOptions, Device, Program};
 
 fn weights(shape: &[usize]) -> HostTensor {
@@ -13,12 +13,18 @@ fn weights(shape: &[usize]) -> HostTensor {
     HostTensor::f32(shape, (0..shape.iter().product()).map(value).collect::<Vec<f32>>())
 }
 
+struct Ports {
+    image: InputPort<f32>,
+    count: InputPort<i32>,
+    remembered: OutputPort<f32>,
+}
+
 /// Convolutions that share buffers, tokens with attention, the best of them by a device-resident count, and a state
 /// that each run reads and writes.
-fn network() -> Result<Graph, GraphError> {
+fn network() -> Result<(Graph, Ports), GraphError> {
     let mut g = Graph::new("network");
-    let image = g.input("image", DType::F32, [1, 24, 24, 3])?;
-    let count = g.input("count", DType::I32, [1])?;
+    let (image, image_port) = g.input_port("image", [1, 24, 24, 3])?;
+    let (count, count_port) = g.input_port("count", [1])?;
     g.set_stage("maps");
     let stem = g.constant(weights(&[16, 3, 3, 3]));
     let x = g.conv2d(image, stem, None, 2, Padding::same(1), 1)?;
@@ -47,29 +53,26 @@ fn network() -> Result<Graph, GraphError> {
     let memory = g.state("memory", HostTensor::f32([1, 144], vec![0.0; 144]))?;
     let next = g.add(memory, scores)?;
     g.set_state(memory, next)?;
+    let remembered = g.output_port("remembered", next)?;
     g.output("out", out)?;
-    g.output("remembered", next)?;
-    Ok(g)
+    Ok((g, Ports { image: image_port, count: count_port, remembered }))
 }
 
 fn main() {
     for (threads, profile) in [(1, false), (2, false), (2, true)] {
         let device = Device::cpu(threads);
         let options = CompileOptions { profile, ..CompileOptions::default() };
-        let mut program =
-            Program::compile(network().expect("a graph"), &device, &options).expect("a program");
-        let mut input = vec![0u8; program.input_bytes()];
-        let image = program.inputs().iter().find(|e| e.name == "image").expect("an input").clone();
-        let count = program.inputs().iter().find(|e| e.name == "count").expect("an input").clone();
-        let mut output = vec![0u8; program.output_bytes()];
-        input[image.offset..][..image.bytes()].copy_from_slice(weights(&[1, 24, 24, 3]).bytes());
+        let (graph, ports) = network().expect("a graph");
+        let mut program = Program::compile(graph, &device, &options).expect("a program");
+        let (mut input, mut output) = (program.input_block(), program.output_block());
+        ports.image.write(&mut input, weights(&[1, 24, 24, 3]).as_f32().expect("floats"));
         // The ledger makes an entry for each caller when it first meets him.
         program.run_frame(&input, &mut output, Budget::RESIDENT_FRAME).expect("a run");
-        let first = output.clone();
+        let first = ports.remembered.read(&output)[0];
         let count_of_allocations = allocations(|| {
             // Any number of valid rows, none and all among them.
-            for rows in [0i32, 1, 5, 8, 3, 8] {
-                input[count.offset..][..4].copy_from_slice(&rows.to_le_bytes());
+            for rows in [0, 1, 5, 8, 3, 8] {
+                ports.count.write(&mut input, &[rows]);
                 program.upload(&input).expect("a copy");
                 let event = program.launch().expect("a launch");
                 program.wait(event).expect("its end");
@@ -77,6 +80,10 @@ fn main() {
             }
         });
         assert_eq!(count_of_allocations, 0, "{threads} threads, profile {profile}");
-        assert_ne!(output, first, "the program ran");
+        let last = ports.remembered.read(&output)[0];
+        assert!(
+            (last - 7.0 * first).abs() < 1e-3 * last.abs(),
+            "each of seven runs adds to the state: {first}, {last}"
+        );
     }
 }

@@ -350,7 +350,7 @@ impl Plan {
     }
 }
 
-fn block(graph: &Graph, ports: &[crate::graph::Port]) -> (Vec<BlockEntry>, usize) {
+fn block(graph: &Graph, ports: &[crate::graph::NamedTensor]) -> (Vec<BlockEntry>, usize) {
     let mut end = 0usize;
     let entries = ports
         .iter()

@@ -27,6 +27,7 @@ mod custom;
 mod error;
 mod networks;
 mod op;
+mod port;
 
 pub use custom::{CpuCall, CustomOp, ParallelFor, Slice, SliceMut};
 pub use error::GraphError;
@@ -34,6 +35,7 @@ pub use op::{
     BinaryOp, Epilogue, ImageTransform, MAX_SAMPLING_POINTS, Op, Padding, ReduceOp, UnaryOp,
     WindowAttentionParameters,
 };
+pub use port::{Input, InputPort, NamedTensor, Output, OutputPort, Port};
 
 use crate::tensor::{DType, HostTensor, Shape};
 
@@ -76,15 +78,6 @@ pub struct Node {
     pub outputs: Vec<Tensor>,
 }
 
-/// A named value that crosses the graph's border.
-#[derive(Debug, Clone)]
-pub struct Port {
-    /// Name, unique in its graph.
-    pub name: String,
-    /// Tensor.
-    pub tensor: Tensor,
-}
-
 /// A tensor that lives on the device from one run to the next.
 #[derive(Debug, Clone)]
 pub struct State {
@@ -104,8 +97,8 @@ pub struct Graph {
     pub(crate) name: String,
     pub(crate) nodes: Vec<Node>,
     pub(crate) types: Vec<TensorType>,
-    pub(crate) inputs: Vec<Port>,
-    pub(crate) outputs: Vec<Port>,
+    pub(crate) inputs: Vec<NamedTensor>,
+    pub(crate) outputs: Vec<NamedTensor>,
     pub(crate) states: Vec<State>,
     scope: Vec<String>,
     stage: &'static str,
@@ -135,11 +128,11 @@ impl Graph {
         &self.nodes
     }
     /// Values that come from the host, in the order of the input block.
-    pub fn inputs(&self) -> &[Port] {
+    pub fn inputs(&self) -> &[NamedTensor] {
         &self.inputs
     }
     /// Values that go to the host, in the order of the output block.
-    pub fn outputs(&self) -> &[Port] {
+    pub fn outputs(&self) -> &[NamedTensor] {
         &self.outputs
     }
     /// Values that stay on the device.
@@ -166,26 +159,6 @@ impl Graph {
     /// Nodes added from here on belong to this part of the frame.
     pub fn set_stage(&mut self, stage: &'static str) {
         self.stage = stage;
-    }
-
-    /// A value uploaded before each run.
-    pub fn input(
-        &mut self,
-        name: impl Into<String>,
-        dtype: DType,
-        shape: impl Into<Shape>,
-    ) -> Result<Tensor, GraphError> {
-        let name = self.unused_name(name.into())?;
-        let tensor = self.tensor(TensorType { dtype, shape: shape.into(), rows: None });
-        self.inputs.push(Port { name, tensor });
-        Ok(tensor)
-    }
-
-    /// A value downloaded after each run.
-    pub fn output(&mut self, name: impl Into<String>, tensor: Tensor) -> Result<(), GraphError> {
-        let name = self.unused_name(name.into())?;
-        self.outputs.push(Port { name, tensor });
-        Ok(())
     }
 
     /// A value that lives on the device across runs, starting as `initial`.
