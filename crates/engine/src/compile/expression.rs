@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 
 use super::chain::Chain;
+use super::facts::{Facts, View, facts};
 use super::rewrite::Links;
-use crate::graph::{BinaryOp, Graph, Op, Tensor, UnaryOp};
+use crate::graph::{BinaryOp, Graph, Tensor, UnaryOp};
 
 /// Most arguments and functions of one expression.
 pub(crate) const MAX_LEAVES: usize = 8;
@@ -81,30 +82,31 @@ impl Expression {
         let node = &graph.nodes()[node];
         let argument = |i: usize| Self::part(graph, nodes, pitch, node.inputs[i]);
         let mut whole = argument(0)?;
-        match &node.op {
-            Op::Unary(op) => {
+        let Facts { view, function, .. } = facts(&node.op);
+        match (function, view) {
+            (Some(Function::Unary(_)), _) => {
                 let value = whole.result();
-                whole.steps.push(Step { function: Function::Unary(*op), arguments: [value, value] });
+                whole.steps.push(Step { function: function?, arguments: [value, value] });
             }
-            Op::Binary(op) => {
+            (Some(Function::Binary(_)), _) => {
                 whole.broadcast(&dims);
                 let mut other = argument(1)?;
                 other.broadcast(&dims);
                 let first = whole.result();
                 let second = whole.append(other);
-                whole.steps.push(Step { function: Function::Binary(*op), arguments: [first, second] });
+                whole.steps.push(Step { function: function?, arguments: [first, second] });
             }
-            Op::Slice { axis, start, .. } => {
-                whole.leaves.iter_mut().for_each(|leaf| leaf.offset += start * leaf.strides[*axis]);
+            (None, Some(View::Slice { axis, start })) => {
+                whole.leaves.iter_mut().for_each(|leaf| leaf.offset += start * leaf.strides[axis]);
                 whole.dims = dims;
             }
-            Op::Reshape => {
+            (None, Some(View::Reshaped)) => {
                 for leaf in &mut whole.leaves {
                     leaf.strides = reshaped(&whole.dims, &leaf.strides, &dims)?;
                 }
                 whole.dims = dims;
             }
-            _ => return None,
+            (None, Some(View::Whole) | None) => return None,
         }
         (whole.leaves.len() <= MAX_LEAVES && whole.steps.len() <= MAX_STEPS).then_some(whole)
     }
@@ -178,7 +180,7 @@ pub(super) fn find(graph: &Graph, free: &[bool]) -> Vec<Option<(Chain, Vec<usize
     let mut taken = vec![false; graph.nodes().len()];
     let mut chains = vec![None; graph.nodes().len()];
     for index in (0..graph.nodes().len()).rev() {
-        if taken[index] || !matches!(graph.nodes()[index].op, Op::Unary(_) | Op::Binary(_)) {
+        if taken[index] || facts(&graph.nodes()[index].op).function.is_none() {
             continue;
         }
         let found = [true, false].into_iter().find_map(|with_reshapes| {
@@ -204,10 +206,12 @@ fn grow(graph: &Graph, links: &Links, last: usize, with_reshapes: bool) -> Vec<u
     open.extend(inputs(last));
     // The latest first: all that could read it have been decided on.
     while let Some(node) = open.pop_last() {
-        let joins = match graph.nodes()[node].op {
-            Op::Unary(_) | Op::Binary(_) | Op::Slice { .. } => true,
-            Op::Reshape => with_reshapes,
-            _ => false,
+        let Facts { view, function, .. } = facts(&graph.nodes()[node].op);
+        let joins = match view {
+            None => function.is_some(),
+            Some(View::Slice { .. }) => true,
+            Some(View::Reshaped) => with_reshapes,
+            Some(View::Whole) => false,
         };
         let result = graph.nodes()[node].outputs[0];
         let readers: usize =

@@ -1,5 +1,6 @@
 //! Activations, learnable affine blocks and residual sums become the epilogue of the layer before them.
 
+use super::facts::is_activation;
 use super::rewrite::{Links, constant, constant_node, rebuild, replace};
 use crate::graph::{BinaryOp, Epilogue, Graph, Node, Op, Tensor, UnaryOp};
 use crate::tensor::{HostTensor, Shape};
@@ -11,12 +12,6 @@ fn epilogue_mut(op: &mut Op) -> Option<&mut Epilogue> {
         }
         _ => None,
     }
-}
-
-/// Whether layers can apply this function to their sums.
-fn is_activation(op: UnaryOp) -> bool {
-    use UnaryOp::{Clamp, Gelu, Relu, Sigmoid, Silu, Tanh};
-    matches!(op, Relu | Silu | Gelu | Sigmoid | Tanh | Clamp(..))
 }
 
 /// Whether a tensor can be added by a layer's epilogue: it has the result's shape, or is one entry of it that every

@@ -23,6 +23,7 @@ mod arena;
 mod branches;
 mod chain;
 mod expression;
+mod facts;
 mod fold;
 mod fuse;
 mod place;

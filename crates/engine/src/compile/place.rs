@@ -1,9 +1,9 @@
 //! Where every tensor lives: its own buffer, or a view of another's. Concatenated parts are written where the whole
 //! will be, slices and reshapes are read where they are.
 
+use super::facts::{self, facts};
 use super::rewrite::Links;
 use crate::graph::{Graph, Node, Op, Tensor};
-use crate::tensor::Shape;
 
 /// A tensor as rows of its last dimension inside the buffer of `root`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,20 +110,19 @@ impl Places {
         let placement = self.placement(graph, of);
         let contiguous = placement.pitch == from.cols() || from.rows() == 1;
         let whole = View { of, first_row: 0, first_column: 0 };
-        match node.op {
-            Op::LimitRows => Some(whole),
-            Op::Reshape => (from.cols() == to.cols() || contiguous).then_some(whole),
-            Op::Slice { axis, start, .. } if axis + 1 == from.rank() => {
+        match facts(&node.op).view? {
+            facts::View::Whole => Some(whole),
+            facts::View::Reshaped => (from.cols() == to.cols() || contiguous).then_some(whole),
+            facts::View::Slice { axis, start } if axis + 1 == from.rank() => {
                 let fits = to.rows() == 1 || reader.accept_pitch(node.outputs[0]);
                 fits.then_some(View { first_column: start, ..whole })
             }
-            Op::Slice { axis, start, .. } => {
+            facts::View::Slice { axis, start } => {
                 let leading: usize = from.dims()[..axis].iter().product();
                 let rows_per_entry: usize = from.dims()[axis + 1..from.rank() - 1].iter().product();
                 let fits = leading == 1 && (contiguous || reader.accept_pitch(node.outputs[0]));
                 fits.then_some(View { first_row: start * rows_per_entry, ..whole })
             }
-            _ => None,
         }
     }
 }
@@ -135,7 +134,7 @@ fn owner(graph: &Graph, links: &Links, part: Tensor) -> Option<Tensor> {
         Op::Reshape if graph.shape(node.inputs[0]).cols() == graph.shape(part).cols() => {
             owner(graph, links, node.inputs[0])
         }
-        _ => writes_pitch(&node.op).then_some(part),
+        _ => facts(&node.op).pitch.results.then_some(part),
     }
 }
 
@@ -150,12 +149,14 @@ impl Readers<'_> {
         self.consumers[tensor.0 as usize].iter().all(|&(index, argument)| {
             let node = &self.graph.nodes[index];
             let output = node.outputs[0];
-            let same_cols = self.graph.shape(tensor).cols() == self.graph.shape(output).cols();
-            match node.op {
-                Op::LimitRows => argument == 0 && self.accept_pitch(output),
-                Op::Reshape => same_cols && self.accept_pitch(output),
-                Op::Slice { .. } => self.accept_pitch(output),
-                _ => reads_pitch(&node.op, argument, self.graph.shape(tensor), self.graph.shape(output)),
+            let (shape, result) = (self.graph.shape(tensor), self.graph.shape(output));
+            let facts = facts(&node.op);
+            match facts.view {
+                Some(facts::View::Reshaped) => shape.cols() == result.cols() && self.accept_pitch(output),
+                Some(facts::View::Whole | facts::View::Slice { .. }) => {
+                    argument == 0 && self.accept_pitch(output)
+                }
+                None => facts.pitch.arguments.include(argument, shape == result),
             }
         })
     }
@@ -169,42 +170,4 @@ fn consumers(graph: &Graph) -> Vec<Vec<(usize, usize)>> {
         }
     }
     consumers
-}
-
-/// Whether an op can read this argument as rows with a pitch.
-fn reads_pitch(op: &Op, argument: usize, shape: &Shape, output: &Shape) -> bool {
-    match op {
-        Op::Conv2d { .. } | Op::ConvTranspose2d { .. } | Op::Linear { .. } => argument != 1,
-        Op::Binary(_) => shape == output,
-        Op::Attention { .. } => argument < 3,
-        Op::Unary(_)
-        | Op::MaxPool2d { .. }
-        | Op::UpsampleNearest2x
-        | Op::Softmax
-        | Op::Reduce(_)
-        | Op::DeformableAttention { .. }
-        | Op::Concat { .. } => true,
-        Op::LayerNorm { .. } | Op::WindowAttention { .. } => argument == 0,
-        _ => false,
-    }
-}
-
-/// Whether an op can write its result as rows with a pitch.
-fn writes_pitch(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::Conv2d { .. }
-            | Op::ConvTranspose2d { .. }
-            | Op::Linear { .. }
-            | Op::Unary(_)
-            | Op::Binary(_)
-            | Op::MaxPool2d { .. }
-            | Op::UpsampleNearest2x
-            | Op::Softmax
-            | Op::LayerNorm { .. }
-            | Op::Attention { .. }
-            | Op::WindowAttention { .. }
-            | Op::DeformableAttention { .. }
-            | Op::Concat { .. }
-    )
 }

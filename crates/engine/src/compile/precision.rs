@@ -1,8 +1,9 @@
 //! How wide each tensor is stored: f16 where a network's features are, f32 where D-FINE and MobileSAM are known to break
 //! in f16 (the distribution integral, box decoding, sampling coordinates, softmax and its statistics, costs).
 
+use super::facts::facts;
 use super::place::Places;
-use crate::graph::{Graph, Node, Op, Tensor, UnaryOp};
+use crate::graph::{Graph, Node, Op, Tensor};
 use crate::tensor::DType;
 
 /// Element type in device memory.
@@ -74,7 +75,7 @@ pub(super) fn choose(graph: &Graph, places: &Places) -> Vec<Storage> {
             wide[root(t)] |= reads_f32(&node.op, argument);
         }
         for &t in &node.outputs {
-            wide[root(t)] |= writes_f32(&node.op);
+            wide[root(t)] |= facts(&node.op).f32.results;
         }
     }
     (0..graph.types.len())
@@ -85,26 +86,8 @@ pub(super) fn choose(graph: &Graph, places: &Places) -> Vec<Storage> {
         .collect()
 }
 
-/// Ops whose arithmetic needs all of an f32.
-fn is_delicate(op: &Op) -> bool {
-    match op {
-        Op::Softmax | Op::Reduce(_) | Op::TopK { .. } | Op::Custom(_) => true,
-        Op::Unary(op) => !matches!(op, UnaryOp::Relu | UnaryOp::Silu | UnaryOp::Gelu),
-        Op::Binary(op) => {
-            use crate::graph::BinaryOp::{Div, Max, Min};
-            matches!(op, Div | Max | Min)
-        }
-        _ => false,
-    }
-}
-
 fn reads_f32(op: &Op, argument: usize) -> bool {
-    // Of deformable attention: where to sample, and weights.
-    is_delicate(op) || matches!(op, Op::DeformableAttention { .. }) && argument > 0
-}
-
-fn writes_f32(op: &Op) -> bool {
-    is_delicate(op)
+    facts(op).f32.arguments.include(argument, false)
 }
 
 #[cfg(test)]

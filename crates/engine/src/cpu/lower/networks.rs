@@ -19,7 +19,15 @@ pub(super) fn act(op: Option<UnaryOp>) -> Act {
         Some(UnaryOp::Sigmoid) => Act::Sigmoid,
         Some(UnaryOp::Tanh) => Act::Tanh,
         Some(UnaryOp::Clamp(low, high)) => Act::Clamp { low, high },
-        Some(other) => unreachable!("{other:?} is not an activation that rewrites fuse"),
+        Some(
+            other @ (UnaryOp::Exp
+            | UnaryOp::Log
+            | UnaryOp::Sqrt
+            | UnaryOp::Sin
+            | UnaryOp::Cos
+            | UnaryOp::Abs
+            | UnaryOp::Affine(..)),
+        ) => unreachable!("{other:?} is not an activation that rewrites fuse"),
     }
 }
 

@@ -40,7 +40,15 @@ pub(super) fn activation(op: Option<UnaryOp>) -> u32 {
         Some(UnaryOp::Sigmoid) => 4,
         Some(UnaryOp::Tanh) => 5,
         Some(UnaryOp::Clamp(..)) => 6,
-        Some(other) => unreachable!("{other:?} is not an activation that rewrites fuse"),
+        Some(
+            other @ (UnaryOp::Exp
+            | UnaryOp::Log
+            | UnaryOp::Sqrt
+            | UnaryOp::Sin
+            | UnaryOp::Cos
+            | UnaryOp::Abs
+            | UnaryOp::Affine(..)),
+        ) => unreachable!("{other:?} is not an activation that rewrites fuse"),
     }
 }
 
