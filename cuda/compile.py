@@ -33,7 +33,7 @@ TARGETS = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"]
 SHIPPED = "compute_80"
 # PTX of CUDA 11.0: the first with everything that compute_80 has.
 PTX_VERSION = "7.0"
-# What `crates/engine/src/cuda/launch.rs` makes of it where kernels overlap.
+# What `crates/engine/src/cuda/ptx.rs` makes of it where kernels overlap.
 OVERLAP = {
     f".version {PTX_VERSION}": ".version 7.8",
     ".target sm_80": ".target sm_90",

@@ -52,11 +52,14 @@ impl DeviceArgs {
         match self.wish()? {
             Wish::Cuda(ordinal) => match Device::cuda(ordinal, self.gpu_precision()) {
                 Ok(device) => Ok(device),
+                #[cfg(feature = "cuda")]
                 Err(reason) => {
                     let reason = reason.to_string();
                     tracing::warn!("the plan only, without times: {reason}");
                     Ok(Device::cuda_plan_only(self.gpu_precision()).instead(reason))
                 }
+                #[cfg(not(feature = "cuda"))]
+                Err(reason) => Err(reason.into()),
             },
             _ => self.open(),
         }

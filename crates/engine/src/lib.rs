@@ -20,19 +20,29 @@
 
 pub mod compile;
 pub mod cpu;
+#[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod graph;
+pub mod launch;
 pub mod ledger;
 pub mod reference;
 pub mod tensor;
+pub mod testing;
 
+mod backend;
 mod block;
 mod device;
+mod error;
+mod interpreted;
 mod program;
 mod state_store;
+mod tune;
 mod values;
 
+pub use backend::{DeviceKind, KernelTime, Precision, StageTime};
 pub use block::{Block, InputBlock, OutputBlock};
-pub use device::{Device, DeviceError, DeviceKind, Precision};
-pub use program::{CompileOptions, Event, KernelTime, Program, StageTime};
+pub use device::Device;
+pub use error::{CudaError, DeviceError};
+pub use program::{CompileOptions, Event, Program};
 pub use state_store::StateStore;
+pub use tune::tune;

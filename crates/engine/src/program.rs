@@ -1,15 +1,12 @@
 //! A compiled graph, ready to run again and again.
 
-use std::time::Duration;
-
+use crate::backend::{Executable, KernelTime, StageTime};
 use crate::block::{Block, InputBlock, OutputBlock};
-use crate::compile::{BlockEntry, Plan, PlanOptions, optimise};
-use crate::cpu::CpuProgram;
-use crate::cuda::{self, CudaProgram};
-use crate::device::{Backend, Device, DeviceError, Precision};
+use crate::compile::{BlockEntry, block};
+use crate::device::Device;
+use crate::error::DeviceError;
 use crate::graph::Graph;
 use crate::ledger::{self, Budget, Ledger};
-use crate::reference::InterpretedProgram;
 use crate::state_store::StateStore;
 use crate::tensor::HostTensor;
 
@@ -25,58 +22,6 @@ pub struct CompileOptions {
 /// Marks a launch; [`Program::wait`] returns when it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event(u64);
-
-/// How long a stage took in the last run, summed over its kernels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StageTime {
-    /// Stage, as set by [`Graph::set_stage`].
-    pub stage: &'static str,
-    /// Time.
-    pub time: Duration,
-}
-
-/// One kernel of a program, with its time in the last run.
-#[derive(Debug, Clone, PartialEq)]
-pub struct KernelTime {
-    /// Operation, with what was fused into it.
-    pub op: String,
-    /// Scope in the model.
-    pub scope: String,
-    /// Shape of the result.
-    pub shape: String,
-    /// Stage.
-    pub stage: &'static str,
-    /// Branch that it belongs to; kernels of different branches may run at once on a device that can.
-    pub branch: usize,
-    /// Positions of the kernels in other branches that it waits for.
-    pub waits: Vec<usize>,
-    /// Of the last run when profiled, else of all rows; multiply-adds count two.
-    pub flops: u64,
-    /// Memory that is read and written at least: arguments, weights and results once each, all rows.
-    pub bytes: u64,
-    /// The GPU kernels that it starts, in order; none on a CPU.
-    pub kernels: Vec<&'static str>,
-    /// On a GPU, for a product: its sizes, its tile and into how many parts its sums are split; else empty.
-    pub tile: String,
-    /// Time in the last run; zero unless profiled.
-    pub time: Duration,
-}
-
-/// What a backend makes of a plan.
-pub(crate) trait Executable: Send {
-    /// Copies into the input block; may return before the copy is done.
-    fn upload(&mut self, offset: usize, bytes: &[u8]) -> Result<(), DeviceError>;
-    /// Starts a run; may return before it is done.
-    fn launch(&mut self) -> Result<(), DeviceError>;
-    /// Returns when everything started so far is done.
-    fn wait(&mut self) -> Result<(), DeviceError>;
-    /// Copies from the output block.
-    fn download(&mut self, offset: usize, bytes: &mut [u8]) -> Result<(), DeviceError>;
-    fn stage_times(&self) -> &[StageTime];
-    fn kernel_times(&self) -> Vec<KernelTime>;
-    /// Device memory: arena, blocks, states and weights.
-    fn memory_bytes(&self) -> usize;
-}
 
 /// A graph compiled for a device.
 pub struct Program {
@@ -97,38 +42,10 @@ impl Program {
         let name = graph.name().to_owned();
         let states = options.states.clone().unwrap_or_default();
         let ledger = device.ledger().clone();
-        let positions = states.attach(&name, graph.states(), device)?;
-        // The reference runs the graph as the model wrote it, so that it judges the rewrites too.
-        let plan = match device.backend {
-            Backend::Reference => Plan::new(graph, PlanOptions::default()),
-            Backend::Cpu { .. } => {
-                Plan::new(optimise(graph), PlanOptions { chains: true, ..PlanOptions::default() })
-            }
-            Backend::Cuda { precision, .. } => {
-                let f16 = precision == Precision::F16;
-                let scratch = Some(cuda::scratch as _);
-                Plan::new(
-                    optimise(graph),
-                    PlanOptions { chains: false, concurrent: true, f16, scratch, cuda: true },
-                )
-            }
-        };
-        let (inputs, outputs) = (plan.inputs.clone(), plan.outputs.clone());
-        let (input_bytes, output_bytes) = (plan.input_bytes, plan.output_bytes);
-        let executable: Box<dyn Executable> = match &device.backend {
-            Backend::Reference => Box::new(InterpretedProgram::new(plan, states.clone(), positions)),
-            Backend::Cpu { pool, level } => Box::new(CpuProgram::new(
-                plan,
-                pool.clone(),
-                *level,
-                states.clone(),
-                positions,
-                options.profile,
-            )),
-            Backend::Cuda { driver, .. } => {
-                Box::new(CudaProgram::new(&plan, driver, states.clone(), &positions, options.profile)?)
-            }
-        };
+        let (inputs, input_bytes) = block(&graph, graph.inputs());
+        let (outputs, output_bytes) = block(&graph, graph.outputs());
+        let positions = states.attach(&name, graph.states(), device.backend.as_ref(), &ledger)?;
+        let executable = device.backend.compile(graph, states.clone(), positions, options.profile)?;
         ledger.record(ledger::Event::Allocation, executable.memory_bytes(), "compile");
         Ok(Program {
             name,
@@ -265,12 +182,5 @@ impl Program {
             return Ok(());
         }
         Err(DeviceError::Size { program: self.name.clone(), what: what.into(), expected, actual })
-    }
-}
-
-impl BlockEntry {
-    /// The value in a downloaded block.
-    pub fn read(&self, block: &[u8]) -> HostTensor {
-        HostTensor::from_bytes(self.dtype, self.shape.clone(), &block[self.offset..][..self.bytes()])
     }
 }

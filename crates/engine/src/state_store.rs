@@ -1,13 +1,26 @@
 //! States that several programs share: one program leaves an image embedding on the device, another reads it.
 
+use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::cpu::kernels::AlignedVec;
-use crate::cuda::{Allocation, CudaError};
-use crate::device::{Backend, Device, DeviceError};
+use crate::error::DeviceError;
 use crate::graph::State;
-use crate::ledger::Event;
+use crate::ledger::{Event, Ledger};
 use crate::tensor::{DType, HostTensor, Shape};
+
+/// Where a backend keeps a state between runs.
+pub(crate) trait StateMemory: Any + Send {
+    /// Replaces the value. The bytes are those of a host tensor of the state's type.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), DeviceError>;
+}
+
+/// What gives states their memory: a backend.
+pub(crate) trait StateAllocator {
+    /// Memory for a state, which holds its first value.
+    fn state(&self, initial: &HostTensor) -> Result<Box<dyn StateMemory>, DeviceError>;
+    /// Whether programs of this backend can use a state's memory.
+    fn owns(&self, memory: &dyn StateMemory) -> bool;
+}
 
 /// Device-resident states by name. Cloning shares them; programs that share them take turns.
 #[derive(Clone, Default)]
@@ -19,25 +32,7 @@ pub(crate) struct States(Vec<Cell>);
 struct Cell {
     name: String,
     initial: HostTensor,
-    memory: StateMemory,
-}
-
-enum StateMemory {
-    Host(AlignedVec),
-    Cuda(Allocation),
-}
-
-impl Cell {
-    fn reset(&mut self) -> Result<(), CudaError> {
-        let bytes = self.initial.bytes();
-        match &mut self.memory {
-            StateMemory::Host(memory) => {
-                bytemuck::cast_slice_mut(memory)[..bytes.len()].copy_from_slice(bytes);
-                Ok(())
-            }
-            StateMemory::Cuda(memory) => memory.write(bytes),
-        }
-    }
+    memory: Box<dyn StateMemory>,
 }
 
 impl StateStore {
@@ -51,7 +46,8 @@ impl StateStore {
         &self,
         program: &str,
         states: &[State],
-        device: &Device,
+        allocator: &dyn StateAllocator,
+        ledger: &Ledger,
     ) -> Result<Vec<usize>, DeviceError> {
         let mut store = self.lock();
         states
@@ -67,21 +63,14 @@ impl StateStore {
                             wanted: describe(state.initial.dtype(), state.initial.shape()),
                         });
                     }
-                    let on_gpu = matches!(device.backend, Backend::Cuda { .. });
-                    if on_gpu != matches!(store.0[position].memory, StateMemory::Cuda(_)) {
+                    if !allocator.owns(store.0[position].memory.as_ref()) {
                         return Err(DeviceError::StatesElsewhere { program: program.into() });
                     }
                     return Ok(position);
                 }
-                let bytes = state.initial.bytes().len();
-                let memory = match &device.backend {
-                    Backend::Cuda { driver, .. } => StateMemory::Cuda(Allocation::new(driver, bytes)?),
-                    _ => StateMemory::Host(AlignedVec::zeros(bytes.div_ceil(4))),
-                };
-                device.ledger().record(Event::Allocation, bytes, "states");
-                let mut cell = Cell { name: state.name.clone(), initial: state.initial.clone(), memory };
-                cell.reset()?;
-                store.0.push(cell);
+                let memory = allocator.state(&state.initial)?;
+                ledger.record(Event::Allocation, state.initial.bytes().len(), "states");
+                store.0.push(Cell { name: state.name.clone(), initial: state.initial.clone(), memory });
                 Ok(store.0.len() - 1)
             })
             .collect()
@@ -89,7 +78,7 @@ impl StateStore {
 
     /// Puts every state back to its initial value.
     pub fn reset(&self) -> Result<(), DeviceError> {
-        Ok(self.lock().0.iter_mut().try_for_each(Cell::reset)?)
+        self.lock().0.iter_mut().try_for_each(|cell| cell.memory.write(cell.initial.bytes()))
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, States> {
@@ -99,20 +88,10 @@ impl StateStore {
 }
 
 impl States {
-    /// The memory of a state on the host. Panics for another device's: `attach` lets no program near those.
-    pub(crate) fn memory(&mut self, position: usize) -> &mut AlignedVec {
-        match &mut self.0[position].memory {
-            StateMemory::Host(memory) => memory,
-            StateMemory::Cuda(_) => panic!("a state on a GPU is not the host's to read"),
-        }
-    }
-
-    /// The address of a state on a GPU. Panics as [`States::memory`].
-    pub(crate) fn address(&self, position: usize) -> u64 {
-        match &self.0[position].memory {
-            StateMemory::Cuda(memory) => memory.address,
-            StateMemory::Host(_) => panic!("a state on the host is not a GPU's to read"),
-        }
+    /// The memory of a state, of the type that its backend gave it.
+    pub(crate) fn memory<M: StateMemory>(&mut self, position: usize) -> &mut M {
+        let memory: &mut dyn Any = self.0[position].memory.as_mut();
+        memory.downcast_mut().expect("attach lets no program near another backend's states")
     }
 }
 

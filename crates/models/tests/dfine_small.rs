@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use ultramotion_engine::cuda::device_for_tests;
 use ultramotion_engine::graph::Graph;
 use ultramotion_engine::tensor::{DType, HostTensor};
+use ultramotion_engine::testing::device_for_tests;
 use ultramotion_engine::{CompileOptions, Device, Precision, Program};
 use ultramotion_models::checkpoint;
 use ultramotion_models::dfine::{self, DfineConfig};

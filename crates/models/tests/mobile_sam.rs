@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use safetensors::SafeTensors;
-use ultramotion_engine::cuda::device_for_tests;
 use ultramotion_engine::graph::Graph;
 use ultramotion_engine::tensor::{DType, HostTensor};
+use ultramotion_engine::testing::device_for_tests;
 use ultramotion_engine::{CompileOptions, Device, Precision, Program};
 use ultramotion_models::checkpoint::{Weights, filled};
 use ultramotion_models::mobile_sam::{

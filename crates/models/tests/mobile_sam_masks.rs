@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use proptest::prelude::*;
-use ultramotion_engine::cuda::device_for_tests;
 use ultramotion_engine::graph::Graph;
 use ultramotion_engine::tensor::{DType, HostTensor};
+use ultramotion_engine::testing::device_for_tests;
 use ultramotion_engine::{CompileOptions, Device, Precision, Program};
 use ultramotion_models::mobile_sam::{
     BoxRestriction, MaskGeometry, MobileSamConfig, logits_to_source, masks_to_source,

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ultramotion_engine::cuda::CudaError;
 use ultramotion_engine::ledger::Counts;
-use ultramotion_engine::{Device, DeviceError, KernelTime, StateStore};
+use ultramotion_engine::{CudaError, Device, DeviceError, KernelTime, StateStore};
 use ultramotion_models::zoo::{Detector, Segmenter};
 use ultramotion_tracking::track::{Detections, FrameClock, Tracker};
 use ultramotion_types::{

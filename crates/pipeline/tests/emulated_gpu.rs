@@ -8,7 +8,7 @@ mod small;
 use std::path::Path;
 
 use small::{grey, options, picture, pipeline, pipeline_on};
-use ultramotion_engine::cuda::device_for_tests;
+use ultramotion_engine::testing::device_for_tests;
 use ultramotion_engine::{Device, Precision};
 use ultramotion_types::ResultPacket;
 

@@ -1,5 +1,7 @@
 //! A GPU that fails gives way to the CPU, once, and every packet says so.
 
+#![cfg(feature = "cuda")]
+
 mod small;
 
 use small::{grey, options, picture, pipeline, pipeline_on};

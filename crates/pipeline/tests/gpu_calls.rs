@@ -1,7 +1,7 @@
 //! What a CUDA driver is asked for, counted by a driver: nothing of this program has a say in it. The driver runs no kernels, so
 //! these tests are about calls, not results; `emulated_gpu` is about results.
 
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", feature = "cuda"))]
 #![allow(clippy::unwrap_used)]
 
 mod driver;

@@ -7,7 +7,6 @@ use anyhow::Result;
 use serde::Serialize;
 use ultramotion::source::open_recorded;
 use ultramotion_engine::DeviceKind;
-use ultramotion_engine::cuda::Recording;
 use ultramotion_engine::ledger::{Budget, Counts};
 use ultramotion_pipeline::kpi::Kpi;
 use ultramotion_pipeline::{Orchestrator, transfers};
@@ -68,6 +67,7 @@ struct Report {
 /// A second opinion.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
+#[cfg_attr(not(feature = "cuda"), allow(dead_code))]
 enum Cupti {
     Counted {
         frames: u64,
@@ -147,9 +147,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 }
 
 /// Some frames under CUPTI's eyes, which make them slower: none of those whose latency is reported.
+#[cfg(feature = "cuda")]
 fn count_with_cupti(library: Option<&Path>, pipeline: &mut Orchestrator, frame: &Frame) -> Result<Cupti> {
     const FRAMES: u64 = 10;
-    let recording = Recording::start(library)?;
+    let recording = ultramotion_engine::cuda::Recording::start(library)?;
     for _ in 0..FRAMES {
         pipeline.process(&frame.view())?;
     }
@@ -161,6 +162,11 @@ fn count_with_cupti(library: Option<&Path>, pipeline: &mut Orchestrator, frame: 
         kernels: activity.kernels,
         kept,
     })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn count_with_cupti(_: Option<&Path>, _: &mut Orchestrator, _: &Frame) -> Result<Cupti> {
+    Err(ultramotion_engine::CudaError::NotBuilt.into())
 }
 
 fn largest(a: Transfers, b: Transfers) -> Transfers {

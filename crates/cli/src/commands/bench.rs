@@ -260,7 +260,7 @@ fn print_tiles(g: &Graph, inputs: &[HostTensor], device: &Device, runs: usize) -
         return Err(usage("--tune: tiles are a GPU's; give --device cuda"));
     }
     let inputs: Vec<&HostTensor> = inputs.iter().collect();
-    print!("{}", ultramotion_engine::cuda::tune(g, &inputs, device, runs)?);
+    print!("{}", ultramotion_engine::tune(g, &inputs, device, runs)?);
     Ok(())
 }
 

@@ -105,6 +105,7 @@ fn bench_refuses_what_it_cannot_measure() {
 }
 
 #[test]
+#[cfg(feature = "cuda")]
 fn the_plan_for_a_gpu_can_be_printed_without_one() {
     let folder = tempfile::tempdir().unwrap();
     let plan = ["bench", "--model", "dfine_n", "--input", "64", "--runs", "1", "--device", "cuda", "--plan"];

@@ -1,14 +1,14 @@
 //! What the compiler asks of every op, in one table: a new op does not compile before it has its row.
 
-use super::expression::Function;
 use crate::graph::{BinaryOp, Op, UnaryOp};
 
 /// Answers of one op.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Facts {
+pub(crate) struct Facts {
     /// Its result may be its first argument, read where it is: nothing is computed then.
     pub view: Option<View>,
-    /// It computes each element of its result of one element of each argument.
+    /// It computes each element of its result of one element of each argument. Only CUDA joins such ops.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     pub function: Option<Function>,
     /// What may be rows with gaps between them. Where the result is a view, its readers decide.
     pub pitch: Ends,
@@ -16,9 +16,17 @@ pub(super) struct Facts {
     pub f32: Ends,
 }
 
+/// A function of elements.
+#[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Function {
+    Unary(UnaryOp),
+    Binary(BinaryOp),
+}
+
 /// How a result lies in what it is a view of.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum View {
+pub(crate) enum View {
     Whole,
     Reshaped,
     Slice { axis: usize, start: usize },
@@ -26,14 +34,14 @@ pub(super) enum View {
 
 /// Arguments, and the results or not.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ends {
+pub(crate) struct Ends {
     pub arguments: Arguments,
     pub results: bool,
 }
 
 /// Some of an op's arguments.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Arguments {
+pub(crate) enum Arguments {
     Nothing,
     All,
     /// As many leading ones.
@@ -45,7 +53,7 @@ pub(super) enum Arguments {
 
 impl Arguments {
     /// `like_result`: whether it has the result's shape.
-    pub(super) fn include(self, argument: usize, like_result: bool) -> bool {
+    pub(crate) fn include(self, argument: usize, like_result: bool) -> bool {
         match self {
             Arguments::Nothing => false,
             Arguments::All => true,
@@ -63,7 +71,7 @@ const NEITHER: Ends = Ends { arguments: Arguments::Nothing, results: false };
 const BOTH: Ends = Ends { arguments: Arguments::All, results: true };
 
 /// The table. Its columns: what may be rows with gaps, what needs all of an f32.
-pub(super) fn facts(op: &Op) -> Facts {
+pub(crate) fn facts(op: &Op) -> Facts {
     use Arguments::{All, AllBut, First, LikeResult};
     let computed = |pitch, f32| Facts { view: None, function: None, pitch, f32 };
     let gaps = |arguments| Ends { arguments, results: true };
@@ -124,7 +132,7 @@ fn is_wide(op: UnaryOp) -> bool {
 }
 
 /// Whether layers and layer norms can apply a function to their sums.
-pub(super) fn is_activation(op: UnaryOp) -> bool {
+pub(crate) fn is_activation(op: UnaryOp) -> bool {
     match op {
         UnaryOp::Relu
         | UnaryOp::Silu

@@ -21,24 +21,21 @@
 
 mod arena;
 mod branches;
-mod chain;
-mod expression;
-mod facts;
+pub(crate) mod facts;
 mod fold;
 mod fuse;
+pub(crate) mod layers;
 mod place;
 mod precision;
-mod rewrite;
+pub(crate) mod rewrite;
 
 pub(crate) use arena::ALIGNMENT;
-pub(crate) use chain::{Chain, MAX_LAYERS};
-pub(crate) use expression::{Expression, Function, MAX_LEAVES, MAX_STEPS, Value};
 pub(crate) use place::{Placement, Places};
 pub(crate) use precision::Storage;
 
 use arena::{Lifetime, Order};
 
-use crate::graph::{Graph, Op, Tensor};
+use crate::graph::{Graph, Node, Op, Tensor};
 use crate::tensor::{DType, HostTensor};
 
 /// A rewrite with its name.
@@ -65,23 +62,25 @@ pub fn optimise(mut graph: Graph) -> Graph {
     graph
 }
 
-/// Element types and lengths of the scratch buffers of a node, by its position.
-pub(crate) type ScratchOf = fn(&Graph, &[Storage], usize) -> Vec<(DType, usize)>;
+/// For each node that ends a chain of nodes that run as one step: what it is, and its nodes in order. No node is in two.
+pub(crate) type Chains<C> = Vec<Option<(C, Vec<usize>)>>;
 
-/// What a backend wants of its plan.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct PlanOptions {
-    /// Layers that only feed each other run as one step.
-    pub chains: bool,
-    /// Steps of different branches run at once: their buffers stay apart.
-    pub concurrent: bool,
-    /// Features are stored in f16.
-    pub f16: bool,
-    /// Scratch buffers that the backend's form of a node needs, beyond those of custom ops.
-    pub scratch: Option<ScratchOf>,
-    /// Custom ops run in their CUDA form; elementwise functions that only feed each other as one step, and so do small linear
-    /// layers.
-    pub cuda: bool,
+/// What a plan asks of the backend that it is for.
+pub(crate) trait Target {
+    /// What chains there are.
+    type Chain: Copy;
+    /// Whether features are stored in f16.
+    fn f16(&self) -> bool {
+        false
+    }
+    /// Whether steps of different branches run at once: their buffers stay apart then.
+    fn concurrent(&self) -> bool {
+        false
+    }
+    /// The chains of a graph. `free` marks nodes that take no work because their results are views.
+    fn chains(&self, graph: &Graph, storage: &[Storage], free: &[bool]) -> Chains<Self::Chain>;
+    /// Element types and lengths of the scratch buffers that the backend's form of a node needs.
+    fn scratch(&self, graph: &Graph, storage: &[Storage], node: &Node) -> Vec<(DType, usize)>;
 }
 
 /// Which memory a buffer is part of.
@@ -128,24 +127,28 @@ impl BlockEntry {
     pub fn bytes(&self) -> usize {
         self.shape.numel() * self.dtype.size()
     }
+    /// The value in a downloaded block.
+    pub fn read(&self, block: &[u8]) -> HostTensor {
+        HostTensor::from_bytes(self.dtype, self.shape.clone(), &block[self.offset..][..self.bytes()])
+    }
 }
 
 /// One thing to do, in order.
 #[derive(Debug, Clone)]
-pub(crate) enum Step {
+pub(crate) enum Step<C> {
     /// Compute the node with this index. `copy_parts` are the arguments of a concat that are not in place already.
     Node { index: usize, copy_parts: Vec<usize> },
     /// Compute these nodes in order; only the last one's result is kept.
-    Chain { chain: Chain, nodes: Vec<usize> },
+    Chain { chain: C, nodes: Vec<usize> },
     /// Copy a tensor to where an output or a state wants it.
     Copy { from: Tensor, to: Site },
 }
 
 /// Everything a backend needs to make kernels.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct Plan<C> {
     pub graph: Graph,
-    pub steps: Vec<Step>,
+    pub steps: Vec<Step<C>>,
     /// For each step: its branch, and what it waits for in others. A device that runs everything in order needs neither.
     pub branches: Vec<branches::Place>,
     sites: Vec<Option<Site>>,
@@ -153,15 +156,13 @@ pub(crate) struct Plan {
     /// For each node: scratch buffers, as byte offsets into the arena.
     pub scratch: Vec<Vec<(DType, usize, usize)>>,
     pub arena_bytes: usize,
-    pub inputs: Vec<BlockEntry>,
-    pub outputs: Vec<BlockEntry>,
     pub input_bytes: usize,
     pub output_bytes: usize,
 }
 
-impl Plan {
+impl<C: Copy> Plan<C> {
     /// Bytes that a step reads and writes at least: arguments and results, once each.
-    pub(crate) fn traffic_bytes(&self, step: &Step) -> u64 {
+    pub(crate) fn traffic_bytes(&self, step: &Step<C>) -> u64 {
         let bytes = |t: &Tensor| self.graph.shape(*t).numel() as u64 * self.storage(*t).size() as u64;
         let copied = match step {
             Step::Copy { from, .. } => self.graph.shape(*from).numel() * self.graph.ty(*from).dtype.size(),
@@ -193,10 +194,10 @@ impl Plan {
         self.storage[tensor.0 as usize]
     }
 
-    pub(crate) fn new(mut graph: Graph, options: PlanOptions) -> Plan {
-        let casts = if options.f16 { precision::cast_ports(&mut graph) } else { Vec::new() };
+    pub(crate) fn new(mut graph: Graph, target: &impl Target<Chain = C>) -> Plan<C> {
+        let casts = if target.f16() { precision::cast_ports(&mut graph) } else { Vec::new() };
         let places = Places::of(&graph, &casts);
-        let storage = if options.f16 {
+        let storage = if target.f16() {
             precision::choose(&graph, &places)
         } else {
             graph.types.iter().map(|ty| Storage::of(ty.dtype)).collect()
@@ -246,18 +247,7 @@ impl Plan {
         }
 
         let mut steps = Vec::new();
-        let chains = if options.chains {
-            chain::find(&graph)
-        } else if options.cuda {
-            let mut chains = expression::find(&graph, &places.free);
-            let mut taken = vec![false; graph.nodes.len()];
-            chains.iter().flatten().for_each(|(_, nodes)| nodes.iter().for_each(|&n| taken[n] = true));
-            chain::add_small_perceptrons(&graph, &storage, &mut taken, &mut chains);
-            chain::add_normed(&graph, &storage, &mut taken, &mut chains);
-            chains
-        } else {
-            vec![None; graph.nodes.len()]
-        };
+        let chains = target.chains(&graph, &storage, &places.free);
         let inside: std::collections::HashSet<usize> =
             chains.iter().flatten().flat_map(|(_, nodes)| nodes[..nodes.len() - 1].iter().copied()).collect();
         for (index, node) in graph.nodes.iter().enumerate() {
@@ -296,18 +286,8 @@ impl Plan {
             .collect();
         let branches = branches::mark(&accesses, graph.types.len());
 
-        let scratch_needs: Vec<Vec<(DType, usize)>> = graph
-            .nodes
-            .iter()
-            .enumerate()
-            .map(|(index, node)| match &node.op {
-                Op::Custom(op) => {
-                    let types: Vec<_> = node.inputs.iter().map(|&t| graph.ty(t).clone()).collect();
-                    if options.cuda { op.cuda_scratch(&types) } else { op.scratch(&types) }
-                }
-                _ => options.scratch.map_or(Vec::new(), |needs| needs(&graph, &storage, index)),
-            })
-            .collect();
+        let scratch_needs: Vec<Vec<(DType, usize)>> =
+            graph.nodes.iter().map(|node| target.scratch(&graph, &storage, node)).collect();
         let lifetimes = lifetimes(&graph, &steps, &placements, &homes, &storage);
         let mut buffers: Vec<Lifetime> = lifetimes.iter().map(|(_, lifetime)| lifetime.clone()).collect();
         for (at, step) in steps.iter().enumerate() {
@@ -316,7 +296,7 @@ impl Plan {
                 buffers.extend(needs.map(|(d, n)| Lifetime { bytes: d.size() * n, steps: vec![at] }));
             }
         }
-        let order = if options.concurrent { Order::concurrent(&branches) } else { Order::Sequential };
+        let order = if target.concurrent() { Order::concurrent(&branches) } else { Order::Sequential };
         let (offsets, arena_bytes) = arena::plan(&buffers, &order);
         for ((root, _), &offset) in lifetimes.iter().zip(&offsets) {
             homes[root.0 as usize] = Some(Home::Arena(offset));
@@ -335,23 +315,12 @@ impl Plan {
             .iter()
             .map(|p| homes[p.root.0 as usize].map(|home| Site { home, offset: p.offset, pitch: p.pitch }))
             .collect();
-        Plan {
-            graph,
-            steps,
-            branches,
-            sites,
-            storage,
-            scratch,
-            arena_bytes,
-            inputs,
-            outputs,
-            input_bytes,
-            output_bytes,
-        }
+        Plan { graph, steps, branches, sites, storage, scratch, arena_bytes, input_bytes, output_bytes }
     }
 }
 
-fn block(graph: &Graph, ports: &[crate::graph::NamedTensor]) -> (Vec<BlockEntry>, usize) {
+/// Where the values of ports lie in their block, and how long it is.
+pub(crate) fn block(graph: &Graph, ports: &[crate::graph::NamedTensor]) -> (Vec<BlockEntry>, usize) {
     let mut end = 0usize;
     let entries = ports
         .iter()
@@ -371,7 +340,7 @@ fn block(graph: &Graph, ports: &[crate::graph::NamedTensor]) -> (Vec<BlockEntry>
 }
 
 /// What a step reads: arguments and row counts.
-fn read_by(graph: &Graph, step: &Step) -> Vec<Tensor> {
+fn read_by<C>(graph: &Graph, step: &Step<C>) -> Vec<Tensor> {
     match step {
         Step::Node { index, .. } => {
             let node = &graph.nodes[*index];
@@ -390,7 +359,7 @@ fn read_by(graph: &Graph, step: &Step) -> Vec<Tensor> {
 }
 
 /// What a step leaves in memory.
-fn written_by<'g>(graph: &'g Graph, step: &Step) -> &'g [Tensor] {
+fn written_by<'g, C>(graph: &'g Graph, step: &Step<C>) -> &'g [Tensor] {
     match step {
         Step::Node { index, .. } => &graph.nodes[*index].outputs,
         Step::Chain { nodes, .. } => nodes.last().map_or(&[], |&last| &graph.nodes[last].outputs),
@@ -399,9 +368,9 @@ fn written_by<'g>(graph: &'g Graph, step: &Step) -> &'g [Tensor] {
 }
 
 /// Roots without a home of their own, with the steps that touch them.
-fn lifetimes(
+fn lifetimes<C>(
     graph: &Graph,
-    steps: &[Step],
+    steps: &[Step<C>],
     placements: &[Placement],
     homes: &[Option<Home>],
     storage: &[Storage],

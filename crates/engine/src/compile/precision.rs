@@ -93,9 +93,24 @@ fn reads_f32(op: &Op, argument: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compile::{Plan, PlanOptions, optimise};
+    use crate::compile::{Chains, Plan, Step, Target, optimise};
     use crate::graph::Padding;
     use crate::tensor::HostTensor;
+
+    struct Narrow;
+
+    impl Target for Narrow {
+        type Chain = ();
+        fn f16(&self) -> bool {
+            true
+        }
+        fn chains(&self, graph: &Graph, _: &[Storage], _: &[bool]) -> Chains<()> {
+            vec![None; graph.nodes().len()]
+        }
+        fn scratch(&self, _: &Graph, _: &[Storage], _: &Node) -> Vec<(DType, usize)> {
+            Vec::new()
+        }
+    }
 
     #[test]
     fn features_are_narrow_and_distributions_wide() {
@@ -113,7 +128,7 @@ mod tests {
         g.output("features", features).expect("named once");
         g.output("sum", sum).expect("named once");
         g.output("probabilities", probabilities).expect("named once");
-        let plan = Plan::new(optimise(g), PlanOptions { f16: true, ..PlanOptions::default() });
+        let plan = Plan::new(optimise(g), &Narrow);
         let storage = |t: Tensor| plan.storage(t);
         assert_eq!(storage(x), Storage::F32, "as the host wrote it");
         assert_eq!(storage(features), Storage::F16);
@@ -123,7 +138,7 @@ mod tests {
             (Storage::F32, Storage::F16),
             "part of what the host wrote"
         );
-        let copies = plan.steps.iter().filter(|s| matches!(s, crate::compile::Step::Copy { .. })).count();
+        let copies = plan.steps.iter().filter(|s| matches!(s, Step::Copy { .. })).count();
         assert_eq!(copies, 2, "narrow features are widened on their way out");
     }
 }

@@ -4,13 +4,13 @@ use crate::graph::{Graph, Node, Op, Tensor};
 use crate::tensor::HostTensor;
 
 /// Uses and producers of the tensors of a graph, as they were when this was made.
-pub(super) struct Links {
+pub(crate) struct Links {
     uses: Vec<usize>,
     producer: Vec<Option<usize>>,
 }
 
 impl Links {
-    pub(super) fn of(graph: &Graph) -> Self {
+    pub(crate) fn of(graph: &Graph) -> Self {
         let mut links = Links { uses: vec![0; graph.types.len()], producer: vec![None; graph.types.len()] };
         for (index, node) in graph.nodes.iter().enumerate() {
             for t in &node.inputs {
@@ -29,7 +29,7 @@ impl Links {
     }
 
     /// Number of places that read the tensor, outputs, next states and row counts included.
-    pub(super) fn uses(&self, tensor: Tensor) -> usize {
+    pub(crate) fn uses(&self, tensor: Tensor) -> usize {
         self.uses[tensor.0 as usize]
     }
 
@@ -45,7 +45,7 @@ impl Links {
     }
 
     /// Index of the node that writes the tensor.
-    pub(super) fn producer(&self, tensor: Tensor) -> Option<usize> {
+    pub(crate) fn producer(&self, tensor: Tensor) -> Option<usize> {
         self.producer[tensor.0 as usize]
     }
 }
@@ -64,7 +64,7 @@ pub(super) fn replace(graph: &mut Graph, old: Tensor, new: Tensor) {
 }
 
 /// The constant that a tensor is, if it is one.
-pub(super) fn constant<'g>(graph: &'g Graph, links: &Links, tensor: Tensor) -> Option<&'g HostTensor> {
+pub(crate) fn constant<'g>(graph: &'g Graph, links: &Links, tensor: Tensor) -> Option<&'g HostTensor> {
     match &graph.nodes[links.producer(tensor)?].op {
         Op::Constant(value) => Some(value),
         _ => None,

@@ -5,7 +5,8 @@
 #![allow(unsafe_code)]
 
 use super::kernels::{AlignedVec, View, ViewMut};
-use crate::compile::{Home, Plan, Site};
+use super::plan::Plan;
+use crate::compile::{Home, Site};
 use crate::graph::{Op, Slice, SliceMut, Tensor};
 use crate::tensor::{DType, HostTensor};
 

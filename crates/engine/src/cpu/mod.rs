@@ -5,8 +5,8 @@
 //! - [`kernels`]: the tensor operations, on raw pitched views, channels last.
 //!
 //! In: pitched f32 views and weights packed once at build time. Out: the output view, written in place.
-//! - `lower`, `memory`, `program`: a plan's steps bound to kernels and to the program's memory. Only these know of
-//!   graphs.
+//! - `plan`, `lower`, `memory`, `program`, `backend`: a plan's steps bound to kernels and to the program's memory. Only
+//!   these know of graphs.
 //!
 //! ```
 //! use ultramotion_engine::cpu::{Level, Pool};
@@ -25,11 +25,13 @@ pub mod kernels;
 pub mod pool;
 pub mod simd;
 
+mod backend;
 mod lower;
 mod memory;
+mod plan;
 mod program;
 
-pub(crate) use program::CpuProgram;
+pub(crate) use backend::CpuBackend;
 
 pub use pool::Pool;
 pub use simd::Level;

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::kernels::AlignedVec;
 use super::lower::{Call, Kernel, lower};
 use super::memory::{Memory, Operand};
+use super::plan::{Plan, Step};
 use super::{Level, Pool};
-use crate::compile::{Plan, Step};
-use crate::device::DeviceError;
+use crate::backend::{Executable, KernelTime, StageTime};
+use crate::error::DeviceError;
 use crate::graph::Op;
-use crate::program::{Executable, KernelTime, StageTime};
 use crate::state_store::StateStore;
 
 struct BoundStep {
@@ -46,7 +47,7 @@ impl CpuProgram {
     ) -> Self {
         let addresses = {
             let mut store = states.lock();
-            positions.iter().map(|&p| store.memory(p).as_mut_ptr().cast()).collect()
+            positions.iter().map(|&p| store.memory::<AlignedVec>(p).as_mut_ptr().cast()).collect()
         };
         let mut memory = Memory::new(&plan, addresses);
         let mut used = vec![false; plan.graph.nodes().len()];

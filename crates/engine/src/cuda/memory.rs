@@ -4,10 +4,12 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::abi::{Operand, Rows, element};
-use super::driver::{Allocation, CudaError, Driver};
-use crate::compile::{Home, Plan, Site, Storage};
+use super::driver::{Allocation, Driver};
+use super::plan::Plan;
+use crate::compile::{Home, Site, Storage};
+use crate::error::CudaError;
 use crate::graph::{Op, Tensor};
+use crate::launch::abi::{Operand, Rows, element};
 
 /// Weights are allocated in pieces of this size, or of their own if larger.
 const PIECE_BYTES: usize = 8 << 20;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::driver::{CudaError, Driver, Replay, Schedule, ScheduledStep};
+use super::driver::{Allocation, Driver, Replay, Schedule, ScheduledStep};
 use super::lower::lower;
 use super::memory::Memory;
-use crate::compile::{Plan, Step};
-use crate::device::DeviceError;
-use crate::program::{Executable, KernelTime, StageTime};
+use super::plan::{Plan, Step};
+use crate::backend::{Executable, KernelTime, StageTime};
+use crate::error::{CudaError, DeviceError};
 use crate::state_store::StateStore;
 
 /// A program on a CUDA device.
@@ -32,8 +32,8 @@ impl CudaProgram {
         profile: bool,
     ) -> Result<Self, CudaError> {
         let addresses = {
-            let store = states.lock();
-            positions.iter().map(|&p| store.address(p)).collect()
+            let mut store = states.lock();
+            positions.iter().map(|&p| store.memory::<Allocation>(p).address).collect()
         };
         let memory = Memory::new(driver, plan, addresses)?;
         let mut reports = Vec::with_capacity(plan.steps.len());

@@ -4,7 +4,7 @@
 use std::fmt::Debug;
 
 use super::TensorType;
-use crate::cuda::{CudaCall, Launch};
+use crate::launch::{Launch, Operand};
 use crate::tensor::DType;
 use crate::values::Values;
 
@@ -122,6 +122,19 @@ pub struct CpuCall<'a> {
     pub scratch: &'a mut [SliceMut<'a>],
     /// Runs `body(i)` for every `i` below a number, on the device's threads.
     pub parallel: &'a ParallelFor<'a>,
+}
+
+/// What the CUDA form of a custom op is bound to. All operands are contiguous.
+#[derive(Debug)]
+pub struct CudaCall<'a> {
+    /// Types of the arguments.
+    pub input_types: &'a [TensorType],
+    /// Arguments, in order.
+    pub inputs: &'a [Operand],
+    /// Results, in order. Their content is undefined before the op runs.
+    pub outputs: &'a [Operand],
+    /// Buffers asked for by [`CustomOp::cuda_scratch`].
+    pub scratch: &'a [Operand],
 }
 
 /// Runs a body for every index below a number, on several threads.

@@ -29,7 +29,7 @@ mod networks;
 mod op;
 mod port;
 
-pub use custom::{CpuCall, CustomOp, ParallelFor, Slice, SliceMut};
+pub use custom::{CpuCall, CudaCall, CustomOp, ParallelFor, Slice, SliceMut};
 pub use error::GraphError;
 pub use op::{
     BinaryOp, Epilogue, ImageTransform, MAX_SAMPLING_POINTS, Op, Padding, ReduceOp, UnaryOp,
@@ -143,6 +143,10 @@ impl Graph {
     pub fn ty(&self, tensor: Tensor) -> &TensorType {
         &self.types[tensor.0 as usize]
     }
+    /// Types of tensors.
+    pub(crate) fn types_of(&self, tensors: &[Tensor]) -> Vec<TensorType> {
+        tensors.iter().map(|&t| self.ty(t).clone()).collect()
+    }
     /// Shape of a tensor.
     pub fn shape(&self, tensor: Tensor) -> &Shape {
         &self.ty(tensor).shape
@@ -202,8 +206,8 @@ impl Graph {
         op: std::sync::Arc<dyn CustomOp>,
         inputs: &[Tensor],
     ) -> Result<Vec<Tensor>, GraphError> {
-        let types: Vec<TensorType> = inputs.iter().map(|&t| self.ty(t).clone()).collect();
-        let outputs = op.output_types(&types).map_err(|reason| self.error(op.name(), reason))?;
+        let outputs =
+            op.output_types(&self.types_of(inputs)).map_err(|reason| self.error(op.name(), reason))?;
         Ok(self.push_many(Op::Custom(op), inputs, outputs))
     }
 

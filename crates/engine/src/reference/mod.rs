@@ -20,11 +20,9 @@ mod arrange;
 mod attention;
 mod image;
 mod networks;
-mod program;
 
 pub use crate::values::Values;
 pub use image::triangle_filter;
-pub(crate) use program::InterpretedProgram;
 
 use crate::graph::{BinaryOp, Epilogue, Graph, Node, Op, ReduceOp, Tensor, UnaryOp};
 
@@ -44,6 +42,10 @@ impl<'g> Interpreter<'g> {
     /// Current values of the states, in the graph's order.
     pub fn states(&self) -> &[Values] {
         &self.states
+    }
+
+    pub(crate) fn states_mut(&mut self) -> &mut [Values] {
+        &mut self.states
     }
 
     /// Inputs in the graph's order → outputs in the graph's order.

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use ultramotion_engine::cuda::abi::Operand;
-use ultramotion_engine::cuda::{CudaCall, Launch, Module};
 use ultramotion_engine::graph::{
-    BinaryOp, CpuCall, CustomOp, ImageTransform, Padding, ReduceOp, Tensor, TensorType, UnaryOp,
+    BinaryOp, CpuCall, CudaCall, CustomOp, ImageTransform, Padding, ReduceOp, Tensor, TensorType, UnaryOp,
     WindowAttentionParameters,
 };
+use ultramotion_engine::launch::{Launch, Module, Operand};
 use ultramotion_engine::reference::Values;
 use ultramotion_engine::tensor::{DType, HostTensor, Shape};
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ultramotion_engine::cuda::{device_for_tests, kernels_for_tests};
+use ultramotion_engine::testing::{device_for_tests, emulated_for_tests};
 use ultramotion_engine::{Device, Precision};
 
 fn ours() -> [PathBuf; 1] {
@@ -17,6 +17,5 @@ pub fn device(precision: Precision) -> Option<Device> {
 
 /// This machine's processor, whatever GPU there is: for tests of the emulation.
 pub fn emulated(precision: Precision, seed: u64) -> Option<Device> {
-    let kernels = kernels_for_tests(&ours())?;
-    Some(Device::emulated_cuda(&kernels, precision, seed).expect("kernels that were just built"))
+    emulated_for_tests(&ours(), precision, seed)
 }

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use ultramotion_engine::cuda::abi::Operand;
-use ultramotion_engine::cuda::{CudaCall, Launch, Module};
-use ultramotion_engine::graph::{CpuCall, CustomOp, Graph, TensorType};
+use ultramotion_engine::graph::{CpuCall, CudaCall, CustomOp, Graph, TensorType};
+use ultramotion_engine::launch::{Launch, Module, Operand};
 use ultramotion_engine::reference::Values;
 use ultramotion_engine::tensor::{DType, HostData, HostTensor};
 use ultramotion_engine::{CompileOptions, Device, Precision, Program};

@@ -1,9 +1,8 @@
 //! Measuring tiles: not how fast they are, which an emulated device cannot know, but that every product gets a choice.
 
-use ultramotion_engine::Precision;
-use ultramotion_engine::cuda::tune;
 use ultramotion_engine::graph::{Graph, Padding};
 use ultramotion_engine::tensor::{DType, HostTensor};
+use ultramotion_engine::{Precision, tune};
 
 #[test]
 fn every_product_gets_a_measured_tile() {

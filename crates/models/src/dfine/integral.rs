@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
-use ultramotion_engine::cuda::{CudaCall, Launch, Module};
-use ultramotion_engine::graph::{CpuCall, CustomOp, Graph, GraphError, Tensor, TensorType};
+use ultramotion_engine::graph::{CpuCall, CudaCall, CustomOp, Graph, GraphError, Tensor, TensorType};
+use ultramotion_engine::launch::{Launch, Module};
 use ultramotion_engine::reference::Values;
 use ultramotion_engine::tensor::DType;
 
@@ -23,7 +23,8 @@ pub(super) fn box_integral(
 #[derive(Debug)]
 struct BoxIntegral;
 
-static MODULE: Module = Module { name: "box_integral", ptx: include_str!("../kernels/ptx/box_integral.ptx") };
+static MODULE: Module =
+    Module { name: "box_integral", ptx: ultramotion_engine::ptx!("../kernels/ptx/box_integral.ptx") };
 /// Threads of a block; a warp takes a query.
 const THREADS: u32 = 128;
 

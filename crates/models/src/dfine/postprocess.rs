@@ -8,9 +8,8 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
-use ultramotion_engine::cuda::abi::Operand;
-use ultramotion_engine::cuda::{CudaCall, Launch, Module};
-use ultramotion_engine::graph::{CpuCall, CustomOp, Graph, GraphError, Tensor, TensorType};
+use ultramotion_engine::graph::{CpuCall, CudaCall, CustomOp, Graph, GraphError, Tensor, TensorType};
+use ultramotion_engine::launch::{Launch, Module, Operand};
 use ultramotion_engine::reference::Values;
 use ultramotion_engine::tensor::{DType, Shape};
 
@@ -75,8 +74,10 @@ pub fn select_detections(
 #[derive(Debug)]
 struct SelectDetections(SelectionOptions);
 
-static MODULE: Module =
-    Module { name: "select_detections", ptx: include_str!("../kernels/ptx/select_detections.ptx") };
+static MODULE: Module = Module {
+    name: "select_detections",
+    ptx: ultramotion_engine::ptx!("../kernels/ptx/select_detections.ptx"),
+};
 /// Keys of candidates that the kernel sorts in shared memory; more are sorted in scratch.
 const MAX_IN_SHARED: usize = 4096;
 
@@ -308,8 +309,8 @@ mod tests {
     use std::sync::OnceLock;
 
     use proptest::prelude::*;
-    use ultramotion_engine::cuda::device_for_tests;
     use ultramotion_engine::tensor::HostTensor;
+    use ultramotion_engine::testing::device_for_tests;
     use ultramotion_engine::{CompileOptions, Device, Precision, Program};
 
     use super::*;

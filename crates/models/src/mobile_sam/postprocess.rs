@@ -9,8 +9,10 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytemuck::{Pod, Zeroable};
-use ultramotion_engine::cuda::{CudaCall, Launch, Module};
-use ultramotion_engine::graph::{CpuCall, CustomOp, Graph, GraphError, ParallelFor, Tensor, TensorType};
+use ultramotion_engine::graph::{
+    CpuCall, CudaCall, CustomOp, Graph, GraphError, ParallelFor, Tensor, TensorType,
+};
+use ultramotion_engine::launch::{Launch, Module};
 use ultramotion_engine::reference::Values;
 use ultramotion_engine::tensor::{DType, Shape};
 
@@ -134,7 +136,7 @@ impl MasksToSource {
 }
 
 static MODULE: Module =
-    Module { name: "masks_to_source", ptx: include_str!("../kernels/ptx/masks_to_source.ptx") };
+    Module { name: "masks_to_source", ptx: ultramotion_engine::ptx!("../kernels/ptx/masks_to_source.ptx") };
 /// Height and width of what a block of the kernel makes.
 const TILE_HW: [usize; 2] = [8, 256];
 const THREADS: u32 = 256;

@@ -6,9 +6,8 @@ use crate::assignment::exact::{self, Duals};
 use crate::assignment::{CostMatrix, Scratch, ScratchSizes, Solver, UNMATCHED, Workspace};
 use bytemuck::{Pod, Zeroable};
 use std::sync::Arc;
-use ultramotion_engine::cuda::abi::Operand;
-use ultramotion_engine::cuda::{CudaCall, Launch};
-use ultramotion_engine::graph::{CpuCall, CustomOp, Graph, GraphError, Tensor, TensorType};
+use ultramotion_engine::graph::{CpuCall, CudaCall, CustomOp, Graph, GraphError, Tensor, TensorType};
+use ultramotion_engine::launch::{Launch, Operand};
 use ultramotion_engine::reference::Values;
 use ultramotion_engine::tensor::DType;
 

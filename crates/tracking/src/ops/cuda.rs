@@ -1,12 +1,12 @@
 //! The ops' kernels, and where their working memory is: in the shared memory of the one block that runs, as far as it fits.
 
-use ultramotion_engine::cuda::Module;
+use ultramotion_engine::launch::Module;
+use ultramotion_engine::ptx;
 
-pub(super) static ASSIGN: Module = Module { name: "assign", ptx: include_str!("kernels/ptx/assign.ptx") };
-pub(super) static MATCH_COST: Module =
-    Module { name: "match_cost", ptx: include_str!("kernels/ptx/match_cost.ptx") };
+pub(super) static ASSIGN: Module = Module { name: "assign", ptx: ptx!("kernels/ptx/assign.ptx") };
+pub(super) static MATCH_COST: Module = Module { name: "match_cost", ptx: ptx!("kernels/ptx/match_cost.ptx") };
 pub(super) static TRACK_UPDATE: Module =
-    Module { name: "track_update", ptx: include_str!("kernels/ptx/track_update.ptx") };
+    Module { name: "track_update", ptx: ptx!("kernels/ptx/track_update.ptx") };
 
 /// Dynamic shared memory that a block can have on every GPU from compute capability 8.0 on, beside what the kernels declare.
 pub(super) const SHARED_BYTES: usize = 96 * 1024;

@@ -7,9 +7,8 @@ use crate::assignment::cost::{NAN_COST, QueriesAndTargets, TAKEN_COST, fill_cost
 use crate::assignment::{ClassCost, CostWeights, HungarianMatcher};
 use bytemuck::{Pod, Zeroable};
 use std::sync::Arc;
-use ultramotion_engine::cuda::abi::Operand;
-use ultramotion_engine::cuda::{CudaCall, Launch};
-use ultramotion_engine::graph::{CpuCall, CustomOp, Graph, GraphError, Tensor, TensorType};
+use ultramotion_engine::graph::{CpuCall, CudaCall, CustomOp, Graph, GraphError, Tensor, TensorType};
+use ultramotion_engine::launch::{Launch, Operand};
 use ultramotion_engine::reference::Values;
 use ultramotion_engine::tensor::{DType, HostTensor};
 

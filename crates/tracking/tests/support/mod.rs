@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 use std::path::Path;
-use ultramotion_engine::cuda::device_for_tests;
+use ultramotion_engine::testing::device_for_tests;
 use ultramotion_engine::{Device, Precision};
 
 /// The device that the CUDA forms are tested on, where there is one.

@@ -9,8 +9,9 @@ mod networks;
 mod rows;
 
 use super::memory::{Memory, Operand};
+use super::plan::{Chain, Plan, Step};
 use super::{Level, Pool};
-use crate::compile::{Chain, Home, Plan, Step};
+use crate::compile::Home;
 use crate::graph::{Node, Op, Tensor};
 use crate::tensor::{HostTensor, Shape};
 
@@ -100,7 +101,6 @@ pub(super) fn lower(plan: &Plan, memory: &Memory, level: Level, step: &Step, use
             match chain {
                 Chain::Perceptron => chains::perceptron(&mut site, sites[0]),
                 Chain::Bottleneck => chains::bottleneck(&mut site, sites[0], sites[1]),
-                Chain::Elementwise | Chain::Normed => unreachable!("plans for the CPU have none"),
             }
         }
         Step::Node { index, copy_parts } => {

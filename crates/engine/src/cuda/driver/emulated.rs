@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use libloading::Library;
 
-use super::{CudaError, Driver, Replay, Schedule, ScheduledStep};
+use super::{Driver, Replay, Schedule, ScheduledStep};
+use crate::error::CudaError;
 
 /// What `KERNEL` in `abi.cuh` makes of a kernel: parameters, grid, block, bytes of dynamic shared memory, seed.
 type Kernel = unsafe extern "C" fn(*const c_void, *const u32, *const u32, u32, u64);

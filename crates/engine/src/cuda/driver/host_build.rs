@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::CudaError;
+use crate::error::CudaError;
 
 /// How the sources are compiled. Kernels are asked to check alignment: `emulate.cpp` has what is called where it is wrong.
 const FLAGS: [&str; 4] = ["-std=c++20", "-O1", "-fPIC", "-w"];

@@ -10,9 +10,8 @@ mod plan_only;
 use std::sync::Arc;
 use std::time::Duration;
 
-use thiserror::Error;
-
-use super::launch::Launch;
+use crate::error::CudaError;
+use crate::launch::Launch;
 
 pub(crate) use emulated::Emulated;
 pub(crate) use gpu::Gpu;
@@ -104,36 +103,4 @@ impl Drop for Allocation {
     fn drop(&mut self) {
         self.driver.release(self.address);
     }
-}
-
-/// What can go wrong with CUDA.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[allow(missing_docs)] // the messages name the fields
-pub enum CudaError {
-    #[error("no NVIDIA driver was found (libcuda); install one, or use --device cpu")]
-    NoDriver,
-    #[error(
-        "the NVIDIA driver supports CUDA {major}.{minor}; this program needs {needed_major}.{needed_minor} (driver \
-         {needed_driver} or later); update the driver, or use --device cpu"
-    )]
-    DriverTooOld { major: i32, minor: i32, needed_major: i32, needed_minor: i32, needed_driver: u32 },
-    #[error("there is no GPU {ordinal}; the driver sees {count}")]
-    NoDevice { ordinal: usize, count: usize },
-    #[error(
-        "{name} has compute capability {major}.{minor}; 8.0 or later is needed (Ampere); use --device cpu"
-    )]
-    Unsupported { name: String, major: i32, minor: i32 },
-    #[error(
-        "the GPU has {free} of {total} bytes free, {needed} more are needed; smaller frames, --max-objects, a smaller \
-         model or --precision f16 need less"
-    )]
-    OutOfMemory { needed: usize, free: usize, total: usize },
-    #[error("CUDA: {call} failed: {reason}")]
-    Call { call: &'static str, reason: String },
-    #[error("the op '{op}' has no CUDA form; use --device cpu")]
-    NoCudaForm { op: String },
-    #[error("programs on this device are planned, not run: there is no GPU behind it")]
-    PlanOnly,
-    #[error("kernels for the host: {0}")]
-    Host(String),
 }

@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{CudaError, Driver, Replay, Schedule};
+use super::{Driver, Replay, Schedule};
+use crate::error::CudaError;
 
 /// Alignment of made-up addresses: a GPU's.
 const ALIGNMENT: u64 = 256;

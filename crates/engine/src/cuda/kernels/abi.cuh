@@ -33,7 +33,7 @@ typedef unsigned long long uint64_t;
 
 #if defined(__CUDACC__)
 // Returns when the kernel before this one in its branch is done and what it wrote can be read; then the one after it may
-// begin. Where kernels do not overlap nothing waits: see `Module::kernel_ptx`, which puts the instructions in place of these
+// begin. Where kernels do not overlap nothing waits: see `kernel_ptx`, which puts the instructions in place of these
 // comments (PTX ISA, "griddepcontrol", sm_90).
 DEVICE void wait_for_previous() {
     asm volatile("// overlap: wait" ::: "memory");

@@ -6,12 +6,13 @@ use super::modules::GATHER;
 use super::rows::{in_units, row_width};
 use super::walk::{Function, Strided, walk};
 use super::{Lowered, Site};
-use crate::compile::{Plan, Site as Place, Storage};
-use crate::cuda::abi::{Operand, Rows};
-use crate::cuda::driver::CudaError;
-use crate::cuda::launch::Launch;
+use crate::compile::{Site as Place, Storage};
 use crate::cuda::memory::Memory;
+use crate::cuda::plan::Plan;
+use crate::error::CudaError;
 use crate::graph::Tensor;
+use crate::launch::Launch;
+use crate::launch::abi::{Operand, Rows};
 
 /// The rows of `from` in as many rows of `to`.
 fn copy(from: Operand, to: Operand, rows: Rows) -> Launch {

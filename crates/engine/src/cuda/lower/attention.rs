@@ -9,10 +9,10 @@ use super::networks::values;
 use super::rows::{in_units, norm};
 use super::{Lowered, Site};
 use crate::compile::Storage;
-use crate::cuda::abi::{Operand, Rows, element};
-use crate::cuda::driver::CudaError;
-use crate::cuda::launch::Launch;
-use crate::graph::{Epilogue, Graph, Op, Tensor};
+use crate::error::CudaError;
+use crate::graph::{Epilogue, Graph, Node, Op, Tensor};
+use crate::launch::Launch;
+use crate::launch::abi::{Operand, Rows, element};
 use crate::tensor::DType;
 
 /// The params of `attention.cu` and `attention_f16.cu`.
@@ -270,9 +270,12 @@ pub(super) fn attention(site: &Site<'_>) -> Result<Lowered, CudaError> {
     Ok(Lowered { flops, ..Lowered::new("attention", launches) })
 }
 
-/// Scratch of a window attention over `pixels` of `c` channels: normalised pixels; queries, keys and values; what the heads
-/// give; partial sums of the two layers, where they have them. Pixels outside the map are one row more.
-fn window_scratch(half: bool, pixels: usize, c: usize) -> Vec<(DType, usize)> {
+/// Scratch of a window attention: normalised pixels; queries, keys and values; what the heads give; partial sums of the two
+/// layers, where they have them. Pixels outside the map are one row more.
+pub(super) fn window_scratch(graph: &Graph, storage: &[Storage], node: &Node) -> Vec<(DType, usize)> {
+    let x = node.inputs[0];
+    let (half, pixels, c) =
+        (storage[x.0 as usize] == Storage::F16, graph.shape(x).rows(), graph.shape(x).cols());
     let size = if half { 2 } else { 4 };
     let elements = [(pixels + 1) * c, (pixels + 1) * 3 * c, pixels * c];
     let layers = [[pixels + 1, 3 * c, c], [pixels, c, c]];
@@ -281,29 +284,19 @@ fn window_scratch(half: bool, pixels: usize, c: usize) -> Vec<(DType, usize)> {
     elements.into_iter().map(|n| (DType::U8, size * n)).chain(partial).collect()
 }
 
-/// Scratch buffers of a node that is an attention.
-pub(super) fn scratch(graph: &Graph, storage: &[Storage], node: usize) -> Option<Vec<(DType, usize)>> {
-    let node = &graph.nodes()[node];
+/// Scratch for partial sums of an attention whose keys are shared among blocks.
+pub(super) fn scratch(graph: &Graph, storage: &[Storage], node: &Node, heads: usize) -> Vec<(DType, usize)> {
     let half = |tensor: &Tensor| storage[tensor.0 as usize] == Storage::F16;
-    match node.op {
-        Op::WindowAttention { .. } => {
-            let x = &node.inputs[0];
-            Some(window_scratch(half(x), graph.shape(*x).rows(), graph.shape(*x).cols()))
-        }
-        Op::Attention { heads, .. } => {
-            let [q, k, v, out] =
-                [node.inputs[0], node.inputs[1], node.inputs[2], node.outputs[0]].map(|t| graph.shape(t));
-            let widest = q.cols().max(v.cols()) / heads;
-            if !node.inputs[..3].iter().chain(&node.outputs).all(half) || widest > MAX_F16_DIMS as usize {
-                return Some(Vec::new());
-            }
-            let sizes = [out[0], heads, q[1], k[1]].map(|n| n as u32);
-            let shares = Shares::new(widest as u32, sizes);
-            let partial = shares.partial(out.rows() as u32, heads as u32, (v.cols() / heads) as u32);
-            Some(if partial == 0 { Vec::new() } else { vec![(DType::F32, partial)] })
-        }
-        _ => None,
+    let [q, k, v, out] =
+        [node.inputs[0], node.inputs[1], node.inputs[2], node.outputs[0]].map(|t| graph.shape(t));
+    let widest = q.cols().max(v.cols()) / heads;
+    if !node.inputs[..3].iter().chain(&node.outputs).all(half) || widest > MAX_F16_DIMS as usize {
+        return Vec::new();
     }
+    let sizes = [out[0], heads, q[1], k[1]].map(|n| n as u32);
+    let shares = Shares::new(widest as u32, sizes);
+    let partial = shares.partial(out.rows() as u32, heads as u32, (v.cols() / heads) as u32);
+    if partial == 0 { Vec::new() } else { vec![(DType::F32, partial)] }
 }
 
 /// Four steps, none of which writes padding down: the layer norm of the map's pixels, and of one that is zero for all that

@@ -1,10 +1,10 @@
 //! Ops of other crates.
 
 use super::{Lowered, Site};
-use crate::cuda::abi::Operand;
-use crate::cuda::driver::CudaError;
-use crate::cuda::launch::CudaCall;
+use crate::error::CudaError;
+use crate::graph::CudaCall;
 use crate::graph::CustomOp;
+use crate::launch::abi::Operand;
 
 /// Binds the op's CUDA form.
 pub(super) fn custom(site: &Site<'_>, op: &dyn CustomOp) -> Result<Lowered, CudaError> {

@@ -6,10 +6,11 @@ use super::modules::EXPRESSION;
 use super::rows::{binary_code, in_units, unary_code};
 use super::walk::{MAX_RANK, Strided, THREADS, collapse, padded};
 use super::{Lowered, Site};
-use crate::compile::{Expression, Function, MAX_LEAVES, MAX_STEPS, Value};
-use crate::cuda::abi::{Operand, Rows};
-use crate::cuda::driver::CudaError;
-use crate::cuda::launch::Launch;
+use crate::compile::facts::Function;
+use crate::cuda::plan::{Expression, MAX_LEAVES, MAX_STEPS, Value};
+use crate::error::CudaError;
+use crate::launch::Launch;
+use crate::launch::abi::{Operand, Rows};
 
 /// Numbers of functions of two arguments start here: `BINARY` in `functions.cuh`.
 const BINARY: u32 = 64;

@@ -10,10 +10,10 @@ use super::Site;
 use super::modules::{CONV_F16, CONV_F32, GEMM_F16, GEMM_F32};
 pub(super) use super::tiles::Form;
 use super::tiles::{Choice, NORMED_TILES, Pipeline, Sizes};
-use crate::cuda::abi::{Operand, Rows, element};
-use crate::cuda::driver::CudaError;
-use crate::cuda::launch::{Launch, Module};
+use crate::error::CudaError;
 use crate::graph::{Epilogue, UnaryOp};
+use crate::launch::abi::{Operand, Rows, element};
+use crate::launch::{Launch, Module};
 
 /// The twin of `Epilogue` in `epilogue.cuh`.
 #[repr(C)]

@@ -210,7 +210,7 @@ fn check(
 #[test]
 #[allow(clippy::print_stdout)] // the seed, which the test runner shows when a case fails
 fn every_tile_computes_the_same() {
-    let Some(library) = crate::cuda::kernels_for_tests(&[]) else { return };
+    let Some(library) = crate::testing::kernels_for_tests(&[]) else { return };
     let seed = std::env::var("ULTRAMOTION_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         now.map_or(1, |t| t.as_nanos() as u64 % 1_000_000_000)
@@ -235,7 +235,7 @@ fn every_tile_computes_the_same() {
 /// The activations of f16 products are approximations: how far they are from the functions, with sums that are exact.
 #[test]
 fn activations_of_f16_products_are_within_1e_4() {
-    let Some(library) = crate::cuda::kernels_for_tests(&[]) else { return };
+    let Some(library) = crate::testing::kernels_for_tests(&[]) else { return };
     let driver: Arc<dyn Driver> =
         Arc::new(Emulated::open(&library, 1).expect("kernels that were just built"));
     // Each value once, in rows of eight times the first column of B, which is the unit matrix.

@@ -4,10 +4,10 @@ use bytemuck::{Pod, Zeroable};
 
 use super::modules::IMAGE;
 use super::{Lowered, Site};
-use crate::cuda::abi::Operand;
-use crate::cuda::driver::CudaError;
-use crate::cuda::launch::Launch;
+use crate::error::CudaError;
 use crate::graph::ImageTransform;
+use crate::launch::Launch;
+use crate::launch::abi::Operand;
 use crate::reference::triangle_filter;
 
 /// A resize along one axis, its tables on the device.

@@ -6,10 +6,10 @@ use super::gemm::{Finish, Window};
 use super::modules::MAPS;
 use super::networks::{MAP_THREADS, window_of};
 use super::{Lowered, Site};
-use crate::cuda::abi::{Operand, Rows};
-use crate::cuda::driver::CudaError;
-use crate::cuda::launch::Launch;
+use crate::error::CudaError;
 use crate::graph::Padding;
+use crate::launch::Launch;
+use crate::launch::abi::{Operand, Rows};
 
 /// The params of `maps.cu`.
 #[repr(C)]

@@ -14,14 +14,15 @@ mod rows;
 mod tiles;
 mod walk;
 
-pub(super) use tiles::with_candidate;
+pub(crate) use tiles::with_candidate;
 
-use super::abi::{Operand, Rows};
-use super::driver::CudaError;
-use super::launch::Launch;
 use super::memory::Memory;
-use crate::compile::{Chain, Home, Plan, Step, Storage};
+use super::plan::{Chain, Plan, Step};
+use crate::compile::{Home, Storage};
+use crate::error::CudaError;
 use crate::graph::{Graph, Node, Op, Tensor};
+use crate::launch::Launch;
+use crate::launch::abi::{Operand, Rows};
 use crate::tensor::{DType, HostTensor, Shape};
 
 /// A step, lowered.
@@ -94,9 +95,34 @@ impl Site<'_> {
     }
 }
 
-/// Scratch buffers that the CUDA form of a node needs, custom ops aside.
-pub(crate) fn scratch(graph: &Graph, storage: &[Storage], node: usize) -> Vec<(DType, usize)> {
-    attention::scratch(graph, storage, node).unwrap_or_else(|| networks::scratch(graph, storage, node))
+/// Scratch buffers that the CUDA form of a node needs.
+pub(super) fn scratch(graph: &Graph, storage: &[Storage], node: &Node) -> Vec<(DType, usize)> {
+    match &node.op {
+        Op::Conv2d { .. } | Op::ConvTranspose2d { .. } | Op::Linear { .. } | Op::MatMul { .. } => {
+            networks::scratch(graph, storage, node)
+        }
+        Op::Attention { heads, .. } => attention::scratch(graph, storage, node, *heads),
+        Op::WindowAttention { .. } => attention::window_scratch(graph, storage, node),
+        Op::Custom(op) => op.cuda_scratch(&graph.types_of(&node.inputs)),
+        Op::Constant(_)
+        | Op::BatchNorm { .. }
+        | Op::Unary(_)
+        | Op::Binary(_)
+        | Op::Reduce(_)
+        | Op::Reshape
+        | Op::Slice { .. }
+        | Op::Concat { .. }
+        | Op::Pad { .. }
+        | Op::MaxPool2d { .. }
+        | Op::UpsampleNearest2x
+        | Op::Softmax
+        | Op::LayerNorm { .. }
+        | Op::TopK { .. }
+        | Op::Gather
+        | Op::DeformableAttention { .. }
+        | Op::ImageToTensor(_)
+        | Op::LimitRows => Vec::new(),
+    }
 }
 
 /// Binds a step.
@@ -110,7 +136,6 @@ pub(super) fn lower(plan: &Plan, memory: &Memory, step: &Step) -> Result<Lowered
                 Chain::Elementwise => expression::expression(&site, nodes),
                 Chain::Perceptron => perceptron::perceptron(&site, nodes),
                 Chain::Normed => networks::normed(&site, nodes[0]),
-                Chain::Bottleneck => unreachable!("plans for CUDA have no such chains"),
             }
         }
         Step::Node { index, copy_parts } => {

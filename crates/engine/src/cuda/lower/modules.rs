@@ -1,6 +1,16 @@
 //! The engine's kernels: a module for each source file.
 
-use crate::cuda::launch::{Module, module};
+use crate::launch::Module;
+
+/// The module of the kernels in `kernels/NAME.cu`, whose PTX lies in `kernels/ptx/NAME.ptx`.
+macro_rules! module {
+    ($name:literal) => {
+        Module {
+            name: $name,
+            ptx: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/cuda/kernels/ptx/", $name, ".ptx")),
+        }
+    };
+}
 
 pub(super) static ATTENTION: Module = module!("attention");
 pub(super) static ATTENTION_F16: Module = module!("attention_f16");

@@ -7,10 +7,10 @@ use super::modules::DEPTHWISE;
 use super::rows::in_units;
 use super::{Lowered, Site};
 use crate::compile::Storage;
-use crate::cuda::abi::{Operand, Rows};
-use crate::cuda::driver::CudaError;
-use crate::cuda::launch::Launch;
-use crate::graph::{Epilogue, Graph, Op, Padding};
+use crate::error::CudaError;
+use crate::graph::{Epilogue, Graph, Node, Op, Padding};
+use crate::launch::Launch;
+use crate::launch::abi::{Operand, Rows};
 use crate::tensor::DType;
 
 /// Threads of a block of the kernels that walk over maps.
@@ -60,8 +60,7 @@ fn tap_cols(c_out: usize) -> usize {
 }
 
 /// Scratch for partial sums, where the product of a node has them.
-pub(super) fn scratch(graph: &Graph, storage: &[Storage], node: usize) -> Vec<(DType, usize)> {
-    let node = &graph.nodes()[node];
+pub(super) fn scratch(graph: &Graph, storage: &[Storage], node: &Node) -> Vec<(DType, usize)> {
     let half = |argument: usize| storage[node.inputs[argument].0 as usize] == Storage::F16;
     let shape = |argument: usize| graph.shape(node.inputs[argument]);
     let out = graph.shape(node.outputs[0]);

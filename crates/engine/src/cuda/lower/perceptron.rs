@@ -6,11 +6,11 @@ use super::gemm::{self, Finish};
 use super::modules::PERCEPTRON;
 use super::networks::{finish, values};
 use super::{Lowered, Site};
-use crate::compile::MAX_LAYERS;
-use crate::cuda::abi::{Operand, Rows};
-use crate::cuda::driver::CudaError;
-use crate::cuda::launch::Launch;
+use crate::cuda::plan::MAX_LAYERS;
+use crate::error::CudaError;
 use crate::graph::Op;
+use crate::launch::Launch;
+use crate::launch::abi::{Operand, Rows};
 
 /// Rows and threads of a block, and how K is padded: as in `perceptron.cu`.
 const ROWS: u32 = 16;

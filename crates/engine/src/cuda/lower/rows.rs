@@ -6,10 +6,10 @@ use super::gemm::activation;
 use super::modules::{ROWS, TOP_K};
 use super::walk::{Function, Strided, walk};
 use super::{Lowered, Site};
-use crate::cuda::abi::{Operand, Rows};
-use crate::cuda::driver::CudaError;
-use crate::cuda::launch::Launch;
+use crate::error::CudaError;
 use crate::graph::{BinaryOp, Epilogue, Op, ReduceOp, UnaryOp};
+use crate::launch::Launch;
+use crate::launch::abi::{Operand, Rows};
 
 /// Warps of a block where each takes a row.
 const WARPS: u32 = 4;

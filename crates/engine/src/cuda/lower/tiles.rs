@@ -1,7 +1,7 @@
 //! Which variant of a product's kernel: the size of a block's tile, and into how many parts K is split.
 //!
 //! Choices that were measured stand in `measured_tiles.txt` and in the file that `ULTRAMOTION_TILES` names; what is in
-//! neither follows a rule. [`tune`](crate::cuda::tune) measures.
+//! neither follows a rule. [`tune`](fn@crate::tune) measures.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-use crate::cuda::abi::{Operand, element};
+use crate::launch::abi::{Operand, element};
 
 /// Blocks that keep a large GPU busy: one for each multiprocessor of an H100.
 const BUSY_BLOCKS: u32 = 132;
@@ -137,12 +137,12 @@ pub(super) struct Choice {
 }
 
 thread_local! {
-    /// While [`tune`](crate::cuda::tune) measures on this thread: which of its candidates each product takes.
+    /// While [`tune`](fn@crate::tune) measures on this thread: which of its candidates each product takes.
     static CANDIDATE: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
 /// Runs `body` with every product taking candidate number `index`, or its last one.
-pub(in crate::cuda) fn with_candidate<R>(index: usize, body: impl FnOnce() -> R) -> R {
+pub(crate) fn with_candidate<R>(index: usize, body: impl FnOnce() -> R) -> R {
     CANDIDATE.set(Some(index));
     let result = body();
     CANDIDATE.set(None);

@@ -3,8 +3,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::modules::ELEMENTWISE;
-use crate::cuda::abi::{Operand, Rows};
-use crate::cuda::launch::Launch;
+use crate::launch::Launch;
+use crate::launch::abi::{Operand, Rows};
 
 /// Dimensions that a kernel can walk.
 pub(super) const MAX_RANK: usize = 6;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cudarc::driver::{result, sys};
 
 use super::{Shared, check};
-use crate::cuda::driver::CudaError;
+use crate::error::CudaError;
 
 /// Host memory that the GPU copies from and to by itself.
 pub(super) struct Pinned {

@@ -9,8 +9,9 @@ use std::time::Instant;
 use cudarc::driver::{result, sys};
 
 use super::{Shared, check};
-use crate::cuda::driver::CudaError;
-use crate::cuda::launch::{Launch, Module};
+use crate::cuda::ptx::kernel_ptx;
+use crate::error::CudaError;
+use crate::launch::{Launch, Module};
 
 /// What is kept of the compiler's complaints.
 const LOG_BYTES: usize = 4096;
@@ -136,8 +137,7 @@ fn compile(
 fn compile_one(gpu: &Shared, module: &'static Module, kernel: &'static str) -> Result<Loaded, CudaError> {
     gpu.enter()?;
     let failed = |reason: String| CudaError::Call { call: "cuModuleLoadDataEx", reason };
-    let ptx = module
-        .kernel_ptx(kernel, gpu.overlap)
+    let ptx = kernel_ptx(module, kernel, gpu.overlap)
         .and_then(|ptx| CString::new(ptx).ok())
         .ok_or_else(|| failed(format!("the PTX of {} has no kernel '{kernel}'", module.name)))?;
     let name = CString::new(kernel).map_err(|_| failed(format!("'{kernel}' is no name")))?;

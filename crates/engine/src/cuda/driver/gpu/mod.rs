@@ -12,8 +12,9 @@ use std::time::Duration;
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
 
-use super::{CudaError, Driver, Replay, Schedule, ScheduledStep};
-use crate::cuda::launch::Launch;
+use super::{Driver, Replay, Schedule, ScheduledStep};
+use crate::error::CudaError;
+use crate::launch::Launch;
 use capture::Captured;
 use handles::{Event, Pinned};
 use kernels::{Kernel, Kernels};

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use super::chain::Chain;
-use super::facts::{Facts, View, facts};
-use super::rewrite::Links;
-use crate::graph::{BinaryOp, Graph, Tensor, UnaryOp};
+use super::Chain;
+use crate::compile::Chains;
+use crate::compile::facts::{Facts, Function, View, facts};
+use crate::compile::rewrite::Links;
+use crate::graph::{Graph, Tensor};
+use crate::tensor::DType;
 
 /// Most arguments and functions of one expression.
 pub(crate) const MAX_LEAVES: usize = 8;
@@ -38,12 +40,6 @@ pub(crate) struct Step {
     pub function: Function,
     /// The second is the first where the function has one argument.
     pub arguments: [Value; 2],
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Function {
-    Unary(UnaryOp),
-    Binary(BinaryOp),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -174,11 +170,9 @@ fn reshaped(dims: &[usize], strides: &[usize], to: &[usize]) -> Option<Vec<usize
     Some(result)
 }
 
-/// For each node that ends an expression: its nodes in order. `free` marks those that take no work anyway.
-pub(super) fn find(graph: &Graph, free: &[bool]) -> Vec<Option<(Chain, Vec<usize>)>> {
+/// Adds expressions to `chains`. `free` marks nodes that take no work anyway; those of expressions are taken.
+pub(super) fn add_expressions(graph: &Graph, free: &[bool], taken: &mut [bool], chains: &mut Chains<Chain>) {
     let links = Links::of(graph);
-    let mut taken = vec![false; graph.nodes().len()];
-    let mut chains = vec![None; graph.nodes().len()];
     for index in (0..graph.nodes().len()).rev() {
         if taken[index] || facts(&graph.nodes()[index].op).function.is_none() {
             continue;
@@ -195,7 +189,6 @@ pub(super) fn find(graph: &Graph, free: &[bool]) -> Vec<Option<(Chain, Vec<usize
             chains[index] = Some((Chain::Elementwise, nodes));
         }
     }
-    chains
 }
 
 /// The nodes behind `last` that only feed it, and itself, in order.
@@ -216,7 +209,7 @@ fn grow(graph: &Graph, links: &Links, last: usize, with_reshapes: bool) -> Vec<u
         let result = graph.nodes()[node].outputs[0];
         let readers: usize =
             nodes.iter().map(|&n| graph.nodes()[n].inputs.iter().filter(|&&t| t == result).count()).sum();
-        if joins && readers == links.uses(result) && graph.ty(result).dtype == crate::tensor::DType::F32 {
+        if joins && readers == links.uses(result) && graph.ty(result).dtype == DType::F32 {
             nodes.insert(node);
             open.extend(inputs(node));
         }
@@ -227,8 +220,9 @@ fn grow(graph: &Graph, links: &Links, last: usize, with_reshapes: bool) -> Vec<u
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compile::{Plan, PlanOptions, Step as PlanStep, optimise};
-    use crate::tensor::DType;
+    use crate::compile::optimise;
+    use crate::cuda::backend::CudaTarget;
+    use crate::cuda::plan::{Plan, Step as PlanStep};
 
     #[test]
     fn a_reshape_keeps_strides_where_it_can() {
@@ -251,7 +245,7 @@ mod tests {
         let scaled = g.mul(offsets, size).expect("broadcasts");
         let at = g.add(scaled, centre).expect("broadcasts");
         g.output("at", at).expect("named once");
-        let plan = Plan::new(optimise(g), PlanOptions { cuda: true, ..PlanOptions::default() });
+        let plan = Plan::new(optimise(g), &CudaTarget { f16: false });
         let [PlanStep::Chain { chain: Chain::Elementwise, nodes }] = &plan.steps[..] else {
             panic!("{:?}", plan.steps)
         };

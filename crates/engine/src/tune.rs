@@ -1,19 +1,27 @@
 //! The fastest tile for each product of a graph, measured on the device at hand.
 //!
-//! In: a graph with inputs that are like those of real runs. Out: lines for `lower/measured_tiles.txt`, or for the file that
+//! In: a graph with inputs that are like those of real runs. Out: lines for `cuda/lower/measured_tiles.txt`, or for the file that
 //! `ULTRAMOTION_TILES` names.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::lower::with_candidate;
-use crate::device::{Device, DeviceError};
+#[cfg(feature = "cuda")]
+use crate::cuda::with_candidate;
+use crate::device::Device;
+use crate::error::DeviceError;
 use crate::graph::Graph;
 use crate::program::{CompileOptions, Program};
 use crate::tensor::HostTensor;
 
 /// Runs before the first one that counts.
 const WARM_UP: usize = 3;
+
+/// There are no candidates: without the CUDA backend no product has a tile.
+#[cfg(not(feature = "cuda"))]
+fn with_candidate<R>(_index: usize, body: impl FnOnce() -> R) -> R {
+    body()
+}
 
 /// Compiles the graph with one candidate after another for all its products, runs each `runs` times, and returns for
 /// every product the choice with the least median time: one line each, with the time and, where it was not the first,
