@@ -8,8 +8,8 @@ use serde::Serialize;
 use ultramotion::source::open_recorded;
 use ultramotion_engine::DeviceKind;
 use ultramotion_engine::ledger::{Budget, Counts};
+use ultramotion_pipeline::Orchestrator;
 use ultramotion_pipeline::kpi::Kpi;
-use ultramotion_pipeline::{Orchestrator, transfers};
 use ultramotion_types::{Frame, LatencyMs, Residency, Transfers};
 
 use crate::device::DeviceArgs;
@@ -158,7 +158,7 @@ fn count_with_cupti(library: Option<&Path>, pipeline: &mut Orchestrator, frame: 
     let kept = Budget::RESIDENT_FRAME.times(FRAMES).check(activity.counts).is_ok();
     Ok(Cupti::Counted {
         frames: FRAMES,
-        transfers: transfers(activity.counts),
+        transfers: ultramotion_pipeline::transfers(activity.counts),
         kernels: activity.kernels,
         kept,
     })
