@@ -20,7 +20,9 @@ pub struct AllowList {
 
 /// An entry of an allow-list is neither an address nor a network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("allow-list: `{entry}` is neither an IP address nor a network; write 192.168.1.7, 192.168.1.0/24 or fd00::/8")]
+#[error(
+    "allow-list: `{entry}` is neither an IP address nor a network; write 192.168.1.7, 192.168.1.0/24 or fd00::/8"
+)]
 pub struct AllowListError {
     /// The entry.
     pub entry: String,
