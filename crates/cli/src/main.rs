@@ -5,7 +5,6 @@
 
 mod commands;
 mod device;
-mod evaluation;
 mod interrupt;
 mod settings;
 mod usage;

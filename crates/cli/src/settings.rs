@@ -55,7 +55,8 @@ impl Resolved {
         self.settings.build_in(run, device).map_err(|error| self.by_fault(error))
     }
 
-    fn by_fault(&self, error: BuildError) -> anyhow::Error {
+    /// Whose fault it is that there is no pipeline.
+    pub(crate) fn by_fault(&self, error: BuildError) -> anyhow::Error {
         match error {
             BuildError::Device(error) => error.into(),
             BuildError::Model(error) => by_fault(error),

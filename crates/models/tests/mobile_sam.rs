@@ -254,11 +254,15 @@ fn the_predictor_gives_the_official_masks() {
         let mask = masks.get(0, i);
         let logits = mask.logits.expect("was asked for");
         let inside: Vec<usize> = (0..128 * 128).filter(|&at| logits[at] > 0.0).collect();
-        assert!(inside.iter().all(|at| mask.contains(at % 128, at / 128)));
+        assert!(inside.iter().all(|at| mask.mask.contains(at % 128, at / 128)));
         assert_eq!(mask.area_px as usize, inside.len());
         let bound = |side: fn(usize) -> usize| (inside.iter().map(|&at| side(at)).max()).map_or(0, |m| m + 1);
         assert_eq!(mask.box_xyxy[2..], [bound(|at| at % 128) as u32, bound(|at| at / 128) as u32]);
-        assert!(!mask.contains(128, 0) && !mask.contains(0, 128) && !mask.contains(usize::MAX, usize::MAX));
+        assert!(
+            !mask.mask.contains(128, 0)
+                && !mask.mask.contains(0, 128)
+                && !mask.mask.contains(usize::MAX, usize::MAX)
+        );
     }
     assert_eq!(masks.best(0).iou, iou.iter().copied().fold(f32::MIN, f32::max));
 }

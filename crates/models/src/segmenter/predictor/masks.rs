@@ -1,5 +1,7 @@
 //! What a prediction returns.
 
+use ultramotion_types::MaskView;
+
 use super::PredictOptions;
 use super::programs::Finished;
 
@@ -7,7 +9,6 @@ use super::programs::Finished;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Masks {
     source_hw: [usize; 2],
-    row_bytes: usize,
     low_res_hw: [usize; 2],
     objects: usize,
     per_object: usize,
@@ -23,10 +24,8 @@ pub struct Masks {
 /// One mask.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Mask<'a> {
-    /// Rows of [`Mask::row_bytes`]; bit 0 is the leftmost of 8 pixels, bits beyond the width are 0.
-    pub bits: &'a [u8],
-    /// Bytes of a row.
-    pub row_bytes: usize,
+    /// Its pixels, at the image's size.
+    pub mask: MaskView<'a>,
     /// Pixels inside.
     pub area_px: u32,
     /// x1, y1, x2, y2 of the smallest box around the mask, x2 and y2 exclusive; zeros for an empty mask.
@@ -40,14 +39,6 @@ pub struct Mask<'a> {
     pub low_res: Option<&'a [f32]>,
 }
 
-impl Mask<'_> {
-    /// Whether a pixel is inside; false for one beyond the image.
-    pub fn contains(&self, x: usize, y: usize) -> bool {
-        let byte = y.checked_mul(self.row_bytes).and_then(|row| self.bits.get(row + x / 8));
-        x / 8 < self.row_bytes && byte.is_some_and(|byte| byte >> (x % 8) & 1 == 1)
-    }
-}
-
 impl Masks {
     pub(super) fn new(
         source_hw: [usize; 2],
@@ -58,7 +49,6 @@ impl Masks {
     ) -> Self {
         Masks {
             source_hw,
-            row_bytes: source_hw[1].div_ceil(8),
             low_res_hw,
             objects,
             per_object,
@@ -77,7 +67,7 @@ impl Masks {
         let [h, w] = self.source_hw;
         let wanted = |yes: bool, size: usize| if yes { size } else { 0 };
         [
-            h * self.row_bytes,
+            h * w.div_ceil(8),
             wanted(self.options.return_logits, h * w),
             wanted(self.options.low_res, self.low_res_hw[0] * self.low_res_hw[1]),
         ]
@@ -139,9 +129,10 @@ impl Masks {
         );
         let at = object * self.per_object + mask;
         let [bits, logits, low_res] = self.sizes();
+        let [height, width] = self.source_hw;
         Mask {
-            bits: &self.bits[at * bits..][..bits],
-            row_bytes: self.row_bytes,
+            mask: MaskView::new(width, height, &self.bits[at * bits..][..bits])
+                .expect("sizes() gives a mask of the source's size"),
             area_px: self.area_px[at] as u32,
             box_xyxy: std::array::from_fn(|i| self.box_xyxy[at * 4 + i] as u32),
             iou: self.iou[at],

@@ -19,7 +19,7 @@
 //! let masks = predictor.predict(&prompts, PredictOptions { multimask: true, ..PredictOptions::default() })?;
 //! assert_eq!((masks.objects(), masks.per_object(), masks.source_hw()), (2, 3, [30, 40]));
 //! let best = masks.best(1);
-//! assert_eq!(best.area_px as usize, (0..30 * 40).filter(|i| best.contains(i % 40, i / 40)).count());
+//! assert_eq!(best.area_px as usize, (0..30 * 40).filter(|i| best.mask.contains(i % 40, i / 40)).count());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
+use super::error::EvaluationError;
 use super::mask_file::MaskValue;
 
 /// How the pixels of a class become objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ObjectRule {
-    /// Each connected component (of eight neighbours) of at least [`MIN_AREA_SHARE`] of the image.
+pub enum ObjectRule {
+    /// Each connected component (of eight neighbours) of at least 0.05 % of the image.
     Components,
     /// All pixels of a class are one object.
     OnePerClass,
@@ -20,13 +21,13 @@ pub(crate) const MIN_AREA_SHARE: f64 = 5e-4;
 
 /// Values and the classes that they mean. Value 0 (black) is background, always.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct MaskClasses {
+pub struct MaskClasses {
     entries: Vec<(String, MaskValue)>,
 }
 
 impl MaskClasses {
     /// Class names, each once, in the order given.
-    pub(crate) fn names(&self) -> Vec<&str> {
+    pub fn names(&self) -> Vec<&str> {
         let mut names = Vec::new();
         for (name, _) in &self.entries {
             if !names.contains(&name.as_str()) {
@@ -76,46 +77,48 @@ impl fmt::Display for MaskClasses {
 }
 
 impl FromStr for MaskClasses {
-    type Err = String;
+    type Err = EvaluationError;
 
     /// `name=value,…`: a value is a number (palette index or grey value) or a colour `#rrggbb`; a class may have
     /// several.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let mut classes = MaskClasses { entries: Vec::new() };
-        for entry in text.split(',') {
-            let (name, value) = entry
-                .split_once('=')
-                .ok_or_else(|| format!("'{entry}' is not NAME=VALUE, as in nerve=1,vessel=2"))?;
-            let (name, value) = (name.trim(), value.trim());
-            if name.is_empty() {
-                return Err(format!("'{entry}' names no class; write it as in nerve=1,vessel=2"));
-            }
-            let parsed = match value.strip_prefix('#') {
-                Some(digits) if digits.len() == 6 => {
-                    let part = |i: usize| digits.get(2 * i..2 * i + 2).map(|d| u8::from_str_radix(d, 16));
-                    match [part(0), part(1), part(2)] {
-                        [Some(Ok(r)), Some(Ok(g)), Some(Ok(b))] => Some(MaskValue::colour([r, g, b])),
-                        _ => None,
-                    }
-                }
-                Some(_) => None,
-                None => value.parse().ok().map(MaskValue::Number),
-            };
-            let parsed = parsed.ok_or_else(|| {
-                format!(
-                    "'{value}' in '{entry}' is neither a number from 1 to 65535 nor a colour such as #ff0000"
-                )
-            })?;
-            if parsed == MaskValue::BACKGROUND {
-                return Err(format!("'{entry}': 0 is the background; classes have values from 1"));
-            }
-            if let Some(other) = classes.name_of(parsed) {
-                return Err(format!("the value {parsed} is given to '{other}' and to '{name}'"));
-            }
-            classes.entries.push((name.to_owned(), parsed));
-        }
-        Ok(classes)
+    fn from_str(text: &str) -> Result<Self, EvaluationError> {
+        parse(text).map_err(EvaluationError::Classes)
     }
+}
+
+fn parse(text: &str) -> Result<MaskClasses, String> {
+    let mut classes = MaskClasses { entries: Vec::new() };
+    for entry in text.split(',') {
+        let (name, value) = entry
+            .split_once('=')
+            .ok_or_else(|| format!("'{entry}' is not NAME=VALUE, as in nerve=1,vessel=2"))?;
+        let (name, value) = (name.trim(), value.trim());
+        if name.is_empty() {
+            return Err(format!("'{entry}' names no class; write it as in nerve=1,vessel=2"));
+        }
+        let parsed = match value.strip_prefix('#') {
+            Some(digits) if digits.len() == 6 => {
+                let part = |i: usize| digits.get(2 * i..2 * i + 2).map(|d| u8::from_str_radix(d, 16));
+                match [part(0), part(1), part(2)] {
+                    [Some(Ok(r)), Some(Ok(g)), Some(Ok(b))] => Some(MaskValue::colour([r, g, b])),
+                    _ => None,
+                }
+            }
+            Some(_) => None,
+            None => value.parse().ok().map(MaskValue::Number),
+        };
+        let parsed = parsed.ok_or_else(|| {
+            format!("'{value}' in '{entry}' is neither a number from 1 to 65535 nor a colour such as #ff0000")
+        })?;
+        if parsed == MaskValue::BACKGROUND {
+            return Err(format!("'{entry}': 0 is the background; classes have values from 1"));
+        }
+        if let Some(other) = classes.name_of(parsed) {
+            return Err(format!("the value {parsed} is given to '{other}' and to '{name}'"));
+        }
+        classes.entries.push((name.to_owned(), parsed));
+    }
+    Ok(classes)
 }
 
 #[cfg(test)]

@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
 use image::{ExtendedColorType, save_buffer};
 use ultramotion_media::MediaError;
 use ultramotion_media::sink::{Overlay, OverlayObject};
 use ultramotion_types::Frame;
 use ultramotion_types::MaskView;
 
+use super::classes::MaskClasses;
 use super::truth::TrueObject;
-use crate::usage::usage;
+use crate::error::EvaluationError;
 
 /// Name and value of the colour of a class's true outlines; found ones are white.
 pub(crate) fn true_colour(class: usize) -> (&'static str, [u8; 3]) {
@@ -23,24 +23,32 @@ pub(crate) fn true_colour(class: usize) -> (&'static str, [u8; 3]) {
     COLOURS[class % COLOURS.len()]
 }
 
-/// A folder of pictures.
-pub(crate) struct Gallery {
+/// A folder of pictures: each frame with true outlines in the colour of their class, and found ones in white.
+pub struct Gallery {
     folder: PathBuf,
     overlay: Overlay,
 }
 
 impl Gallery {
     /// Makes the folder. It must be empty: pictures of other runs would stand between those of this one.
-    pub(crate) fn create(folder: &Path) -> Result<Self> {
+    pub fn create(folder: &Path) -> Result<Self, EvaluationError> {
         let error = |source| MediaError::Io { action: "create the folder", path: folder.to_owned(), source };
         std::fs::create_dir_all(folder).map_err(error)?;
         if std::fs::read_dir(folder).map_err(error)?.next().is_some() {
-            return Err(usage(format!(
-                "--overlays {}: the folder is not empty; name a new one",
-                folder.display()
-            )));
+            return Err(EvaluationError::GalleryNotEmpty(folder.to_owned()));
         }
         Ok(Gallery { folder: folder.to_owned(), overlay: Overlay::new() })
+    }
+
+    /// What the colours say, for the classes of the masks in their order.
+    pub fn legend(&self, classes: &MaskClasses) -> String {
+        let colours: Vec<String> = classes
+            .names()
+            .into_iter()
+            .enumerate()
+            .map(|(class, name)| format!("{} is a true {name}", true_colour(class).0))
+            .collect();
+        format!("{}, worst first; {}, white is found", self.folder.display(), colours.join(", "))
     }
 
     /// Draws a frame. The name begins with the frame's `quality`, 0 to 1, so that names sort worst first.
@@ -51,7 +59,7 @@ impl Gallery {
         frame: &Frame,
         found: &[OverlayObject<'_>],
         truth: &[TrueObject],
-    ) -> Result<()> {
+    ) -> Result<(), MediaError> {
         self.overlay.draw(frame, found);
         let [width, height] = self.overlay.size_px();
         let mut pixels = self.overlay.rgb().to_vec();
@@ -60,13 +68,10 @@ impl Gallery {
         }
         // A name comes from a file name, and can be none of another folder.
         let path = self.folder.join(format!("{quality:.3}_{name}.png"));
-        save_buffer(&path, &pixels, width as u32, height as u32, ExtendedColorType::Rgb8).map_err(
-            |error| {
-                let source = std::io::Error::other(error);
-                MediaError::Io { action: "write", path, source }
-            },
-        )?;
-        Ok(())
+        save_buffer(&path, &pixels, width as u32, height as u32, ExtendedColorType::Rgb8).map_err(|error| {
+            let source = std::io::Error::other(error);
+            MediaError::Io { action: "write", path, source }
+        })
     }
 }
 

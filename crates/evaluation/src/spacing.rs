@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail};
+use crate::error::EvaluationError;
 
 /// Width and height of a pixel in millimetres, where known.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) enum Spacing {
+pub enum Spacing {
     /// Nothing is known.
     #[default]
     Unknown,
@@ -20,18 +20,19 @@ pub(crate) enum Spacing {
 impl Spacing {
     /// From `--spacing-mm`: `0.1`, `0.1,0.12` (width, height), or a CSV file whose lines are `name,0.1` or
     /// `name,0.1,0.12`.
-    pub(crate) fn parse(text: &str) -> Result<Self> {
+    pub fn parse(text: &str) -> Result<Self, EvaluationError> {
+        let wrong = |reason| Err(EvaluationError::Spacing(reason));
         if let Some(size) = millimetres(text) {
             return Ok(Spacing::Same(size));
         }
         let path = Path::new(text);
         if !path.is_file() {
-            bail!(
+            return wrong(format!(
                 "--spacing-mm '{text}' is neither a pixel size in mm, such as 0.1 or 0.1,0.12, nor a file with lines \
                  such as name,0.1"
-            );
+            ));
         }
-        let table = std::fs::read_to_string(path).with_context(|| format!("cannot read {text}"))?;
+        let Ok(table) = std::fs::read_to_string(path) else { return wrong(format!("cannot read {text}")) };
         let mut by_name = BTreeMap::new();
         for (index, line) in table.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let (name, size) = line.split_once(',').unwrap_or((line, ""));
@@ -40,7 +41,7 @@ impl Spacing {
                 // Column names.
                 None if index == 0 && !size.contains(|c: char| c.is_ascii_digit()) => {}
                 None => {
-                    return Err(anyhow!(
+                    return wrong(format!(
                         "{text}, line {}: '{line}' is not name,mm or name,mm,mm with sizes above 0",
                         index + 1
                     ));

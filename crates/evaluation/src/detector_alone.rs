@@ -1,6 +1,5 @@
 //! The detector without the rest of the pipeline and without a threshold: what average precision is computed from.
 
-use anyhow::Result;
 use ultramotion_engine::graph::{Graph, InputPort, OutputPort};
 use ultramotion_engine::ledger::Budget;
 use ultramotion_engine::{CompileOptions, Device, InputBlock, OutputBlock, Program};
@@ -11,6 +10,7 @@ use ultramotion_types::Frame;
 use ultramotion_types::boxes::BoxXyxy;
 
 use super::average_precision::MAX_DETECTIONS;
+use super::error::EvaluationError;
 
 /// A scored box of a class, in pixels of the frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -63,7 +63,7 @@ impl DetectorAlone {
     }
 
     /// Looks at a frame.
-    pub(crate) fn detect(&mut self, frame: &Frame) -> Result<Answers> {
+    pub(crate) fn detect(&mut self, frame: &Frame) -> Result<Answers, EvaluationError> {
         let format = [frame.height, frame.width, frame.pixel_format.channels()];
         let DetectorAlone { device, detector, max_overlap_iou, programs } = self;
         let compiled =
@@ -79,7 +79,12 @@ impl DetectorAlone {
 }
 
 impl Compiled {
-    fn new(device: &Device, detector: &Detector, max_overlap_iou: f32, format: [usize; 3]) -> Result<Self> {
+    fn new(
+        device: &Device,
+        detector: &Detector,
+        max_overlap_iou: f32,
+        format: [usize; 3],
+    ) -> Result<Self, EvaluationError> {
         let mut g = Graph::new("detector alone");
         let (frame, frame_port) = g.input_port("frame", format)?;
         let found = detector.detect(&mut g, frame)?;
@@ -104,7 +109,7 @@ impl SelectionPorts {
         prefix: &str,
         found: &DetectorTensors,
         options: SelectionOptions,
-    ) -> Result<Self> {
+    ) -> Result<Self, EvaluationError> {
         let selected = select_detections(g, found.pred_logits, found.pred_boxes, options)?;
         Ok(SelectionPorts {
             boxes_cxcywh: g.output_port(format!("{prefix}.boxes"), selected.boxes_cxcywh)?,

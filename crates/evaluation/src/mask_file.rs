@@ -49,16 +49,35 @@ pub(crate) struct MaskImage {
 
 /// Why a mask cannot be read.
 #[derive(Debug, Error)]
-pub(crate) enum MaskFileError {
+pub enum MaskFileError {
+    /// It cannot be opened.
     #[error(transparent)]
     Media(#[from] MediaError),
+    /// It is no PNG, or a broken one.
     #[error("the mask {path} is no PNG that can be read ({reason}): save masks as PNG, one value a class", path = path.display())]
-    Damaged { path: PathBuf, reason: String },
+    Damaged {
+        /// The mask.
+        path: PathBuf,
+        /// What the decoder says.
+        reason: String,
+    },
+    /// It has not the size of its image.
     #[error(
         "the mask {path} is {width}x{height} pixels, but its image is {image_width}x{image_height}: masks have the size of \
          their images", path = path.display()
     )]
-    Size { path: PathBuf, width: u32, height: u32, image_width: usize, image_height: usize },
+    Size {
+        /// The mask.
+        path: PathBuf,
+        /// Its width.
+        width: u32,
+        /// Its height.
+        height: u32,
+        /// The image's width.
+        image_width: usize,
+        /// The image's height.
+        image_height: usize,
+    },
 }
 
 /// Reads the mask of an image of the given width and height. With `by_colour` a palette's indices are replaced by their

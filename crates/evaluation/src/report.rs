@@ -8,34 +8,34 @@ use serde::Serialize;
 use super::identities::TrackingFigures;
 use super::tally::Figures;
 
-/// Everything that is reported.
+/// Everything that is reported: serialised it is one JSON object, displayed a table.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Report {
-    pub images: String,
-    pub masks: String,
+pub struct Report {
+    pub(crate) images: String,
+    pub(crate) masks: String,
     /// Frames that were evaluated.
-    pub frames: usize,
-    pub images_without_mask: usize,
+    pub(crate) frames: usize,
+    pub(crate) images_without_mask: usize,
     /// `held_out of FILE`.
-    pub part: Option<String>,
+    pub(crate) part: Option<String>,
     /// Values of the masks, as `--classes` takes them.
-    pub mask_classes: String,
+    pub(crate) mask_classes: String,
     /// One object a class and frame, rather than one a connected component.
-    pub one_per_class: bool,
-    pub detector: String,
-    pub segmenter: String,
-    pub device: &'static str,
-    pub threads: usize,
-    pub precision: &'static str,
-    pub score_threshold: f32,
-    pub max_objects: usize,
-    pub max_overlap_iou: f32,
-    pub by_class: BTreeMap<String, Figures>,
-    pub overall: Figures,
+    pub(crate) one_per_class: bool,
+    pub(crate) detector: String,
+    pub(crate) segmenter: String,
+    pub(crate) device: &'static str,
+    pub(crate) threads: usize,
+    pub(crate) precision: &'static str,
+    pub(crate) score_threshold: f32,
+    pub(crate) max_objects: usize,
+    pub(crate) max_overlap_iou: f32,
+    pub(crate) by_class: BTreeMap<String, Figures>,
+    pub(crate) overall: Figures,
     /// With `--sequence`.
-    pub sequence: Option<SequenceReport>,
+    pub(crate) sequence: Option<SequenceReport>,
     /// Worst first.
-    pub by_frame: Vec<FrameFigures>,
+    pub(crate) by_frame: Vec<FrameFigures>,
 }
 
 /// Identities over all clips, and by clip.
