@@ -106,8 +106,8 @@ impl Memory {
     /// The output of a step, for a tensor of a plan.
     ///
     /// # Safety
-    /// As for [`Memory::operand`]; there is no other output for these elements; and in the step's turn nothing
-    /// else reads or writes them, but inputs that its kernel's documentation allows to be the same memory.
+    /// As for [`Memory::operand`]; the step has no other output for these elements; and in its turn nothing else
+    /// reads or writes them, but inputs that its kernel's documentation allows to be the same memory.
     pub(super) unsafe fn output(&self, plan: &Plan, tensor: Tensor) -> Output {
         assert!(!matches!(plan.site(tensor).home, Home::Constant(_)), "the plan writes to a constant");
         // SAFETY: the caller's promise.
@@ -239,7 +239,7 @@ impl Operand {
     }
 }
 
-/// What a step writes: there is one for each of its results.
+/// What a step writes. There is one for each of its results.
 #[derive(Debug)]
 pub(super) struct Output(Operand);
 

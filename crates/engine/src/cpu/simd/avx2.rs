@@ -34,14 +34,18 @@ unsafe impl Simd for Avx2 {
         fn max(a: __m256, b: __m256) -> __m256 { _mm256_max_ps(a, b) }
         fn fma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
         fn nfma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fnmadd_ps(a, b, c) }
-        fn round(a: __m256) -> __m256 { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+        fn round(a: __m256) -> __m256 {
+            _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a)
+        }
         fn sqrt(a: __m256) -> __m256 { _mm256_sqrt_ps(a) }
         fn abs(a: __m256) -> __m256 { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
         fn pow2i(n: __m256) -> __m256 {
             let e = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
             _mm256_castsi256_ps(_mm256_slli_epi32::<23>(e))
         }
-        fn select_lt(a: __m256, b: __m256, t: __m256, f: __m256) -> __m256 { _mm256_blendv_ps(f, t, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
+        fn select_lt(a: __m256, b: __m256, t: __m256, f: __m256) -> __m256 {
+            _mm256_blendv_ps(f, t, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b))
+        }
         fn reduce_add(a: __m256) -> f32 {
             let h = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
             let h = _mm_add_ps(h, _mm_movehl_ps(h, h));

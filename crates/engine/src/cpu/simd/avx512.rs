@@ -31,7 +31,9 @@ unsafe impl Simd for Avx512 {
         fn max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
         fn fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
         fn nfma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fnmadd_ps(a, b, c) }
-        fn round(a: __m512) -> __m512 { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+        fn round(a: __m512) -> __m512 {
+            _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a)
+        }
         fn sqrt(a: __m512) -> __m512 { _mm512_sqrt_ps(a) }
         fn abs(a: __m512) -> __m512 { _mm512_abs_ps(a) }
         fn pow2i(n: __m512) -> __m512 {
@@ -39,7 +41,9 @@ unsafe impl Simd for Avx512 {
             _mm512_castsi512_ps(_mm512_slli_epi32::<23>(e))
         }
         fn ldexp(x: __m512, n: __m512) -> __m512 { _mm512_scalef_ps(x, n) }
-        fn select_lt(a: __m512, b: __m512, t: __m512, f: __m512) -> __m512 { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), f, t) }
+        fn select_lt(a: __m512, b: __m512, t: __m512, f: __m512) -> __m512 {
+            _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), f, t)
+        }
         fn reduce_add(a: __m512) -> f32 { _mm512_reduce_add_ps(a) }
         fn reduce_max(a: __m512) -> f32 { _mm512_reduce_max_ps(a) }
     }

@@ -28,8 +28,12 @@ unsafe impl Simd for Neon {
         fn round(a: float32x4_t) -> float32x4_t { vrndnq_f32(a) }
         fn sqrt(a: float32x4_t) -> float32x4_t { vsqrtq_f32(a) }
         fn abs(a: float32x4_t) -> float32x4_t { vabsq_f32(a) }
-        fn pow2i(n: float32x4_t) -> float32x4_t { vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127)))) }
-        fn select_lt(a: float32x4_t, b: float32x4_t, t: float32x4_t, f: float32x4_t) -> float32x4_t { vbslq_f32(vcltq_f32(a, b), t, f) }
+        fn pow2i(n: float32x4_t) -> float32x4_t {
+            vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127))))
+        }
+        fn select_lt(a: float32x4_t, b: float32x4_t, t: float32x4_t, f: float32x4_t) -> float32x4_t {
+            vbslq_f32(vcltq_f32(a, b), t, f)
+        }
         fn reduce_add(a: float32x4_t) -> f32 { vaddvq_f32(a) }
         fn reduce_max(a: float32x4_t) -> f32 { vmaxvq_f32(a) }
     }
