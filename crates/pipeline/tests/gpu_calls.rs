@@ -10,7 +10,7 @@ mod small;
 use std::io::Write;
 use std::path::Path;
 
-use driver::{HALF, calls_of, log};
+use driver::{calls_of, log};
 use small::{grey, options, picture, pipeline_in, pipeline_on};
 use ultramotion_engine::cuda::{ActivityError, Recording};
 use ultramotion_engine::{Device, Precision};
@@ -18,6 +18,9 @@ use ultramotion_pipeline::{DeviceChoice, MAX_OBJECTS, PipelineOptions, Requested
 use ultramotion_types::{MatcherMode, Residency, ResultPacket, Transfers};
 
 const MARK: &str = "---";
+/// For `DRIVER_ANSWER`: as many objects as there may be, with a box, a score and an identity of this number, which as a float
+/// is one half.
+const HALF: i32 = 0x3F00_0000;
 
 fn mark() {
     let mut file = std::fs::OpenOptions::new().append(true).open(log().unwrap()).unwrap();

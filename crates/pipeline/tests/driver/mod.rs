@@ -9,7 +9,9 @@ const LOG: &str = "DRIVER_LOG";
 /// gives the calls that it got. `None` where there is no C compiler.
 #[allow(clippy::print_stderr)]
 pub fn calls_of(name: &str, settings: &[(&str, &str)]) -> Option<Vec<String>> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("driver-{name}"));
+    // A colon would end it in a list of folders.
+    let folder = format!("driver-{}", name.replace("::", "-"));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).unwrap();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipeline/tests/driver/driver.c");
@@ -35,7 +37,3 @@ pub fn calls_of(name: &str, settings: &[(&str, &str)]) -> Option<Vec<String>> {
 pub fn log() -> Option<PathBuf> {
     std::env::var_os(LOG).map(PathBuf::from)
 }
-
-/// For `DRIVER_ANSWER`: as many objects as there may be, with a box, a score and an identity of this number, which as a float
-/// is one half.
-pub const HALF: i32 = 0x3F00_0000;
