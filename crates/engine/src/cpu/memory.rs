@@ -134,7 +134,7 @@ impl Memory {
         let (base, bytes) = self.home(plan, site.home);
         let end = site.offset.checked_add(reach::<f32>(rows, cols, site.pitch));
         let end = end.and_then(|end| end.checked_mul(dtype.size()));
-        let ptr = base.wrapping_add(site.offset * dtype.size());
+        let ptr = base.wrapping_add(site.offset.wrapping_mul(dtype.size()));
         assert!(
             end.is_some_and(|end| end <= bytes) && ptr.addr().is_multiple_of(dtype.size()),
             "the plan places {site:?} outside its home"
