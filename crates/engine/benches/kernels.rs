@@ -194,9 +194,9 @@ impl Bench {
             softmax(level, pool, view(), ViewMut::new(&mut y, r, c, c));
         });
         self.run(&format!("add {r}x{c}"), 0.0, 1.5 * bytes, || {
-            let other = Operand::Full(View::new(&z, r, c, c));
+            let other = Broadcast::Full(View::new(&z, r, c, c));
             let out = ViewMut::new(&mut y, r, c, c);
-            binary(level, pool, Binary::Add, Operand::Full(view()), other, Act::None, out);
+            binary(level, pool, Binary::Add, Broadcast::Full(view()), other, Act::None, out);
         });
         for act in [Act::Relu, Act::Silu, Act::Gelu, Act::Sigmoid] {
             self.run(&format!("unary {r}x{c} {act:?}"), 0.0, bytes, || {

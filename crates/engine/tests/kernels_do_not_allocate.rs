@@ -59,8 +59,8 @@ fn main() {
                 level,
                 &pool,
                 Binary::Add,
-                Operand::Full(view()),
-                Operand::Row(&bias),
+                Broadcast::Full(view()),
+                Broadcast::Row(&bias),
                 Act::Relu,
                 to(rows, c),
             );

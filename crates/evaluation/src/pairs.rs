@@ -133,7 +133,7 @@ impl Pairs {
         let is_held_out =
             |pair: &Pair| lists.iter().any(|&name| name == pair.name || Some(name) == clip_of(&pair.name));
         let wanted = |pair: &Pair| is_held_out(pair) == (part == Part::HeldOut);
-        let pairs: Vec<Pair> = self.pairs.iter().cloned().filter(wanted).collect();
+        let pairs: Vec<Pair> = self.pairs.iter().filter(|pair| wanted(pair)).cloned().collect();
         if pairs.is_empty() {
             return Err(PairsError::EmptyPart { folder: self.images, part, split: split.to_owned() });
         }

@@ -204,10 +204,11 @@ impl Settings {
              that is not known is an error.\n# Research software, not a medical device.\n"
             .to_owned();
         for TableInfo { name, about, keys } in Settings::tables().into_iter().filter(|t| !t.keys.is_empty()) {
-            // Writing to a string does not fail.
             let first = about.split(|line| line.is_empty()).next().unwrap_or_default();
             let first: Vec<&str> = first.iter().map(|line| line.trim()).collect();
-            let _ = writeln!(text, "\n# --- {} ---", first.join(" ").trim_end_matches('.'));
+            text.push('\n');
+            wrap(&format!("--- {} ---", first.join(" ").trim_end_matches('.')), &mut text);
+            // Writing to a string does not fail.
             if !name.is_empty() {
                 let _ = writeln!(text, "[{name}]");
             }

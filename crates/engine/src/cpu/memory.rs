@@ -17,8 +17,8 @@ use crate::tensor::{DType, HostTensor};
 /// The buffers of one program.
 pub(super) struct Memory {
     arena: AlignedVec<u8>,
-    pub(super) input: Block,
-    pub(super) output: Block,
+    pub(super) input: Buffer,
+    pub(super) output: Buffer,
     /// Constants that kernels read as they are, by node; weights are packed and not kept here.
     constants: Vec<OnceCell<HostTensor>>,
     /// Addresses and bytes.
@@ -29,9 +29,9 @@ pub(super) struct Memory {
 unsafe impl Send for Memory {}
 
 /// A buffer that is only reached through operands and counted transfers.
-pub(super) struct Block(AlignedVec<u8>);
+pub(super) struct Buffer(AlignedVec<u8>);
 
-impl Block {
+impl Buffer {
     /// The address of some bytes.
     fn at(&self, offset: usize, bytes: usize) -> *mut u8 {
         assert!(bytes <= self.0.bytes().saturating_sub(offset), "a transfer past the end of its block");
@@ -56,8 +56,8 @@ impl Memory {
     pub(super) fn new(plan: &Plan, states: Vec<(*mut u8, usize)>) -> Self {
         Memory {
             arena: AlignedVec::zeros(plan.arena_bytes),
-            input: Block(AlignedVec::zeros(plan.input_bytes)),
-            output: Block(AlignedVec::zeros(plan.output_bytes)),
+            input: Buffer(AlignedVec::zeros(plan.input_bytes)),
+            output: Buffer(AlignedVec::zeros(plan.output_bytes)),
             constants: vec![OnceCell::new(); plan.graph.nodes().len()],
             states,
         }

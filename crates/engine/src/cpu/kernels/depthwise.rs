@@ -3,7 +3,7 @@
 use super::aligned::AlignedVec;
 use super::epilogue::{Epilogue, Post};
 use super::gemm::residual_of;
-use super::tile::{Finish, Residual, Sums};
+use super::tile::{ApplyEpilogue, Residual, Sums};
 use super::view::{ConvShape, Element, Map, View, ViewMut};
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::{Kernel, Level, Simd};
@@ -259,7 +259,7 @@ impl<const K: usize, const STRIDE: usize, const P: usize> Kernel for Strip<'_, K
                     for p in 0..P {
                         S::store(sums.get().add(p * S::LANES), acc[p]);
                     }
-                    S::vectorize(Finish {
+                    S::vectorize(ApplyEpilogue {
                         sums: sums.get(),
                         sums_pitch: S::LANES,
                         rows: pixels,

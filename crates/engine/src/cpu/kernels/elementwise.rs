@@ -54,7 +54,7 @@ pub enum Binary {
 
 /// An operand of [`binary`], broadcast to the output's rows and columns.
 #[derive(Clone, Copy, Debug)]
-pub enum Operand<'a> {
+pub enum Broadcast<'a> {
     /// `[R, C]`, as the output.
     Full(View<'a>),
     /// `[C]`, the same for every row.
@@ -221,24 +221,24 @@ unsafe impl Send for Source {}
 unsafe impl Sync for Source {}
 
 /// `out = act(f(a, b))`, element by element. `out` may be the memory of a `Full` operand.
-pub fn binary(level: Level, pool: &Pool, f: Binary, a: Operand, b: Operand, act: Act, out: ViewMut) {
+pub fn binary(level: Level, pool: &Pool, f: Binary, a: Broadcast, b: Broadcast, act: Act, out: ViewMut) {
     let (rows, cols) = (out.rows(), out.cols());
-    let source = |o: &Operand, scalar: &f32| match o {
-        Operand::Full(v) => {
+    let source = |o: &Broadcast, scalar: &f32| match o {
+        Broadcast::Full(v) => {
             assert_eq!((v.rows(), v.cols()), (rows, cols), "operand and output sizes");
             Source { ptr: v.ptr(), pitch: v.pitch(), along: Along::Each }
         }
-        Operand::Row(r) => {
+        Broadcast::Row(r) => {
             assert_eq!(r.len(), cols, "a row operand's and the output's columns");
             Source { ptr: r.as_ptr(), pitch: 0, along: Along::Each }
         }
-        Operand::Column(v) => {
+        Broadcast::Column(v) => {
             assert_eq!((v.rows(), v.cols()), (rows, 1), "a column operand's size");
             Source { ptr: v.ptr(), pitch: v.pitch(), along: Along::Splat }
         }
-        Operand::Scalar(_) => Source { ptr: scalar, pitch: 0, along: Along::Splat },
+        Broadcast::Scalar(_) => Source { ptr: scalar, pitch: 0, along: Along::Splat },
     };
-    let number = |o: &Operand| if let Operand::Scalar(s) = o { *s } else { 0.0 };
+    let number = |o: &Broadcast| if let Broadcast::Scalar(s) = o { *s } else { 0.0 };
     let (sa, sb) = (number(&a), number(&b));
     let (mut a, mut b) = (source(&a, &sa), source(&b, &sb));
     // A short row that divides a vector repeats in it.
@@ -431,12 +431,12 @@ mod tests {
                 };
                 let ((ka, mut a), (kb, mut b)) = (make(), make());
                 a.data.iter_mut().chain(&mut b.data).for_each(|v| *v += if *v < 0.0 { -0.5 } else { 0.5 });
-                fn operand(kind: usize, m: &Matrix) -> Operand<'_> {
+                fn operand(kind: usize, m: &Matrix) -> Broadcast<'_> {
                     match kind {
-                        0 => Operand::Full(m.view()),
-                        1 => Operand::Row(&m.data),
-                        2 => Operand::Column(m.view()),
-                        _ => Operand::Scalar(m.data[0]),
+                        0 => Broadcast::Full(m.view()),
+                        1 => Broadcast::Row(&m.data),
+                        2 => Broadcast::Column(m.view()),
+                        _ => Broadcast::Scalar(m.data[0]),
                     }
                 }
                 let get = |kind: usize, m: &Matrix, i: usize, j: usize| match kind {

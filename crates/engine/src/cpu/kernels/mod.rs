@@ -43,7 +43,7 @@ pub use conv_transpose::{PackedConvTranspose, conv_transpose2x2};
 pub use conv2d::{PackedConv, conv2d};
 pub use deformable::{SampledLevel, SamplingPoints, deformable};
 pub use depthwise::{PackedDepthwise, depthwise};
-pub use elementwise::{Binary, Operand, Unary, binary, copy, unary};
+pub use elementwise::{Binary, Broadcast, Unary, binary, copy, unary};
 pub use epilogue::{Act, Epilogue};
 pub use fused::{inverted_bottleneck, mlp};
 pub use gather::gather;

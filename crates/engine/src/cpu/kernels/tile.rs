@@ -167,7 +167,7 @@ pub(crate) unsafe fn product<T: TileSource>(
     pool.parallel_for(tile_blocks * panel_blocks, |chunk| {
         let (pb, tb) = (chunk / tile_blocks, chunk % tile_blocks);
         let part = |i: usize, n: usize, of: usize| i * of / n..(i + 1) * of / n;
-        let block = Block {
+        let block = TileBlock {
             source,
             panels,
             tile_range: part(tb, tile_blocks, tiles),
@@ -192,7 +192,7 @@ pub(crate) unsafe fn product_here<T: TileSource>(
     out: *mut f32,
     pitch: usize,
 ) {
-    let block = Block {
+    let block = TileBlock {
         source,
         panels,
         tile_range: 0..source.tiles(),
@@ -233,7 +233,7 @@ fn split<T: TileSource>(threads: usize, source: &T, panels: &Panels) -> (usize, 
     best.1
 }
 
-struct Block<'a, T: TileSource> {
+struct TileBlock<'a, T: TileSource> {
     source: &'a T,
     panels: &'a Panels,
     tile_range: std::ops::Range<usize>,
@@ -258,7 +258,7 @@ impl Sums {
     }
 }
 
-impl<T: TileSource> Kernel for Block<'_, T> {
+impl<T: TileSource> Kernel for TileBlock<'_, T> {
     type Output = ();
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
@@ -313,7 +313,7 @@ impl<T: TileSource> Kernel for Block<'_, T> {
                     if direct {
                         continue;
                     }
-                    S::vectorize(Finish {
+                    S::vectorize(ApplyEpilogue {
                         sums,
                         sums_pitch: 2 * S::LANES,
                         rows: at.mr,
@@ -330,7 +330,7 @@ impl<T: TileSource> Kernel for Block<'_, T> {
 }
 
 /// Takes the sums of a tile through the epilogue, in a loop rather than unrolled: it may be long code.
-pub(crate) struct Finish {
+pub(crate) struct ApplyEpilogue {
     pub sums: *const f32,
     pub sums_pitch: usize,
     pub rows: usize,
@@ -342,7 +342,7 @@ pub(crate) struct Finish {
     pub step: usize,
 }
 
-impl Kernel for Finish {
+impl Kernel for ApplyEpilogue {
     type Output = ();
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {

@@ -11,7 +11,7 @@
 use super::epilogue::{Epilogue, Post};
 use super::panels::Panels;
 use super::rows::{load, store};
-use super::tile::{Finish, Grid, Residual, product_here};
+use super::tile::{ApplyEpilogue, Grid, Residual, product_here};
 use super::view::{ConvShape, Map, Out, View};
 use crate::cpu::pool::{Pool, SCRATCH_LEN};
 use crate::cpu::simd::{Kernel, Level, Simd};
@@ -309,7 +309,7 @@ impl Kernel for Backward<'_> {
                     }
                     for y in 0..high {
                         let row = row0 + y * t.output.w;
-                        S::vectorize(Finish {
+                        S::vectorize(ApplyEpilogue {
                             sums: sums.get().add(y * TILE * S::LANES),
                             sums_pitch: S::LANES,
                             rows: wide,

@@ -1,6 +1,6 @@
 //! Ops that move data: those that the plan could not turn into views.
 
-use super::{Lowered, Site};
+use super::{Context, Lowered};
 use crate::cpu::kernels;
 use crate::cpu::memory::{Operand, Output};
 use crate::graph::Padding;
@@ -24,16 +24,16 @@ fn copies(name: &str, mut to: Output, parts: Vec<Part>) -> Lowered {
     })
 }
 
-pub(super) fn concat(site: &Site<'_>, axis: usize, copy_parts: &[usize]) -> Lowered {
-    let whole_dims = site.output_shape().dims();
+pub(super) fn concat(context: &Context<'_>, axis: usize, copy_parts: &[usize]) -> Lowered {
+    let whole_dims = context.output_shape().dims();
     let (outer, whole_rows) = blocks(whole_dims, axis);
     let last = axis + 1 == whole_dims.len();
     let mut parts = Vec::new();
     let mut before = 0;
-    for part in 0..site.node.inputs.len() {
-        let dims = site.input_shape(part).dims();
+    for part in 0..context.node.inputs.len() {
+        let dims = context.input_shape(part).dims();
         if copy_parts.contains(&part) {
-            let from = site.input(part);
+            let from = context.input(part);
             if last {
                 parts.push((from, 0, before));
             } else {
@@ -46,41 +46,42 @@ pub(super) fn concat(site: &Site<'_>, axis: usize, copy_parts: &[usize]) -> Lowe
         }
         before += dims[axis];
     }
-    copies("concat", site.output(), parts)
+    copies("concat", context.output(), parts)
 }
 
-pub(super) fn slice(site: &Site<'_>, axis: usize, start: usize) -> Lowered {
-    let (from_dims, to_dims) = (site.input_shape(0).dims(), site.output_shape().dims());
-    let from = site.input(0);
+pub(super) fn slice(context: &Context<'_>, axis: usize, start: usize) -> Lowered {
+    let (from_dims, to_dims) = (context.input_shape(0).dims(), context.output_shape().dims());
+    let from = context.input(0);
     if axis + 1 == from_dims.len() {
-        return copies("slice", site.output(), vec![(from.columns(start, to_dims[axis]), 0, 0)]);
+        return copies("slice", context.output(), vec![(from.columns(start, to_dims[axis]), 0, 0)]);
     }
     let ((outer, from_rows), (_, to_rows)) = (blocks(from_dims, axis), blocks(to_dims, axis));
     let rows_before = start * to_rows / to_dims[axis];
     let parts =
         (0..outer).map(|o| (from.row_range(o * from_rows + rows_before, to_rows), o * to_rows, 0)).collect();
-    copies("slice", site.output(), parts)
+    copies("slice", context.output(), parts)
 }
 
 /// A reshape of something with gaps between its rows into something without: rows are copied as they come.
-pub(super) fn reshape(site: &Site<'_>) -> Lowered {
-    let from = site.input(0);
-    copies("reshape", site.output().with_cols(from.cols), vec![(from, 0, 0)])
+pub(super) fn reshape(context: &Context<'_>) -> Lowered {
+    let from = context.input(0);
+    copies("reshape", context.output().with_cols(from.cols), vec![(from, 0, 0)])
 }
 
-pub(super) fn gather(site: &Site<'_>) -> Lowered {
-    let (table, indices, out) = (site.input(0), site.input(1), site.output());
+pub(super) fn gather(context: &Context<'_>) -> Lowered {
+    let (table, indices, out) = (context.input(0), context.input(1), context.output());
     // Rows of the leading dimension as one row each.
-    let width = table.rows * table.cols / site.input_shape(0).dims()[0];
+    let width = table.rows * table.cols / context.input_shape(0).dims()[0];
     let (table, mut out) = (table.with_cols(width), out.with_cols(width));
     Lowered::new("gather", move |call| {
         kernels::gather(call.pool, table.bytes(), indices.slice().i32(), out.bytes_mut());
     })
 }
 
-pub(super) fn pad(site: &Site<'_>, padding: Padding) -> Lowered {
-    let (from_dims, to_dims) = (site.input_shape(0).dims().to_vec(), site.output_shape().dims().to_vec());
-    let (from, mut to) = (site.input(0), site.output());
+pub(super) fn pad(context: &Context<'_>, padding: Padding) -> Lowered {
+    let (from_dims, to_dims) =
+        (context.input_shape(0).dims().to_vec(), context.output_shape().dims().to_vec());
+    let (from, mut to) = (context.input(0), context.output());
     let (h, w, padded_h, padded_w) = (from_dims[1], from_dims[2], to_dims[1], to_dims[2]);
     Lowered::new("pad", move |_| {
         to.slice_mut().f32().fill(0.0);

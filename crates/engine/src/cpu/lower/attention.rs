@@ -1,23 +1,23 @@
 //! Attention over keys, inside windows, and over sampled points.
 
 use super::networks::values;
-use super::{Lowered, Site};
+use super::{Context, Lowered};
 use crate::cpu::kernels::{
     self, Act, AttentionShape, Epilogue, Heads, LayerNorm, Map, PackedLinear, SampledLevel, SamplingPoints,
     WindowAttention,
 };
 use crate::graph::Op;
 
-pub(super) fn attention(site: &Site<'_>) -> Lowered {
-    let Op::Attention { heads, scale, bias } = site.node.op else { unreachable!("dispatched on the op") };
-    let [q_shape, k_shape, v_shape] = [0, 1, 2].map(|i| site.input_shape(i).clone());
+pub(super) fn attention(context: &Context<'_>) -> Lowered {
+    let Op::Attention { heads, scale, bias } = context.node.op else { unreachable!("dispatched on the op") };
+    let [q_shape, k_shape, v_shape] = [0, 1, 2].map(|i| context.input_shape(i).clone());
     let (d, dv) = (q_shape[2] / heads, v_shape[2] / heads);
     let (lq, lk) = (q_shape[1], k_shape[1]);
     let (shared_q, shared_k) = (q_shape[0] == 1, k_shape[0] == 1);
-    let (q, k, v, mut out) = (site.input(0), site.input(1), site.input(2), site.output());
-    let bias = bias.then(|| site.input(3));
-    let level = site.level;
-    let flops = 2 * (site.output_shape()[0] * heads * lq * lk * (d + dv)) as u64;
+    let (q, k, v, mut out) = (context.input(0), context.input(1), context.input(2), context.output());
+    let bias = bias.then(|| context.input(3));
+    let level = context.level;
+    let flops = 2 * (context.output_shape()[0] * heads * lq * lk * (d + dv)) as u64;
     let kernel = Box::new(move |call: &super::Call<'_>| {
         let (q, k, v) = (q.view(call.entries), k.view(call.entries), v.view(call.entries));
         let mut out = out.view_mut(call.entries);
@@ -40,19 +40,25 @@ pub(super) fn attention(site: &Site<'_>) -> Lowered {
     Lowered { kernel, name: "attention".into(), flops, packed_bytes: 0 }
 }
 
-pub(super) fn window_attention(site: &Site<'_>) -> Lowered {
-    let Op::WindowAttention { window, heads, epsilon } = site.node.op else {
+pub(super) fn window_attention(context: &Context<'_>) -> Lowered {
+    let Op::WindowAttention { window, heads, epsilon } = context.node.op else {
         unreachable!("dispatched on the op")
     };
-    let shape = site.input_shape(0).clone();
+    let shape = context.input_shape(0).clone();
     let (h, w, c) = (shape[1], shape[2], shape[3]);
     let pack = |weight: usize, n: usize| {
-        let bias = Some(values(site, weight + 1).to_vec());
-        PackedLinear::new(site.level, values(site, weight), n, c, Epilogue { bias, ..Epilogue::default() })
+        let bias = Some(values(context, weight + 1).to_vec());
+        PackedLinear::new(
+            context.level,
+            values(context, weight),
+            n,
+            c,
+            Epilogue { bias, ..Epilogue::default() },
+        )
     };
     let (qkv, project) = (pack(3, 3 * c), pack(6, c));
     let (x, gamma, beta, bias, mut out) =
-        (site.input(0), site.input(1), site.input(2), site.input(5), site.output());
+        (context.input(0), context.input(1), context.input(2), context.input(5), context.output());
     let d = c / heads;
     let area = window * window;
     let windows = shape[0] * h.div_ceil(window) * w.div_ceil(window);
@@ -86,15 +92,15 @@ pub(super) fn window_attention(site: &Site<'_>) -> Lowered {
     }
 }
 
-pub(super) fn deformable(site: &Site<'_>) -> Lowered {
-    let Op::DeformableAttention { heads, levels_hw, points_per_level } = site.node.op.clone() else {
+pub(super) fn deformable(context: &Context<'_>) -> Lowered {
+    let Op::DeformableAttention { heads, levels_hw, points_per_level } = context.node.op.clone() else {
         unreachable!("dispatched on the op")
     };
     let levels: Vec<SampledLevel> = (levels_hw.iter().zip(&points_per_level))
         .map(|(&[h, w], &points)| SampledLevel { h, w, points })
         .collect();
-    let [value, offsets, logits, boxes] = [0, 1, 2, 3].map(|i| site.input(i));
-    let (level, mut out) = (site.level, site.output());
+    let [value, offsets, logits, boxes] = [0, 1, 2, 3].map(|i| context.input(i));
+    let (level, mut out) = (context.level, context.output());
     Lowered::new("deformable_attention", move |call| {
         let out = out.view_mut(call.entries);
         let [offsets, logits, boxes] = [&offsets, &logits, &boxes].map(|o| o.leading(out.rows()));

@@ -1,7 +1,7 @@
 //! Layers that run as one step: what lies between them stays in the cache.
 
 use super::networks::{epilogue, pack_linear, values};
-use super::{Lowered, Site};
+use super::{Context, Lowered};
 use crate::cpu::kernels::{self, ConvShape, Map, PackedDepthwise, PackedLinear};
 use crate::graph::{Epilogue, Node, Op};
 
@@ -17,17 +17,17 @@ fn flops(rows: usize, weight: &PackedLinear) -> u64 {
     2 * (rows * weight.n() * weight.k()) as u64
 }
 
-/// `site` is the second layer.
-pub(super) fn perceptron(site: &Site<'_>, first: &Node) -> Lowered {
+/// `context` is the second layer.
+pub(super) fn perceptron(context: &Context<'_>, first: &Node) -> Lowered {
     let (_, first_epilogue) = layer(first);
-    let (bias, own) = layer(site.node);
+    let (bias, own) = layer(context.node);
     let (x, first) = {
-        let site = site.at(first);
-        (site.input(0), pack_linear(&site))
+        let context = context.at(first);
+        (context.input(0), pack_linear(&context))
     };
-    let second = pack_linear(site);
-    let mut out = site.output();
-    let residual = own.residual.then(|| site.input(2 + usize::from(bias)));
+    let second = pack_linear(context);
+    let mut out = context.output();
+    let residual = own.residual.then(|| context.input(2 + usize::from(bias)));
     let name = format!("linear{first_epilogue}, linear{own}");
     Lowered {
         name,
@@ -41,29 +41,29 @@ pub(super) fn perceptron(site: &Site<'_>, first: &Node) -> Lowered {
     }
 }
 
-/// `site` is the projection.
-pub(super) fn bottleneck(site: &Site<'_>, expand: &Node, middle: &Node) -> Lowered {
-    let (bias, own) = layer(site.node);
+/// `context` is the projection.
+pub(super) fn bottleneck(context: &Context<'_>, expand: &Node, middle: &Node) -> Lowered {
+    let (bias, own) = layer(context.node);
     let (x, input_shape, expand) = {
-        let site = site.at(expand);
-        (site.input(0), site.input_shape(0).clone(), pack_linear(&site))
+        let context = context.at(expand);
+        (context.input(0), context.input_shape(0).clone(), pack_linear(&context))
     };
     let (middle, middle_rows, taps) = {
-        let site = site.at(middle);
-        let Op::Conv2d { stride, padding, bias, epilogue: fused, .. } = &site.node.op else {
+        let context = context.at(middle);
+        let Op::Conv2d { stride, padding, bias, epilogue: fused, .. } = &context.node.op else {
             unreachable!("the middle of a bottleneck is a convolution")
         };
-        let weight = site.input_shape(1);
+        let weight = context.input_shape(1);
         let (channels, kernel) = (weight[0], [weight[2], weight[3]]);
         let pad = [padding.top, padding.left, padding.bottom, padding.right];
         let shape = ConvShape { kernel, stride: *stride, pad };
-        let own = epilogue(&site, fused, *bias);
-        let packed = PackedDepthwise::new(site.level, values(&site, 1), channels, shape, own);
-        (packed, site.output_shape().rows(), channels * kernel[0] * kernel[1])
+        let own = epilogue(&context, fused, *bias);
+        let packed = PackedDepthwise::new(context.level, values(&context, 1), channels, shape, own);
+        (packed, context.output_shape().rows(), channels * kernel[0] * kernel[1])
     };
-    let project = pack_linear(site);
-    let mut out = site.output();
-    let residual = own.residual.then(|| site.input(2 + usize::from(bias)));
+    let project = pack_linear(context);
+    let mut out = context.output();
+    let residual = own.residual.then(|| context.input(2 + usize::from(bias)));
     let (h, w) = (input_shape[1], input_shape[2]);
     Lowered {
         name: format!("bottleneck{own}"),

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Lowered, Site};
-use crate::compile::{Home, Site as Place};
+use super::{Context, Lowered};
+use crate::compile::{Home, Site};
 use crate::cpu::memory::{Operand, Output};
 use crate::graph::{CpuCall, CustomOp, Slice, SliceMut};
 
@@ -11,17 +11,22 @@ use crate::graph::{CpuCall, CustomOp, Slice, SliceMut};
 const MAX_OPERANDS: usize = 24;
 
 /// Binds the op's CPU form. The lists of slices live on the stack: a run allocates nothing.
-pub(super) fn custom(site: &Site<'_>, op: Arc<dyn CustomOp>) -> Lowered {
-    let inputs: Vec<Operand> = (0..site.node.inputs.len()).map(|i| site.input(i)).collect();
-    let mut outputs = site.outputs();
-    let index =
-        site.plan.graph.nodes().iter().position(|n| std::ptr::eq(n, site.node)).expect("a node of its plan");
-    let mut scratch: Vec<Output> = site.plan.scratch[index]
+pub(super) fn custom(context: &Context<'_>, op: Arc<dyn CustomOp>) -> Lowered {
+    let inputs: Vec<Operand> = (0..context.node.inputs.len()).map(|i| context.input(i)).collect();
+    let mut outputs = context.outputs();
+    let index = context
+        .plan
+        .graph
+        .nodes()
+        .iter()
+        .position(|n| std::ptr::eq(n, context.node))
+        .expect("a node of its plan");
+    let mut scratch: Vec<Output> = context.plan.scratch[index]
         .iter()
         .map(|&(dtype, n, offset)| {
-            let place = Place { home: Home::Arena(offset), offset: 0, pitch: n };
+            let place = Site { home: Home::Arena(offset), offset: 0, pitch: n };
             // SAFETY: the promise of `lower`; scratch memory is the step's own.
-            unsafe { site.memory.output_at(site.plan, place, dtype, 1, n) }
+            unsafe { context.memory.output_at(context.plan, place, dtype, 1, n) }
         })
         .collect();
     assert!(

@@ -44,17 +44,17 @@ impl Lowered {
 }
 
 /// What lowering a node looks at.
-struct Site<'p> {
+struct Context<'p> {
     plan: &'p Plan,
     memory: &'p Memory,
     level: Level,
     node: &'p Node,
 }
 
-impl<'p> Site<'p> {
+impl<'p> Context<'p> {
     /// The same view of another node.
-    fn at(&self, node: &'p Node) -> Site<'p> {
-        Site { node, ..*self }
+    fn at(&self, node: &'p Node) -> Context<'p> {
+        Context { node, ..*self }
     }
     fn input(&self, argument: usize) -> Operand {
         // SAFETY: the promise of `lower`.
@@ -99,45 +99,45 @@ pub(super) unsafe fn lower(plan: &Plan, memory: &Memory, level: Level, step: &St
         Step::Chain { chain, nodes } => {
             let mut sites: Vec<&Node> = nodes.iter().map(|&n| &plan.graph.nodes()[n]).collect();
             let last = sites.pop().expect("a chain has nodes");
-            let site = Site { plan, memory, level, node: last };
+            let context = Context { plan, memory, level, node: last };
             match chain {
-                Chain::Perceptron => chains::perceptron(&site, sites[0]),
-                Chain::Bottleneck => chains::bottleneck(&site, sites[0], sites[1]),
+                Chain::Perceptron => chains::perceptron(&context, sites[0]),
+                Chain::Bottleneck => chains::bottleneck(&context, sites[0], sites[1]),
             }
         }
         Step::Node { index, copy_parts } => {
             let node = &plan.graph.nodes()[*index];
-            lower_node(&Site { plan, memory, level, node }, copy_parts)
+            lower_node(&Context { plan, memory, level, node }, copy_parts)
         }
     }
 }
 
-fn lower_node(site: &Site<'_>, copy_parts: &[usize]) -> Lowered {
-    match &site.node.op {
-        Op::Conv2d { .. } => networks::conv2d(site),
-        Op::Linear { .. } => networks::linear(site),
-        Op::ConvTranspose2d { .. } => networks::conv_transpose2d(site),
-        Op::MatMul { transpose_b } => networks::matmul(site, *transpose_b),
-        Op::MaxPool2d { .. } => networks::max_pool2d(site),
-        Op::UpsampleNearest2x => networks::upsample_nearest_2x(site),
-        Op::Attention { .. } => attention::attention(site),
-        Op::Unary(op) => rows::unary(site, *op),
-        Op::Binary(op) => rows::binary(site, *op),
-        Op::Reduce(op) => rows::reduce(site, *op),
-        Op::Softmax => rows::softmax(site),
-        Op::LayerNorm { .. } => rows::layer_norm(site),
-        Op::Pad { padding } => arrange::pad(site, *padding),
-        Op::Custom(op) => custom::custom(site, op.clone()),
-        Op::Concat { axis } => arrange::concat(site, *axis, copy_parts),
-        Op::Slice { axis, start, .. } => arrange::slice(site, *axis, *start),
-        Op::Reshape => arrange::reshape(site),
-        Op::Gather => arrange::gather(site),
-        Op::TopK { k } => rows::top_k(site, *k),
-        Op::WindowAttention { .. } => attention::window_attention(site),
-        Op::DeformableAttention { .. } => attention::deformable(site),
-        Op::ImageToTensor(transform) => image::image_to_tensor(site, transform),
+fn lower_node(context: &Context<'_>, copy_parts: &[usize]) -> Lowered {
+    match &context.node.op {
+        Op::Conv2d { .. } => networks::conv2d(context),
+        Op::Linear { .. } => networks::linear(context),
+        Op::ConvTranspose2d { .. } => networks::conv_transpose2d(context),
+        Op::MatMul { transpose_b } => networks::matmul(context, *transpose_b),
+        Op::MaxPool2d { .. } => networks::max_pool2d(context),
+        Op::UpsampleNearest2x => networks::upsample_nearest_2x(context),
+        Op::Attention { .. } => attention::attention(context),
+        Op::Unary(op) => rows::unary(context, *op),
+        Op::Binary(op) => rows::binary(context, *op),
+        Op::Reduce(op) => rows::reduce(context, *op),
+        Op::Softmax => rows::softmax(context),
+        Op::LayerNorm { .. } => rows::layer_norm(context),
+        Op::Pad { padding } => arrange::pad(context, *padding),
+        Op::Custom(op) => custom::custom(context, op.clone()),
+        Op::Concat { axis } => arrange::concat(context, *axis, copy_parts),
+        Op::Slice { axis, start, .. } => arrange::slice(context, *axis, *start),
+        Op::Reshape => arrange::reshape(context),
+        Op::Gather => arrange::gather(context),
+        Op::TopK { k } => rows::top_k(context, *k),
+        Op::WindowAttention { .. } => attention::window_attention(context),
+        Op::DeformableAttention { .. } => attention::deformable(context),
+        Op::ImageToTensor(transform) => image::image_to_tensor(context, transform),
         Op::Constant(_) | Op::BatchNorm { .. } | Op::LimitRows => {
-            unreachable!("{} takes no step: rewrites and placement see to it", site.node.op.name())
+            unreachable!("{} takes no step: rewrites and placement see to it", context.node.op.name())
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Lowered, Site};
+use super::{Context, Lowered};
 use crate::cpu::kernels::{
     self, Act, ConvShape, Map, PackedConv, PackedConvTranspose, PackedDepthwise, PackedLinear, View, ViewMut,
 };
@@ -31,8 +31,8 @@ pub(super) fn act(op: Option<UnaryOp>) -> Act {
     }
 }
 
-pub(super) fn epilogue(site: &Site<'_>, epilogue: &Epilogue, bias: bool) -> kernels::Epilogue {
-    let bias = bias.then(|| values(site, 2).to_vec());
+pub(super) fn epilogue(context: &Context<'_>, epilogue: &Epilogue, bias: bool) -> kernels::Epilogue {
+    let bias = bias.then(|| values(context, 2).to_vec());
     kernels::Epilogue {
         bias,
         act1: act(epilogue.activation),
@@ -41,8 +41,8 @@ pub(super) fn epilogue(site: &Site<'_>, epilogue: &Epilogue, bias: bool) -> kern
     }
 }
 
-pub(super) fn values<'s>(site: &'s Site<'_>, argument: usize) -> &'s [f32] {
-    site.constant(argument).and_then(|c| c.as_f32()).expect("weights are float constants")
+pub(super) fn values<'s>(context: &'s Context<'_>, argument: usize) -> &'s [f32] {
+    context.constant(argument).and_then(|c| c.as_f32()).expect("weights are float constants")
 }
 
 /// Runs `body` for all rows at once, or, when the residual covers only one entry of the leading dimension, for as many
@@ -67,12 +67,12 @@ enum Filters {
     Depthwise(PackedDepthwise),
 }
 
-pub(super) fn conv2d(site: &Site<'_>) -> Lowered {
-    let Op::Conv2d { stride, padding, groups, bias, epilogue: fused } = site.node.op.clone() else {
+pub(super) fn conv2d(context: &Context<'_>) -> Lowered {
+    let Op::Conv2d { stride, padding, groups, bias, epilogue: fused } = context.node.op.clone() else {
         unreachable!("dispatched on the op")
     };
-    let own = epilogue(site, &fused, bias);
-    let weight_shape = site.constant(1).expect("weights are constants").shape().clone();
+    let own = epilogue(context, &fused, bias);
+    let weight_shape = context.constant(1).expect("weights are constants").shape().clone();
     let (c_out, c_group, kh, kw) = (weight_shape[0], weight_shape[1], weight_shape[2], weight_shape[3]);
     let shape = ConvShape {
         kernel: [kh, kw],
@@ -80,21 +80,21 @@ pub(super) fn conv2d(site: &Site<'_>) -> Lowered {
         pad: [padding.top, padding.left, padding.bottom, padding.right],
     };
     let packed = if c_group == 1 && groups == c_out {
-        Filters::Depthwise(PackedDepthwise::new(site.level, values(site, 1), c_out, shape, own))
+        Filters::Depthwise(PackedDepthwise::new(context.level, values(context, 1), c_out, shape, own))
     } else {
         let c_in = c_group * groups;
-        Filters::Dense(PackedConv::new(site.level, values(site, 1), c_out, c_in, groups, shape, own))
+        Filters::Dense(PackedConv::new(context.level, values(context, 1), c_out, c_in, groups, shape, own))
     };
-    let (h, w) = (site.input_shape(0)[1], site.input_shape(0)[2]);
-    let (out_h, out_w) = (site.output_shape()[1], site.output_shape()[2]);
-    let (x, mut out) = (site.input(0), site.output());
-    let residual = fused.residual.then(|| site.input(2 + usize::from(bias)));
+    let (h, w) = (context.input_shape(0)[1], context.input_shape(0)[2]);
+    let (out_h, out_w) = (context.output_shape()[1], context.output_shape()[2]);
+    let (x, mut out) = (context.input(0), context.output());
+    let residual = fused.residual.then(|| context.input(2 + usize::from(bias)));
     let flops = 2 * (out.rows * c_out * c_group * kh * kw) as u64;
     let packed_bytes = match &packed {
         Filters::Dense(packed) => packed.bytes(),
         Filters::Depthwise(packed) => packed.bytes(),
     };
-    let name = format!("{}_{kh}x{kw}{fused}", site.node.op.name());
+    let name = format!("{}_{kh}x{kw}{fused}", context.node.op.name());
     let kernel = Box::new(move |call: &super::Call<'_>| {
         let (x, out) = (x.view(call.entries), out.view_mut(call.entries));
         each_residual(residual.as_ref(), call, out, |rows, residual, out| {
@@ -112,24 +112,24 @@ pub(super) fn conv2d(site: &Site<'_>) -> Lowered {
 }
 
 /// Weights `[N, K]` of a linear layer, or `[N, K, 1, 1]` of a 1x1 convolution, with bias and epilogue.
-pub(super) fn pack_linear(site: &Site<'_>) -> PackedLinear {
-    let (Op::Linear { bias, epilogue: fused } | Op::Conv2d { bias, epilogue: fused, .. }) = &site.node.op
+pub(super) fn pack_linear(context: &Context<'_>) -> PackedLinear {
+    let (Op::Linear { bias, epilogue: fused } | Op::Conv2d { bias, epilogue: fused, .. }) = &context.node.op
     else {
         unreachable!("only layers with weights are packed")
     };
-    let weight_shape = site.input_shape(1);
+    let weight_shape = context.input_shape(1);
     let (n, k) = (weight_shape[0], weight_shape[1]);
-    PackedLinear::new(site.level, values(site, 1), n, k, epilogue(site, fused, *bias))
+    PackedLinear::new(context.level, values(context, 1), n, k, epilogue(context, fused, *bias))
 }
 
-pub(super) fn linear(site: &Site<'_>) -> Lowered {
-    let Op::Linear { bias, epilogue: fused } = site.node.op.clone() else {
+pub(super) fn linear(context: &Context<'_>) -> Lowered {
+    let Op::Linear { bias, epilogue: fused } = context.node.op.clone() else {
         unreachable!("dispatched on the op")
     };
-    let packed = pack_linear(site);
+    let packed = pack_linear(context);
     let (n, k) = (packed.n(), packed.k());
-    let (x, mut out) = (site.input(0), site.output());
-    let residual = fused.residual.then(|| site.input(2 + usize::from(bias)));
+    let (x, mut out) = (context.input(0), context.output());
+    let residual = fused.residual.then(|| context.input(2 + usize::from(bias)));
     let flops = 2 * (out.rows * n * k) as u64;
     let packed_bytes = packed.bytes();
     let name = format!("linear{fused}");
@@ -142,17 +142,17 @@ pub(super) fn linear(site: &Site<'_>) -> Lowered {
     Lowered { kernel, name, flops, packed_bytes }
 }
 
-pub(super) fn conv_transpose2d(site: &Site<'_>) -> Lowered {
-    let Op::ConvTranspose2d { bias, epilogue: fused } = site.node.op.clone() else {
+pub(super) fn conv_transpose2d(context: &Context<'_>) -> Lowered {
+    let Op::ConvTranspose2d { bias, epilogue: fused } = context.node.op.clone() else {
         unreachable!("dispatched on the op")
     };
-    let own = epilogue(site, &fused, bias);
-    let weight_shape = site.constant(1).expect("weights are constants").shape().clone();
+    let own = epilogue(context, &fused, bias);
+    let weight_shape = context.constant(1).expect("weights are constants").shape().clone();
     let (c_in, c_out) = (weight_shape[0], weight_shape[1]);
-    let packed = PackedConvTranspose::new(site.level, values(site, 1), c_in, c_out, own);
-    let (h, w) = (site.input_shape(0)[1], site.input_shape(0)[2]);
-    let (x, mut out) = (site.input(0), site.output());
-    let residual = fused.residual.then(|| site.input(2 + usize::from(bias)));
+    let packed = PackedConvTranspose::new(context.level, values(context, 1), c_in, c_out, own);
+    let (h, w) = (context.input_shape(0)[1], context.input_shape(0)[2]);
+    let (x, mut out) = (context.input(0), context.output());
+    let residual = fused.residual.then(|| context.input(2 + usize::from(bias)));
     let flops = 2 * (out.rows * c_out * c_in) as u64;
     let packed_bytes = packed.bytes();
     let kernel = Box::new(move |call: &super::Call<'_>| {
@@ -166,12 +166,12 @@ pub(super) fn conv_transpose2d(site: &Site<'_>) -> Lowered {
     Lowered { kernel, name: format!("conv_transpose2d{fused}"), flops, packed_bytes }
 }
 
-pub(super) fn matmul(site: &Site<'_>, transpose_b: bool) -> Lowered {
-    let (a_dims, b_dims) = (site.input_shape(0).dims().to_vec(), site.input_shape(1).dims().to_vec());
+pub(super) fn matmul(context: &Context<'_>, transpose_b: bool) -> Lowered {
+    let (a_dims, b_dims) = (context.input_shape(0).dims().to_vec(), context.input_shape(1).dims().to_vec());
     let rank = a_dims.len();
     let (m, k) = (a_dims[rank - 2], a_dims[rank - 1]);
     let b_rows = b_dims[rank - 2];
-    let (a, b, mut out, level) = (site.input(0), site.input(1), site.output(), site.level);
+    let (a, b, mut out, level) = (context.input(0), context.input(1), context.output(), context.level);
     // A row-counted matrix is one product with fewer rows; counted batches are fewer products.
     let one = rank == 2;
     let kernel = Box::new(move |call: &super::Call<'_>| {
@@ -180,12 +180,12 @@ pub(super) fn matmul(site: &Site<'_>, transpose_b: bool) -> Lowered {
         let b = b.view(None).row_range(0, batch * b_rows);
         kernels::matmul(level, call.pool, batch, a, b, transpose_b, out);
     });
-    let flops = 2 * (site.output_shape().numel() * k) as u64;
+    let flops = 2 * (context.output_shape().numel() * k) as u64;
     Lowered { kernel, name: "matmul".into(), flops, packed_bytes: 0 }
 }
 
-pub(super) fn max_pool2d(site: &Site<'_>) -> Lowered {
-    let Op::MaxPool2d { kernel, stride, padding } = site.node.op.clone() else {
+pub(super) fn max_pool2d(context: &Context<'_>) -> Lowered {
+    let Op::MaxPool2d { kernel, stride, padding } = context.node.op.clone() else {
         unreachable!("dispatched on the op")
     };
     let shape = ConvShape {
@@ -193,8 +193,8 @@ pub(super) fn max_pool2d(site: &Site<'_>) -> Lowered {
         stride: [stride; 2],
         pad: [padding.top, padding.left, padding.bottom, padding.right],
     };
-    let (h, w) = (site.input_shape(0)[1], site.input_shape(0)[2]);
-    let (x, mut out, level) = (site.input(0), site.output(), site.level);
+    let (h, w) = (context.input_shape(0)[1], context.input_shape(0)[2]);
+    let (x, mut out, level) = (context.input(0), context.output(), context.level);
     Lowered::new("max_pool2d", move |call| {
         let x = x.view(call.entries);
         let map = Map::new(x.rows() / (h * w), h, w);
@@ -202,9 +202,9 @@ pub(super) fn max_pool2d(site: &Site<'_>) -> Lowered {
     })
 }
 
-pub(super) fn upsample_nearest_2x(site: &Site<'_>) -> Lowered {
-    let (h, w) = (site.input_shape(0)[1], site.input_shape(0)[2]);
-    let (x, mut out, level) = (site.input(0), site.output(), site.level);
+pub(super) fn upsample_nearest_2x(context: &Context<'_>) -> Lowered {
+    let (h, w) = (context.input_shape(0)[1], context.input_shape(0)[2]);
+    let (x, mut out, level) = (context.input(0), context.output(), context.level);
     Lowered::new("upsample_nearest_2x", move |call| {
         let x = x.view(call.entries);
         let map = Map::new(x.rows() / (h * w), h, w);

@@ -1,13 +1,13 @@
 //! Ops on rows: norms, softmax, reductions, elementwise functions with broadcasting.
 
 use super::networks::act;
-use super::{Lowered, Site};
+use super::{Context, Lowered};
 use crate::cpu::kernels::{self, Act, Binary, LayerNorm, Reduce, Unary};
 use crate::cpu::memory::{Operand, Output};
 use crate::graph::{BinaryOp, Epilogue, Op, ReduceOp, UnaryOp};
 use crate::tensor::Shape;
 
-pub(super) fn unary(site: &Site<'_>, op: UnaryOp) -> Lowered {
+pub(super) fn unary(context: &Context<'_>, op: UnaryOp) -> Lowered {
     let f = match op {
         UnaryOp::Relu => Unary::Act(Act::Relu),
         UnaryOp::Silu => Unary::Act(Act::Silu),
@@ -23,37 +23,37 @@ pub(super) fn unary(site: &Site<'_>, op: UnaryOp) -> Lowered {
         UnaryOp::Clamp(low, high) => Unary::Act(Act::Clamp { low, high }),
         UnaryOp::Affine(scale, shift) => Unary::Affine { scale, shift },
     };
-    let (x, mut out, level) = (site.input(0), site.output(), site.level);
-    Lowered::new(site.node.op.name().to_owned(), move |call| {
+    let (x, mut out, level) = (context.input(0), context.output(), context.level);
+    Lowered::new(context.node.op.name().to_owned(), move |call| {
         kernels::unary(level, call.pool, f, x.view(call.entries), out.view_mut(call.entries));
     })
 }
 
-pub(super) fn softmax(site: &Site<'_>) -> Lowered {
-    let (x, mut out, level) = (site.input(0), site.output(), site.level);
+pub(super) fn softmax(context: &Context<'_>) -> Lowered {
+    let (x, mut out, level) = (context.input(0), context.output(), context.level);
     Lowered::new("softmax", move |call| {
         kernels::softmax(level, call.pool, x.view(call.entries), out.view_mut(call.entries));
     })
 }
 
-pub(super) fn reduce(site: &Site<'_>, op: ReduceOp) -> Lowered {
+pub(super) fn reduce(context: &Context<'_>, op: ReduceOp) -> Lowered {
     let f = match op {
         ReduceOp::Max => Reduce::Max,
         ReduceOp::Sum => Reduce::Sum,
         ReduceOp::Mean => Reduce::Mean,
     };
-    let (x, mut out, level) = (site.input(0), site.output(), site.level);
-    Lowered::new(site.node.op.name().to_owned(), move |call| {
+    let (x, mut out, level) = (context.input(0), context.output(), context.level);
+    Lowered::new(context.node.op.name().to_owned(), move |call| {
         kernels::reduce(level, call.pool, f, x.view(call.entries), out.view_mut(call.entries));
     })
 }
 
-pub(super) fn layer_norm(site: &Site<'_>) -> Lowered {
-    let Op::LayerNorm { epsilon: eps, activation } = site.node.op else {
+pub(super) fn layer_norm(context: &Context<'_>) -> Lowered {
+    let Op::LayerNorm { epsilon: eps, activation } = context.node.op else {
         unreachable!("dispatched on the op")
     };
-    let (x, gamma, beta, mut out) = (site.input(0), site.input(1), site.input(2), site.output());
-    let (level, act) = (site.level, act(activation));
+    let (x, gamma, beta, mut out) = (context.input(0), context.input(1), context.input(2), context.output());
+    let (level, act) = (context.level, act(activation));
     Lowered::new(format!("layer_norm{}", Epilogue { activation, ..Epilogue::default() }), move |call| {
         let norm = LayerNorm { gamma: gamma.slice().f32(), beta: beta.slice().f32(), eps, act };
         let (x, out) = (x.view(call.entries), out.view_mut(call.entries));
@@ -114,13 +114,13 @@ impl Argument {
     }
 
     /// The argument in block `block`, of which `rows` rows are computed.
-    fn in_block(&self, block: usize, rows: usize) -> kernels::Operand<'_> {
+    fn in_block(&self, block: usize, rows: usize) -> kernels::Broadcast<'_> {
         let view = self.operand.view(None).row_range(self.first_rows[block], self.rows.min(rows));
         match self.form {
-            Form::Full => kernels::Operand::Full(view),
-            Form::Column => kernels::Operand::Column(view),
-            Form::Row => kernels::Operand::Row(view.row(0)),
-            Form::Scalar => kernels::Operand::Scalar(view.row(0)[0]),
+            Form::Full => kernels::Broadcast::Full(view),
+            Form::Column => kernels::Broadcast::Column(view),
+            Form::Row => kernels::Broadcast::Row(view.row(0)),
+            Form::Scalar => kernels::Broadcast::Scalar(view.row(0)[0]),
         }
     }
 }
@@ -129,7 +129,7 @@ fn padded(shape: &Shape, rank: usize) -> Vec<usize> {
     std::iter::repeat_n(1, rank - shape.rank()).chain(shape.dims().iter().copied()).collect()
 }
 
-pub(super) fn binary(site: &Site<'_>, op: BinaryOp) -> Lowered {
+pub(super) fn binary(context: &Context<'_>, op: BinaryOp) -> Lowered {
     let f = match op {
         BinaryOp::Add => Binary::Add,
         BinaryOp::Sub => Binary::Sub,
@@ -138,14 +138,14 @@ pub(super) fn binary(site: &Site<'_>, op: BinaryOp) -> Lowered {
         BinaryOp::Max => Binary::Max,
         BinaryOp::Min => Binary::Min,
     };
-    let (a, b, mut out, level) = (site.input(0), site.input(1), site.output(), site.level);
-    let name = site.node.op.name().to_owned();
-    let output = site.output_shape().clone();
-    let shapes = [site.input_shape(0).clone(), site.input_shape(1).clone()];
+    let (a, b, mut out, level) = (context.input(0), context.input(1), context.output(), context.level);
+    let name = context.node.op.name().to_owned();
+    let output = context.output_shape().clone();
+    let shapes = [context.input_shape(0).clone(), context.input_shape(1).clone()];
     if shapes.iter().all(|s| *s == output) {
         return Lowered::new(name, move |call| {
             let out = out.view_mut(call.entries);
-            let [a, b] = [&a, &b].map(|o| kernels::Operand::Full(o.leading(out.rows())));
+            let [a, b] = [&a, &b].map(|o| kernels::Broadcast::Full(o.leading(out.rows())));
             kernels::binary(level, call.pool, f, a, b, Act::None, out);
         });
     }
@@ -175,9 +175,9 @@ pub(super) fn binary(site: &Site<'_>, op: BinaryOp) -> Lowered {
     })
 }
 
-pub(super) fn top_k(site: &Site<'_>, k: usize) -> Lowered {
-    let x = site.input(0);
-    let [mut values, mut indices] = <[Output; 2]>::try_from(site.outputs()).expect("values and indices");
+pub(super) fn top_k(context: &Context<'_>, k: usize) -> Lowered {
+    let x = context.input(0);
+    let [mut values, mut indices] = <[Output; 2]>::try_from(context.outputs()).expect("values and indices");
     Lowered::new("top_k", move |call| {
         let (x, values) = (x.view(call.entries), values.view_mut(call.entries));
         let rows = x.rows();

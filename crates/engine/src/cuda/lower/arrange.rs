@@ -5,8 +5,8 @@ use bytemuck::{Pod, Zeroable};
 use super::modules::GATHER;
 use super::rows::{in_units, row_width};
 use super::walk::{Function, Strided, walk};
-use super::{Lowered, Site};
-use crate::compile::{Site as Place, Storage};
+use super::{Context, Lowered};
+use crate::compile::{Site, Storage};
 use crate::cuda::memory::Memory;
 use crate::cuda::plan::Plan;
 use crate::error::CudaError;
@@ -23,7 +23,7 @@ fn copy(from: Operand, to: Operand, rows: Rows) -> Launch {
 }
 
 /// A tensor to where an output or a state wants it.
-pub(super) fn deliver(plan: &Plan, memory: &Memory, from: Tensor, to: Place) -> Result<Lowered, CudaError> {
+pub(super) fn deliver(plan: &Plan, memory: &Memory, from: Tensor, to: Site) -> Result<Lowered, CudaError> {
     let ty = plan.graph.ty(from);
     let (rows, cols) = (ty.shape.rows(), ty.shape.cols());
     let to = memory.operand_at(plan, to, Storage::of(ty.dtype), rows, cols)?;
@@ -32,10 +32,10 @@ pub(super) fn deliver(plan: &Plan, memory: &Memory, from: Tensor, to: Place) -> 
 }
 
 /// A reshape of something with gaps between its rows into something without, or of another width.
-pub(super) fn reshape(site: &Site<'_>) -> Result<Lowered, CudaError> {
-    let (from, to) = (site.input(0)?, site.output()?);
+pub(super) fn reshape(context: &Context<'_>) -> Result<Lowered, CudaError> {
+    let (from, to) = (context.input(0)?, context.output()?);
     let to = if to.cols == from.cols { to } else { to.with_cols(from.cols) };
-    Ok(Lowered::new("reshape", vec![copy(from, to, in_units(site.rows()?, from.rows as usize))]))
+    Ok(Lowered::new("reshape", vec![copy(from, to, in_units(context.rows()?, from.rows as usize))]))
 }
 
 /// Row blocks of a concatenation or slice along `axis`: how many, and rows of each in a tensor of these extents.
@@ -53,16 +53,16 @@ fn copy_blocks(from: (Operand, usize), to: (Operand, usize), dims: [usize; 3], r
     walk(Function::COPY, &dims, elements, &strided(from), None, &strided(to))
 }
 
-pub(super) fn concat(site: &Site<'_>, axis: usize, copy_parts: &[usize]) -> Result<Lowered, CudaError> {
-    let whole_dims = site.output_shape().dims();
-    let (whole, rows) = (site.output()?, site.rows()?);
+pub(super) fn concat(context: &Context<'_>, axis: usize, copy_parts: &[usize]) -> Result<Lowered, CudaError> {
+    let whole_dims = context.output_shape().dims();
+    let (whole, rows) = (context.output()?, context.rows()?);
     let last = axis + 1 == whole_dims.len();
     let mut launches = Vec::new();
     let mut before = 0;
-    for part in 0..site.node.inputs.len() {
-        let dims = site.input_shape(part).dims();
+    for part in 0..context.node.inputs.len() {
+        let dims = context.input_shape(part).dims();
         if copy_parts.contains(&part) {
-            let from = site.input(part)?;
+            let from = context.input(part)?;
             launches.push(if last {
                 copy(
                     from,
@@ -82,9 +82,9 @@ pub(super) fn concat(site: &Site<'_>, axis: usize, copy_parts: &[usize]) -> Resu
     Ok(Lowered::new("concat", launches))
 }
 
-pub(super) fn slice(site: &Site<'_>, axis: usize, start: usize) -> Result<Lowered, CudaError> {
-    let (from_dims, to_dims) = (site.input_shape(0).dims(), site.output_shape().dims());
-    let (from, to, rows) = (site.input(0)?, site.output()?, site.rows()?);
+pub(super) fn slice(context: &Context<'_>, axis: usize, start: usize) -> Result<Lowered, CudaError> {
+    let (from_dims, to_dims) = (context.input_shape(0).dims(), context.output_shape().dims());
+    let (from, to, rows) = (context.input(0)?, context.output()?, context.rows()?);
     if axis + 1 == from_dims.len() {
         let part = from.columns(start as u32, to_dims[axis] as u32);
         return Ok(Lowered::new("slice", vec![copy(part, to, rows)]));
@@ -107,16 +107,16 @@ struct GatherParams {
     reserved: u32,
 }
 
-pub(super) fn gather(site: &Site<'_>) -> Result<Lowered, CudaError> {
-    let (table, indices, out) = (site.input(0)?, site.input(1)?, site.output()?);
+pub(super) fn gather(context: &Context<'_>) -> Result<Lowered, CudaError> {
+    let (table, indices, out) = (context.input(0)?, context.input(1)?, context.output()?);
     // What lies under one index as one row.
-    let entries = site.input_shape(0).dims()[0];
-    let cols = (site.input_shape(0).numel() / entries) as u32;
+    let entries = context.input_shape(0).dims()[0];
+    let cols = (context.input_shape(0).numel() / entries) as u32;
     if cols == 0 {
         return Ok(Lowered::new("gather", Vec::new()));
     }
     let (table, out) = (table.with_cols(cols), out.with_cols(cols));
-    let rows = in_units(site.rows()?, out.rows as usize);
+    let rows = in_units(context.rows()?, out.rows as usize);
     let width = row_width(&[&table, &out]);
     let params = GatherParams { table, indices, out, rows, width, reserved: 0 };
     let threads = out.rows * (cols / width);

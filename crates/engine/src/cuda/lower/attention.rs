@@ -3,11 +3,11 @@
 use bytemuck::{Pod, Zeroable};
 use half::f16;
 
-use super::gemm::{self, Finish, Form, Product};
+use super::gemm::{self, EpilogueArguments, Form, Product};
 use super::modules::{ATTENTION, ATTENTION_F16, DEFORMABLE};
 use super::networks::values;
 use super::rows::{in_units, norm};
-use super::{Lowered, Site};
+use super::{Context, Lowered};
 use crate::compile::Storage;
 use crate::error::CudaError;
 use crate::graph::{Epilogue, Graph, Node, Op, Tensor};
@@ -143,7 +143,7 @@ const SPLIT_QUERIES: u32 = 16;
 
 /// A constant bias of `[heads * queries, keys]` as `attention_f16.cu` wants it, and the rows of a head.
 fn packed_bias(
-    site: &Site<'_>,
+    context: &Context<'_>,
     bias: &[f32],
     [heads, queries, keys]: [u32; 3],
 ) -> Result<(Operand, u32), CudaError> {
@@ -159,7 +159,7 @@ fn packed_bias(
             used.iter_mut().zip(from).for_each(|(to, &v)| *to = log2(v));
         }
     }
-    let data = site.keep(bytemuck::cast_slice(&packed))?;
+    let data = context.keep(bytemuck::cast_slice(&packed))?;
     Ok((Operand { data, rows: heads * rows, cols, pitch: cols, element: element::F16 }, rows))
 }
 
@@ -167,7 +167,7 @@ impl Attention {
     /// The launches. `partial` has what [`scratch`] asked for; without it keys are not shared out among blocks.
     pub(super) fn launches(
         self,
-        site: &Site<'_>,
+        context: &Context<'_>,
         partial: Option<&Operand>,
     ) -> Result<Vec<Launch>, CudaError> {
         let Attention { q, k, v, out, bias, batches, heads, queries, keys, .. } = self;
@@ -179,14 +179,14 @@ impl Attention {
             });
         }
         let all = [q, k, v, out];
-        let constant_bias = bias.and_then(|argument| site.constant(argument)?.as_f32());
+        let constant_bias = bias.and_then(|argument| context.constant(argument)?.as_f32());
         let tensor_cores = all.iter().all(|o| o.element == element::F16)
             && widest <= MAX_F16_DIMS
             && (bias.is_none() || constant_bias.is_some())
             && (self.windows.side == 0 || keys <= MAX_F16_WINDOW);
         let (bias, bias_rows) = match (bias, constant_bias) {
-            (Some(_), Some(values)) if tensor_cores => packed_bias(site, values, [heads, queries, keys])?,
-            (Some(argument), _) => (site.input(argument)?, queries),
+            (Some(_), Some(values)) if tensor_cores => packed_bias(context, values, [heads, queries, keys])?,
+            (Some(argument), _) => (context.input(argument)?, queries),
             (None, _) => (Operand::NONE, 0),
         };
         let in_eights = |o: &Operand| o.data.is_multiple_of(16) && (o.pitch.is_multiple_of(8) || o.rows <= 1);
@@ -246,17 +246,17 @@ impl Attention {
     }
 }
 
-pub(super) fn attention(site: &Site<'_>) -> Result<Lowered, CudaError> {
-    let Op::Attention { heads, scale, bias } = site.node.op else { unreachable!("dispatched on the op") };
-    let [q_shape, k_shape, v_shape] = [0, 1, 2].map(|i| site.input_shape(i));
-    let batch = site.output_shape()[0];
+pub(super) fn attention(context: &Context<'_>) -> Result<Lowered, CudaError> {
+    let Op::Attention { heads, scale, bias } = context.node.op else { unreachable!("dispatched on the op") };
+    let [q_shape, k_shape, v_shape] = [0, 1, 2].map(|i| context.input_shape(i));
+    let batch = context.output_shape()[0];
     let launches = Attention {
-        q: site.input(0)?,
-        k: site.input(1)?,
-        v: site.input(2)?,
-        out: site.output()?,
+        q: context.input(0)?,
+        k: context.input(1)?,
+        v: context.input(2)?,
+        out: context.output()?,
         bias: bias.then_some(3),
-        batches: in_units(site.rows()?, batch),
+        batches: in_units(context.rows()?, batch),
         heads: heads as u32,
         queries: q_shape[1] as u32,
         keys: k_shape[1] as u32,
@@ -265,7 +265,7 @@ pub(super) fn attention(site: &Site<'_>) -> Result<Lowered, CudaError> {
         scale,
         windows: Windows::default(),
     }
-    .launches(site, site.scratch()?.first())?;
+    .launches(context, context.scratch()?.first())?;
     let flops = 2 * (batch * q_shape[1] * k_shape[1] * (q_shape[2] + v_shape[2])) as u64;
     Ok(Lowered { flops, ..Lowered::new("attention", launches) })
 }
@@ -302,16 +302,16 @@ pub(super) fn scratch(graph: &Graph, storage: &[Storage], node: &Node, heads: us
 /// Four steps, none of which writes padding down: the layer norm of the map's pixels, and of one that is zero for all that
 /// are outside; a linear layer to queries, keys and values; attention, whose tokens are the windows' pixels; a linear layer
 /// with the input added.
-pub(super) fn window_attention(site: &Site<'_>) -> Result<Lowered, CudaError> {
-    let Op::WindowAttention { window, heads, epsilon } = site.node.op else {
+pub(super) fn window_attention(context: &Context<'_>) -> Result<Lowered, CudaError> {
+    let Op::WindowAttention { window, heads, epsilon } = context.node.op else {
         unreachable!("dispatched on the op")
     };
-    let shape = site.input_shape(0);
+    let shape = context.input_shape(0);
     let (h, w, c) = (shape[1], shape[2], shape[3]);
-    let (x, out, rows) = (site.input(0)?, site.output()?, site.rows()?);
+    let (x, out, rows) = (context.input(0)?, context.output()?, context.rows()?);
     let half = gemm::is_half(&x);
     let pixels = x.rows;
-    let buffers = site.scratch()?;
+    let buffers = context.scratch()?;
     let dense = |index: usize, rows: u32, cols: usize| {
         let cols = cols as u32;
         Operand { data: buffers[index].data, rows, cols, pitch: cols, element: x.element }
@@ -319,17 +319,27 @@ pub(super) fn window_attention(site: &Site<'_>) -> Result<Lowered, CudaError> {
     let (normed, qkv) = (dense(0, pixels + 1, c), dense(1, pixels + 1, 3 * c));
     let (attended, partial) = (dense(2, pixels, c), buffers.get(3));
     let layer = |argument: usize, outputs: usize, residual: Option<Operand>| {
-        let weight = values(site, argument);
-        let packed = gemm::keep_weights(site, half, [outputs, c], |row, col| weight[row * c + col])?;
-        let bias = values(site, argument + 1);
-        Ok::<_, CudaError>((packed, Finish::new(site, &Epilogue::default(), Some(bias), residual)?))
+        let weight = values(context, argument);
+        let packed = gemm::keep_weights(context, half, [outputs, c], |row, col| weight[row * c + col])?;
+        let bias = values(context, argument + 1);
+        Ok::<_, CudaError>((
+            packed,
+            EpilogueArguments::new(context, &Epilogue::default(), Some(bias), residual)?,
+        ))
     };
 
-    let mut launches =
-        vec![norm(x, [site.input(1)?, site.input(2)?], normed, rows, epsilon, &Epilogue::default(), true)];
+    let mut launches = vec![norm(
+        x,
+        [context.input(1)?, context.input(2)?],
+        normed,
+        rows,
+        epsilon,
+        &Epilogue::default(),
+        true,
+    )];
     let (weights, finish) = layer(3, 3 * c, None)?;
     let with_outside = Rows { entries: 0, rows_per_entry: 1, bound: pixels + 1 };
-    launches.extend(Product::linear(normed, weights, qkv, finish, with_outside).launch(site, partial)?);
+    launches.extend(Product::linear(normed, weights, qkv, finish, with_outside).launch(context, partial)?);
     let (down, across) = (h.div_ceil(window), w.div_ceil(window));
     let (area, windows, width) = (window * window, shape[0] * down * across, c as u32);
     let attention = Attention {
@@ -354,9 +364,9 @@ pub(super) fn window_attention(site: &Site<'_>) -> Result<Lowered, CudaError> {
             outside_row: pixels,
         },
     };
-    launches.extend(attention.launches(site, None)?);
+    launches.extend(attention.launches(context, None)?);
     let (weights, finish) = layer(6, c, Some(x))?;
-    launches.extend(Product::linear(attended, weights, out, finish, rows).launch(site, partial)?);
+    launches.extend(Product::linear(attended, weights, out, finish, rows).launch(context, partial)?);
     let flops = 2 * (shape.rows() * 4 * c * c + windows * area * area * 2 * c) as u64;
     Ok(Lowered { flops, ..Lowered::new("window_attention", launches) })
 }
@@ -382,8 +392,8 @@ struct DeformableParams {
     level_points: [u32; MAX_LEVELS],
 }
 
-pub(super) fn deformable(site: &Site<'_>) -> Result<Lowered, CudaError> {
-    let Op::DeformableAttention { heads, levels_hw, points_per_level } = &site.node.op else {
+pub(super) fn deformable(context: &Context<'_>) -> Result<Lowered, CudaError> {
+    let Op::DeformableAttention { heads, levels_hw, points_per_level } = &context.node.op else {
         unreachable!("dispatched on the op")
     };
     if levels_hw.len() > MAX_LEVELS {
@@ -391,7 +401,7 @@ pub(super) fn deformable(site: &Site<'_>) -> Result<Lowered, CudaError> {
             op: format!("deformable attention of more than {MAX_LEVELS} levels"),
         });
     }
-    let (value, out, rows) = (site.input(0)?, site.output()?, site.rows()?);
+    let (value, out, rows) = (context.input(0)?, context.output()?, context.rows()?);
     let d = out.cols / *heads as u32;
     let fits = |width: u32| {
         let aligned = |o: &Operand| {
@@ -409,9 +419,9 @@ pub(super) fn deformable(site: &Site<'_>) -> Result<Lowered, CudaError> {
     }
     let params = DeformableParams {
         value,
-        offsets: site.input(1)?,
-        logits: site.input(2)?,
-        boxes: site.input(3)?,
+        offsets: context.input(1)?,
+        logits: context.input(2)?,
+        boxes: context.input(3)?,
         out,
         rows,
         heads: *heads as u32,

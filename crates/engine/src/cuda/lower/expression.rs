@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::modules::EXPRESSION;
 use super::rows::{binary_code, in_units, unary_code};
 use super::walk::{MAX_RANK, Strided, THREADS, collapse, padded};
-use super::{Lowered, Site};
+use super::{Context, Lowered};
 use crate::compile::facts::Function;
 use crate::cuda::plan::{Expression, MAX_LEAVES, MAX_STEPS, Value};
 use crate::error::CudaError;
@@ -42,18 +42,18 @@ struct ExpressionParams {
     steps: [Step; MAX_STEPS],
 }
 
-/// Binds the expression of `nodes`, the last of which is the site's.
-pub(super) fn expression(site: &Site<'_>, nodes: &[usize]) -> Result<Lowered, CudaError> {
-    let graph = &site.plan.graph;
-    let expression = Expression::of(graph, nodes, &|t| site.plan.site(t).pitch)
+/// Binds the expression of `nodes`, the last of which is the context's.
+pub(super) fn expression(context: &Context<'_>, nodes: &[usize]) -> Result<Lowered, CudaError> {
+    let graph = &context.plan.graph;
+    let expression = Expression::of(graph, nodes, &|t| context.plan.site(t).pitch)
         .expect("the plan only joins what is an expression at any pitch");
     let dims = &expression.dims;
-    let out = Strided::new(site.output()?, dims, dims.len());
+    let out = Strided::new(context.output()?, dims, dims.len());
     let none = vec![0; dims.len()];
     let mut leaves = [Operand::NONE; MAX_LEAVES];
     let mut strides: [Vec<u32>; MAX_LEAVES + 1] = std::array::from_fn(|_| none.clone());
     for (i, leaf) in expression.leaves.iter().enumerate() {
-        let whole = site.operand(leaf.tensor)?;
+        let whole = context.operand(leaf.tensor)?;
         let before = leaf.offset as u64 * u64::from(whole.element_bytes());
         leaves[i] = Operand { data: whole.data + before, ..whole };
         strides[i] = leaf.strides.iter().map(|&s| s as u32).collect();
@@ -82,7 +82,7 @@ pub(super) fn expression(site: &Site<'_>, nodes: &[usize]) -> Result<Lowered, Cu
         name += if name.is_empty() { "" } else { "+" };
         name += op.name();
     }
-    let elements = in_units(site.rows()?, site.output_shape().numel());
+    let elements = in_units(context.rows()?, context.output_shape().numel());
     let params = ExpressionParams {
         leaves,
         out: out.operand,

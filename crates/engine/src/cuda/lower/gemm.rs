@@ -6,7 +6,7 @@
 use bytemuck::{Pod, Zeroable};
 use half::f16;
 
-use super::Site;
+use super::Context;
 use super::modules::{CONV_F16, CONV_F32, GEMM_F16, GEMM_F32};
 pub(super) use super::tiles::Form;
 use super::tiles::{Choice, NORMED_TILES, Pipeline, Sizes};
@@ -18,7 +18,7 @@ use crate::launch::{Launch, Module};
 /// The twin of `Epilogue` in `epilogue.cuh`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub(super) struct Finish {
+pub(super) struct EpilogueArguments {
     residual: Operand,
     bias: u64,
     activation: u32,
@@ -52,9 +52,9 @@ pub(super) fn activation(op: Option<UnaryOp>) -> u32 {
     }
 }
 
-impl Finish {
+impl EpilogueArguments {
     /// Sums are stored as they are.
-    pub(super) const NONE: Finish = Finish {
+    pub(super) const NONE: EpilogueArguments = EpilogueArguments {
         residual: Operand::NONE,
         bias: 0,
         activation: 0,
@@ -67,16 +67,16 @@ impl Finish {
 
     /// The epilogue of a layer. `bias` and the residual are given where the layer has them.
     pub(super) fn new(
-        site: &Site<'_>,
+        context: &Context<'_>,
         epilogue: &Epilogue,
         bias: Option<&[f32]>,
         residual: Option<Operand>,
-    ) -> Result<Finish, CudaError> {
+    ) -> Result<EpilogueArguments, CudaError> {
         let (scale, shift) = epilogue.affine.unwrap_or((1.0, 0.0));
         let (low, high) = epilogue.clamp().unwrap_or((0.0, 0.0));
-        Ok(Finish {
+        Ok(EpilogueArguments {
             residual: residual.unwrap_or(Operand::NONE),
-            bias: bias.map_or(Ok(0), |bias| site.keep(bytemuck::cast_slice(bias)))?,
+            bias: bias.map_or(Ok(0), |bias| context.keep(bytemuck::cast_slice(bias)))?,
             activation: activation(epilogue.activation),
             activation_after_residual: activation(epilogue.activation_after_residual),
             scale,
@@ -121,7 +121,7 @@ struct GemmParams {
     a: Operand,
     b: Operand,
     out: Operand,
-    finish: Finish,
+    finish: EpilogueArguments,
     partial: u64,
     arrivals: u64,
     rows: Rows,
@@ -153,7 +153,7 @@ pub(super) fn partial_sums(half: bool, form: Form, [m, n, k]: [usize; 3]) -> usi
 
 /// Weights `[n, k]` on the device, as rows whose length is a whole number of chunks, in the type of what they multiply.
 pub(super) fn keep_weights(
-    site: &Site<'_>,
+    context: &Context<'_>,
     half: bool,
     [n, k]: [usize; 2],
     at: impl Fn(usize, usize) -> f32,
@@ -163,10 +163,10 @@ pub(super) fn keep_weights(
     let places = (0..n).flat_map(|row| (0..pitch).map(move |col| (row, col)));
     let data = if half {
         let packed: Vec<f16> = places.map(|(row, col)| f16::from_f32(fill(row, col))).collect();
-        site.keep(bytemuck::cast_slice(&packed))?
+        context.keep(bytemuck::cast_slice(&packed))?
     } else {
         let packed: Vec<f32> = places.map(|(row, col)| fill(row, col)).collect();
-        site.keep(bytemuck::cast_slice(&packed))?
+        context.keep(bytemuck::cast_slice(&packed))?
     };
     let kind = if half { element::F16 } else { element::F32 };
     Ok(Operand { data, rows: n as u32, cols: k as u32, pitch: pitch as u32, element: kind })
@@ -199,14 +199,14 @@ pub(super) struct Norm {
     pub activation: Option<UnaryOp>,
 }
 
-/// One product: `out = finish(a · b)`.
+/// One product: `out = epilogue_arguments(a · b)`.
 pub(super) struct Product {
     pub form: Form,
     pub a: Operand,
     /// `[n, k]`, or `[k, n]` for [`Form::Columns`]; as many of them as there are entries.
     pub b: Operand,
     pub out: Operand,
-    pub finish: Finish,
+    pub finish: EpilogueArguments,
     /// Rows of all entries to compute.
     pub rows: Rows,
     /// Matrices of a batch.
@@ -226,7 +226,13 @@ pub(super) struct Product {
 
 impl Product {
     /// A linear layer: rows of `a` with weights from [`keep_weights`].
-    pub(super) fn linear(a: Operand, weights: Operand, out: Operand, finish: Finish, rows: Rows) -> Self {
+    pub(super) fn linear(
+        a: Operand,
+        weights: Operand,
+        out: Operand,
+        finish: EpilogueArguments,
+        rows: Rows,
+    ) -> Self {
         let (m, n, k) = (rows.bound, weights.rows, weights.cols);
         let (form, window) = (Form::Rows, Window::default());
         Product {
@@ -264,7 +270,7 @@ impl Product {
     /// The launch, if there is anything to compute. `scratch` has what [`partial_sums`] asked for; without it K is not split.
     pub(super) fn launch(
         self,
-        site: &Site<'_>,
+        context: &Context<'_>,
         scratch: Option<&Operand>,
     ) -> Result<Option<Launch>, CudaError> {
         if self.m == 0 || self.n == 0 {
@@ -279,7 +285,7 @@ impl Product {
         let room = scratch.map_or(1, |s| s.cols / (self.m * self.n.next_multiple_of(8)));
         let splits = choice.splits.min(room).max(1);
         let arrivals =
-            if splits > 1 { site.counters(choice.tile.blocks(self.m, self.n) as usize)? } else { 0 };
+            if splits > 1 { context.counters(choice.tile.blocks(self.m, self.n) as usize)? } else { 0 };
         Ok(Some(self.bind(Choice { splits, ..choice }, scratch.map_or(0, |s| s.data), arrivals)))
     }
 

@@ -168,7 +168,7 @@ fn check(
         a: a.operand,
         b: b.operand,
         out: out.operand,
-        finish: Finish::NONE,
+        finish: EpilogueArguments::NONE,
         rows,
         entries: entries as u32,
         m: m as u32,
@@ -252,7 +252,7 @@ fn activations_of_f16_products_are_within_1e_4() {
     let out = Operand { data: memory.address, rows: a.rows, cols: 8, pitch: 8, element: element::F32 };
     let rows = Rows { entries: 0, rows_per_entry: 1, bound: a.rows };
     for op in [UnaryOp::Gelu, UnaryOp::Silu, UnaryOp::Sigmoid] {
-        let finish = Finish { activation: activation(Some(op)), ..Finish::NONE };
+        let finish = EpilogueArguments { activation: activation(Some(op)), ..EpilogueArguments::NONE };
         let product = Product::linear(a, b, out, finish, rows);
         let choice = Choice { splits: 1, ..product.sizes().choose() };
         let bytes = run(&driver, product.bind(choice, 0, 0), &memory);

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::modules::IMAGE;
-use super::{Lowered, Site};
+use super::{Context, Lowered};
 use crate::error::CudaError;
 use crate::graph::ImageTransform;
 use crate::launch::Launch;
@@ -21,7 +21,7 @@ struct Axis {
 }
 
 impl Axis {
-    fn new(site: &Site<'_>, from: usize, to: usize) -> Result<Axis, CudaError> {
+    fn new(context: &Context<'_>, from: usize, to: usize) -> Result<Axis, CudaError> {
         let spans = triangle_filter(from, to);
         let taps = spans.iter().map(|(_, weights)| weights.len()).max().unwrap_or(1).min(from);
         let mut starts: Vec<u32> = Vec::with_capacity(to);
@@ -33,8 +33,8 @@ impl Axis {
             padded[first - start..].iter_mut().zip(weights).for_each(|(to, &w)| *to = w as f32);
         }
         Ok(Axis {
-            starts: site.keep(bytemuck::cast_slice(&starts))?,
-            weights: site.keep(bytemuck::cast_slice(&padded))?,
+            starts: context.keep(bytemuck::cast_slice(&starts))?,
+            weights: context.keep(bytemuck::cast_slice(&padded))?,
             taps: taps as u32,
             resized: to as u32,
         })
@@ -59,15 +59,18 @@ struct ImageParams {
 /// Pixels of the result that a block makes.
 const TILE_HW: [u32; 2] = [8, 32];
 
-pub(super) fn image_to_tensor(site: &Site<'_>, transform: &ImageTransform) -> Result<Lowered, CudaError> {
-    let shape = site.input_shape(0);
+pub(super) fn image_to_tensor(
+    context: &Context<'_>,
+    transform: &ImageTransform,
+) -> Result<Lowered, CudaError> {
+    let shape = context.input_shape(0);
     let (height, width, channels) = (shape[0], shape[1], shape[2]);
     let [out_height, out_width] = transform.output_hw.map(|side| side as u32);
     let params = ImageParams {
-        frame: site.input(0)?.with_cols((width * channels) as u32),
-        out: site.output()?,
-        rows: Axis::new(site, height, transform.resized_hw[0])?,
-        cols: Axis::new(site, width, transform.resized_hw[1])?,
+        frame: context.input(0)?.with_cols((width * channels) as u32),
+        out: context.output()?,
+        rows: Axis::new(context, height, transform.resized_hw[0])?,
+        cols: Axis::new(context, width, transform.resized_hw[1])?,
         channels: channels as u32,
         out_height,
         out_width,

@@ -2,10 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::gemm::{Finish, Window};
+use super::gemm::{EpilogueArguments, Window};
 use super::modules::MAPS;
 use super::networks::{MAP_THREADS, window_of};
-use super::{Lowered, Site};
+use super::{Context, Lowered};
 use crate::error::CudaError;
 use crate::graph::Padding;
 use crate::launch::Launch;
@@ -23,9 +23,9 @@ struct MapParams {
     reserved: u32,
 }
 
-fn launch(site: &Site<'_>, kernel: &'static str, window: Window) -> Result<Lowered, CudaError> {
-    let (x, out, rows) = (site.input(0)?, site.output()?, site.rows()?);
-    let width = Finish::NONE.width(&x).min(Finish::NONE.width(&out));
+fn launch(context: &Context<'_>, kernel: &'static str, window: Window) -> Result<Lowered, CudaError> {
+    let (x, out, rows) = (context.input(0)?, context.output()?, context.rows()?);
+    let width = EpilogueArguments::NONE.width(&x).min(EpilogueArguments::NONE.width(&out));
     let params = MapParams { x, out, rows, window, width, reserved: 0 };
     let threads = out.rows * out.cols.div_ceil(8);
     let launch = Launch::new(&MAPS, kernel, &params).grid([threads.div_ceil(MAP_THREADS), 1, 1]).block([
@@ -33,22 +33,22 @@ fn launch(site: &Site<'_>, kernel: &'static str, window: Window) -> Result<Lower
         1,
         1,
     ]);
-    Ok(Lowered::new(site.node.op.name(), vec![launch]))
+    Ok(Lowered::new(context.node.op.name(), vec![launch]))
 }
 
 pub(super) fn max_pool2d(
-    site: &Site<'_>,
+    context: &Context<'_>,
     kernel: usize,
     stride: usize,
     padding: Padding,
 ) -> Result<Lowered, CudaError> {
-    launch(site, "max_pool", window_of(site, [kernel; 2], [stride; 2], padding))
+    launch(context, "max_pool", window_of(context, [kernel; 2], [stride; 2], padding))
 }
 
-pub(super) fn upsample_nearest_2x(site: &Site<'_>) -> Result<Lowered, CudaError> {
-    launch(site, "upsample_nearest_2x", window_of(site, [1; 2], [1; 2], Padding::default()))
+pub(super) fn upsample_nearest_2x(context: &Context<'_>) -> Result<Lowered, CudaError> {
+    launch(context, "upsample_nearest_2x", window_of(context, [1; 2], [1; 2], Padding::default()))
 }
 
-pub(super) fn pad(site: &Site<'_>, padding: Padding) -> Result<Lowered, CudaError> {
-    launch(site, "pad", window_of(site, [1; 2], [1; 2], padding))
+pub(super) fn pad(context: &Context<'_>, padding: Padding) -> Result<Lowered, CudaError> {
+    launch(context, "pad", window_of(context, [1; 2], [1; 2], padding))
 }

@@ -18,7 +18,7 @@ pub(crate) use tiles::with_candidate;
 
 use super::memory::Memory;
 use super::plan::{Chain, Plan, Step};
-use crate::compile::{Home, Storage};
+use crate::compile::{Home, Site, Storage};
 use crate::error::CudaError;
 use crate::graph::{Graph, Node, Op, Tensor};
 use crate::launch::Launch;
@@ -43,7 +43,7 @@ impl Lowered {
 }
 
 /// What lowering a node looks at.
-struct Site<'p> {
+struct Context<'p> {
     plan: &'p Plan,
     memory: &'p Memory,
     /// Position of the node in its graph.
@@ -51,7 +51,7 @@ struct Site<'p> {
     node: &'p Node,
 }
 
-impl Site<'_> {
+impl Context<'_> {
     fn operand(&self, tensor: Tensor) -> Result<Operand, CudaError> {
         self.memory.operand(self.plan, tensor)
     }
@@ -88,7 +88,7 @@ impl Site<'_> {
         self.plan.scratch[self.index]
             .iter()
             .map(|&(dtype, n, offset)| {
-                let site = crate::compile::Site { home: Home::Arena(offset), offset: 0, pitch: n };
+                let site = Site { home: Home::Arena(offset), offset: 0, pitch: n };
                 self.memory.operand_at(self.plan, site, Storage::of(dtype), 1, n)
             })
             .collect()
@@ -131,46 +131,46 @@ pub(super) fn lower(plan: &Plan, memory: &Memory, step: &Step) -> Result<Lowered
         Step::Copy { from, to } => arrange::deliver(plan, memory, *from, *to),
         Step::Chain { chain, nodes } => {
             let index = *nodes.last().expect("a chain has nodes");
-            let site = Site { plan, memory, index, node: &plan.graph.nodes()[index] };
+            let context = Context { plan, memory, index, node: &plan.graph.nodes()[index] };
             match chain {
-                Chain::Elementwise => expression::expression(&site, nodes),
-                Chain::Perceptron => perceptron::perceptron(&site, nodes),
-                Chain::Normed => networks::normed(&site, nodes[0]),
+                Chain::Elementwise => expression::expression(&context, nodes),
+                Chain::Perceptron => perceptron::perceptron(&context, nodes),
+                Chain::Normed => networks::normed(&context, nodes[0]),
             }
         }
         Step::Node { index, copy_parts } => {
             let node = &plan.graph.nodes()[*index];
-            lower_node(&Site { plan, memory, index: *index, node }, copy_parts)
+            lower_node(&Context { plan, memory, index: *index, node }, copy_parts)
         }
     }
 }
 
-fn lower_node(site: &Site<'_>, copy_parts: &[usize]) -> Result<Lowered, CudaError> {
-    match &site.node.op {
-        Op::Conv2d { .. } => networks::conv2d(site),
-        Op::Linear { .. } => networks::linear(site),
-        Op::ConvTranspose2d { .. } => networks::conv_transpose2d(site),
-        Op::MatMul { transpose_b } => networks::matmul(site, *transpose_b),
-        Op::MaxPool2d { kernel, stride, padding } => maps::max_pool2d(site, *kernel, *stride, *padding),
-        Op::UpsampleNearest2x => maps::upsample_nearest_2x(site),
-        Op::Pad { padding } => maps::pad(site, *padding),
-        Op::Unary(op) => rows::unary(site, *op),
-        Op::Binary(op) => rows::binary(site, *op),
-        Op::Reduce(op) => rows::reduce(site, *op),
-        Op::Softmax => rows::softmax(site),
-        Op::LayerNorm { .. } => rows::layer_norm(site),
-        Op::TopK { k } => rows::top_k(site, *k),
-        Op::Reshape => arrange::reshape(site),
-        Op::Slice { axis, start, .. } => arrange::slice(site, *axis, *start),
-        Op::Concat { axis } => arrange::concat(site, *axis, copy_parts),
-        Op::Gather => arrange::gather(site),
-        Op::Attention { .. } => attention::attention(site),
-        Op::WindowAttention { .. } => attention::window_attention(site),
-        Op::DeformableAttention { .. } => attention::deformable(site),
-        Op::ImageToTensor(transform) => image::image_to_tensor(site, transform),
-        Op::Custom(op) => custom::custom(site, op.as_ref()),
+fn lower_node(context: &Context<'_>, copy_parts: &[usize]) -> Result<Lowered, CudaError> {
+    match &context.node.op {
+        Op::Conv2d { .. } => networks::conv2d(context),
+        Op::Linear { .. } => networks::linear(context),
+        Op::ConvTranspose2d { .. } => networks::conv_transpose2d(context),
+        Op::MatMul { transpose_b } => networks::matmul(context, *transpose_b),
+        Op::MaxPool2d { kernel, stride, padding } => maps::max_pool2d(context, *kernel, *stride, *padding),
+        Op::UpsampleNearest2x => maps::upsample_nearest_2x(context),
+        Op::Pad { padding } => maps::pad(context, *padding),
+        Op::Unary(op) => rows::unary(context, *op),
+        Op::Binary(op) => rows::binary(context, *op),
+        Op::Reduce(op) => rows::reduce(context, *op),
+        Op::Softmax => rows::softmax(context),
+        Op::LayerNorm { .. } => rows::layer_norm(context),
+        Op::TopK { k } => rows::top_k(context, *k),
+        Op::Reshape => arrange::reshape(context),
+        Op::Slice { axis, start, .. } => arrange::slice(context, *axis, *start),
+        Op::Concat { axis } => arrange::concat(context, *axis, copy_parts),
+        Op::Gather => arrange::gather(context),
+        Op::Attention { .. } => attention::attention(context),
+        Op::WindowAttention { .. } => attention::window_attention(context),
+        Op::DeformableAttention { .. } => attention::deformable(context),
+        Op::ImageToTensor(transform) => image::image_to_tensor(context, transform),
+        Op::Custom(op) => custom::custom(context, op.as_ref()),
         Op::Constant(_) | Op::BatchNorm { .. } | Op::LimitRows => {
-            unreachable!("{} takes no step: rewrites and placement see to it", site.node.op.name())
+            unreachable!("{} takes no step: rewrites and placement see to it", context.node.op.name())
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::gemm::{self, Finish, Form, Norm, Product, Window};
+use super::gemm::{self, EpilogueArguments, Form, Norm, Product, Window};
 use super::modules::DEPTHWISE;
 use super::rows::in_units;
-use super::{Lowered, Site};
+use super::{Context, Lowered};
 use crate::compile::Storage;
 use crate::error::CudaError;
 use crate::graph::{Epilogue, Graph, Node, Op, Padding};
@@ -16,14 +16,18 @@ use crate::tensor::DType;
 /// Threads of a block of the kernels that walk over maps.
 pub(super) const MAP_THREADS: u32 = 128;
 
-pub(super) fn values<'s>(site: &'s Site<'_>, argument: usize) -> &'s [f32] {
-    site.constant(argument).and_then(|c| c.as_f32()).expect("weights are float constants")
+pub(super) fn values<'s>(context: &'s Context<'_>, argument: usize) -> &'s [f32] {
+    context.constant(argument).and_then(|c| c.as_f32()).expect("weights are float constants")
 }
 
 /// What a layer with weights does to its sums. The arguments are input, weight, bias if any, residual if any.
-pub(super) fn finish(site: &Site<'_>, epilogue: &Epilogue, bias: bool) -> Result<Finish, CudaError> {
-    let residual = if epilogue.residual { Some(site.input(2 + usize::from(bias))?) } else { None };
-    Finish::new(site, epilogue, bias.then(|| values(site, 2)), residual)
+pub(super) fn epilogue_arguments(
+    context: &Context<'_>,
+    epilogue: &Epilogue,
+    bias: bool,
+) -> Result<EpilogueArguments, CudaError> {
+    let residual = if epilogue.residual { Some(context.input(2 + usize::from(bias))?) } else { None };
+    EpilogueArguments::new(context, epilogue, bias.then(|| values(context, 2)), residual)
 }
 
 fn window(x: &[usize], out: &[usize], kernel: [usize; 2], stride: [usize; 2], padding: Padding) -> Window {
@@ -45,8 +49,13 @@ fn window(x: &[usize], out: &[usize], kernel: [usize; 2], stride: [usize; 2], pa
 }
 
 /// The window of a kernel over the first argument's map.
-pub(super) fn window_of(site: &Site<'_>, kernel: [usize; 2], stride: [usize; 2], padding: Padding) -> Window {
-    window(site.input_shape(0).dims(), site.output_shape().dims(), kernel, stride, padding)
+pub(super) fn window_of(
+    context: &Context<'_>,
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    padding: Padding,
+) -> Window {
+    window(context.input_shape(0).dims(), context.output_shape().dims(), kernel, stride, padding)
 }
 
 /// Whether a convolution is a linear layer of its pixels.
@@ -88,39 +97,39 @@ pub(super) fn scratch(graph: &Graph, storage: &[Storage], node: &Node) -> Vec<(D
 }
 
 /// The launches of a node's product, and the tile that was chosen.
-fn bind(site: &Site<'_>, product: Product) -> Result<(Vec<Launch>, String), CudaError> {
+fn bind(context: &Context<'_>, product: Product) -> Result<(Vec<Launch>, String), CudaError> {
     let tile = product.tile();
-    Ok((product.launch(site, site.scratch()?.first())?.into_iter().collect(), tile))
+    Ok((product.launch(context, context.scratch()?.first())?.into_iter().collect(), tile))
 }
 
-pub(super) fn conv2d(site: &Site<'_>) -> Result<Lowered, CudaError> {
-    let Op::Conv2d { stride, padding, groups, bias, epilogue } = site.node.op.clone() else {
+pub(super) fn conv2d(context: &Context<'_>) -> Result<Lowered, CudaError> {
+    let Op::Conv2d { stride, padding, groups, bias, epilogue } = context.node.op.clone() else {
         unreachable!("dispatched on the op")
     };
-    let weight_shape = site.input_shape(1).dims();
+    let weight_shape = context.input_shape(1).dims();
     let &[c_out, c_group, kh, kw] = weight_shape else { unreachable!("checked by the builder") };
     let (kernel, taps) = ([kh, kw], kh * kw);
-    let (x, out, rows) = (site.input(0)?, site.output()?, site.rows()?);
-    let finish = finish(site, &epilogue, bias)?;
-    let weight = values(site, 1);
-    let window = window_of(site, kernel, stride, padding);
+    let (x, out, rows) = (context.input(0)?, context.output()?, context.rows()?);
+    let finish = epilogue_arguments(context, &epilogue, bias)?;
+    let weight = values(context, 1);
+    let window = window_of(context, kernel, stride, padding);
     let (launches, tile) = if groups == 1 && is_pointwise(kernel, stride, padding) {
-        bind(site, Product::linear(x, weights_by_rows(site, &x)?, out, finish, rows))?
+        bind(context, Product::linear(x, weights_by_rows(context, &x)?, out, finish, rows))?
     } else if groups == 1 {
         let channels = gemm::padded_channels(&x);
         let each = channels as usize;
-        let weights = gemm::keep_weights(site, gemm::is_half(&x), [c_out, taps * each], |o, col| {
+        let weights = gemm::keep_weights(context, gemm::is_half(&x), [c_out, taps * each], |o, col| {
             let (tap, c) = (col / each, col % each);
             if c < c_group { weight[(o * c_group + c) * taps + tap] } else { 0.0 }
         })?;
         let window = Window { channels_padded: channels, ..window };
         let product = Product::linear(x, weights, out, finish, rows);
-        bind(site, Product { form: Form::Windows, window, ..product })?
+        bind(context, Product { form: Form::Windows, window, ..product })?
     } else {
-        (vec![grouped(site, x, out, finish, rows, window, groups)?], String::new())
+        (vec![grouped(context, x, out, finish, rows, window, groups)?], String::new())
     };
-    let flops = 2 * (site.output_shape().numel() * c_group * taps) as u64;
-    let name = format!("{}_{kh}x{kw}{epilogue}", site.node.op.name());
+    let flops = 2 * (context.output_shape().numel() * c_group * taps) as u64;
+    let name = format!("{}_{kh}x{kw}{epilogue}", context.node.op.name());
     Ok(Lowered { launches, name, flops, tile })
 }
 
@@ -130,7 +139,7 @@ pub(super) fn conv2d(site: &Site<'_>) -> Result<Lowered, CudaError> {
 struct DepthwiseParams {
     x: Operand,
     out: Operand,
-    finish: Finish,
+    finish: EpilogueArguments,
     weights: u64,
     rows: Rows,
     window: Window,
@@ -143,25 +152,25 @@ const DEPTHWISE_PIXELS: u32 = 2;
 const DENSE_PIXELS: u32 = 4;
 
 fn grouped(
-    site: &Site<'_>,
+    context: &Context<'_>,
     x: Operand,
     out: Operand,
-    finish: Finish,
+    finish: EpilogueArguments,
     rows: Rows,
     window: Window,
     groups: usize,
 ) -> Result<Launch, CudaError> {
-    let weight = values(site, 1);
+    let weight = values(context, 1);
     let depthwise = x.cols == out.cols && groups == out.cols as usize;
     let taps = (window.kernel_h * window.kernel_w) as usize;
     let weights = if depthwise {
         let by_tap: Vec<f32> =
             (0..taps).flat_map(|tap| (0..groups).map(move |c| weight[c * taps + tap])).collect();
-        site.keep(bytemuck::cast_slice(&by_tap))?
+        context.keep(bytemuck::cast_slice(&by_tap))?
     } else {
-        site.keep(bytemuck::cast_slice(weight))?
+        context.keep(bytemuck::cast_slice(weight))?
     };
-    let width = finish.width(&out).min(Finish::NONE.width(&x));
+    let width = finish.width(&out).min(EpilogueArguments::NONE.width(&x));
     let params = DepthwiseParams { x, out, finish, weights, rows, window, width, groups: groups as u32 };
     let half = gemm::is_half(&x) && width == 8;
     let (kernel, threads) = if depthwise {
@@ -185,82 +194,88 @@ fn grouped(
 }
 
 /// Weights `[n, k]`, or those of a pointwise convolution, for products with `x`.
-fn weights_by_rows(site: &Site<'_>, x: &Operand) -> Result<Operand, CudaError> {
-    let (n, k) = (site.input_shape(1)[0], site.input_shape(1)[1]);
-    let weight = values(site, 1);
-    gemm::keep_weights(site, gemm::is_half(x), [n, k], |row, col| weight[row * k + col])
+fn weights_by_rows(context: &Context<'_>, x: &Operand) -> Result<Operand, CudaError> {
+    let (n, k) = (context.input_shape(1)[0], context.input_shape(1)[1]);
+    let weight = values(context, 1);
+    gemm::keep_weights(context, gemm::is_half(x), [n, k], |row, col| weight[row * k + col])
 }
 
-pub(super) fn linear(site: &Site<'_>) -> Result<Lowered, CudaError> {
-    let Op::Linear { bias, epilogue } = site.node.op.clone() else { unreachable!("dispatched on the op") };
-    let (x, out, rows) = (site.input(0)?, site.output()?, site.rows()?);
-    let finish = finish(site, &epilogue, bias)?;
-    let (launches, tile) = bind(site, Product::linear(x, weights_by_rows(site, &x)?, out, finish, rows))?;
-    let flops = 2 * (site.output_shape().numel() * x.cols as usize) as u64;
+pub(super) fn linear(context: &Context<'_>) -> Result<Lowered, CudaError> {
+    let Op::Linear { bias, epilogue } = context.node.op.clone() else { unreachable!("dispatched on the op") };
+    let (x, out, rows) = (context.input(0)?, context.output()?, context.rows()?);
+    let finish = epilogue_arguments(context, &epilogue, bias)?;
+    let (launches, tile) =
+        bind(context, Product::linear(x, weights_by_rows(context, &x)?, out, finish, rows))?;
+    let flops = 2 * (context.output_shape().numel() * x.cols as usize) as u64;
     Ok(Lowered { launches, name: format!("linear{epilogue}"), flops, tile })
 }
 
 /// The product of a transposed convolution, with `finish`, whose results go to `out`: rows of the product are pixels of the input.
-fn transposed(site: &Site<'_>, out: Operand, finish: Finish, rows: Rows) -> Result<Product, CudaError> {
-    let x = site.input(0)?;
+fn transposed(
+    context: &Context<'_>,
+    out: Operand,
+    finish: EpilogueArguments,
+    rows: Rows,
+) -> Result<Product, CudaError> {
+    let x = context.input(0)?;
     let (c_in, c_out) = (x.cols as usize, out.cols as usize);
     let each = tap_cols(c_out);
-    let weight = values(site, 1);
-    let weights = gemm::keep_weights(site, gemm::is_half(&x), [4 * each, c_in], |row, col| {
+    let weight = values(context, 1);
+    let weights = gemm::keep_weights(context, gemm::is_half(&x), [4 * each, c_in], |row, col| {
         let (tap, o) = (row / each, row % each);
         if o < c_out { weight[(col * c_out + o) * 4 + tap] } else { 0.0 }
     })?;
-    let window = window_of(site, [2, 2], [2, 2], Padding::default());
+    let window = window_of(context, [2, 2], [2, 2], Padding::default());
     let product = Product::linear(x, weights, out, finish, in_units(rows, x.rows as usize));
     Ok(Product { window, tap_cols: each as u32, ..product })
 }
 
-pub(super) fn conv_transpose2d(site: &Site<'_>) -> Result<Lowered, CudaError> {
-    let Op::ConvTranspose2d { bias, epilogue } = site.node.op.clone() else {
+pub(super) fn conv_transpose2d(context: &Context<'_>) -> Result<Lowered, CudaError> {
+    let Op::ConvTranspose2d { bias, epilogue } = context.node.op.clone() else {
         unreachable!("dispatched on the op")
     };
-    let finish = finish(site, &epilogue, bias)?;
-    let (launches, tile) = bind(site, transposed(site, site.output()?, finish, site.rows()?)?)?;
-    let flops = 2 * (site.output_shape().numel() * site.input_shape(0).cols()) as u64;
+    let finish = epilogue_arguments(context, &epilogue, bias)?;
+    let (launches, tile) = bind(context, transposed(context, context.output()?, finish, context.rows()?)?)?;
+    let flops = 2 * (context.output_shape().numel() * context.input_shape(0).cols()) as u64;
     Ok(Lowered { launches, name: format!("conv_transpose2d{epilogue}"), flops, tile })
 }
 
-/// The layer norm at `site` with the layer before it, as one kernel.
-pub(super) fn normed(site: &Site<'_>, layer: usize) -> Result<Lowered, CudaError> {
-    let Op::LayerNorm { epsilon, activation } = site.node.op else {
+/// The layer norm at `context` with the layer before it, as one kernel.
+pub(super) fn normed(context: &Context<'_>, layer: usize) -> Result<Lowered, CudaError> {
+    let Op::LayerNorm { epsilon, activation } = context.node.op else {
         unreachable!("chains of norms end with one")
     };
-    let layer = Site { index: layer, node: &site.plan.graph.nodes()[layer], ..*site };
-    let (x, out, rows) = (layer.input(0)?, site.output()?, site.rows()?);
+    let layer = Context { index: layer, node: &context.plan.graph.nodes()[layer], ..*context };
+    let (x, out, rows) = (layer.input(0)?, context.output()?, context.rows()?);
     let (product, epilogue) = match &layer.node.op {
         Op::Linear { bias, epilogue } | Op::Conv2d { bias, epilogue, .. } => {
-            let finish = finish(&layer, epilogue, *bias)?;
+            let finish = epilogue_arguments(&layer, epilogue, *bias)?;
             (Product::linear(x, weights_by_rows(&layer, &x)?, out, finish, rows), epilogue)
         }
         Op::ConvTranspose2d { bias, epilogue } => {
-            (transposed(&layer, out, finish(&layer, epilogue, *bias)?, rows)?, epilogue)
+            (transposed(&layer, out, epilogue_arguments(&layer, epilogue, *bias)?, rows)?, epilogue)
         }
         other => unreachable!("{} has no norm in its kernel", other.name()),
     };
-    let norm = Norm { gamma: site.input(1)?, beta: site.input(2)?, epsilon, activation };
-    let launches = Product { norm: Some(norm), ..product }.launch(site, None)?.into_iter().collect();
-    let flops = 2 * (site.output_shape().numel() * x.cols as usize) as u64;
+    let norm = Norm { gamma: context.input(1)?, beta: context.input(2)?, epsilon, activation };
+    let launches = Product { norm: Some(norm), ..product }.launch(context, None)?.into_iter().collect();
+    let flops = 2 * (context.output_shape().numel() * x.cols as usize) as u64;
     let after = Epilogue { activation, ..Epilogue::default() };
     let name = format!("{}{epilogue}, layer_norm{after}", layer.node.op.name());
     Ok(Lowered { flops, ..Lowered::new(name, launches) })
 }
 
-pub(super) fn matmul(site: &Site<'_>, transpose_b: bool) -> Result<Lowered, CudaError> {
-    let (a, b, out) = (site.input(0)?, site.input(1)?, site.output()?);
-    let a_dims = site.input_shape(0).dims();
+pub(super) fn matmul(context: &Context<'_>, transpose_b: bool) -> Result<Lowered, CudaError> {
+    let (a, b, out) = (context.input(0)?, context.input(1)?, context.output()?);
+    let a_dims = context.input_shape(0).dims();
     let (m, n, k) = (a_dims[a_dims.len() - 2] as u32, out.cols, a.cols);
     let product = Product {
         form: if transpose_b { Form::Rows } else { Form::Columns },
         a,
         b,
         out,
-        finish: Finish::NONE,
-        rows: site.rows()?,
+        finish: EpilogueArguments::NONE,
+        rows: context.rows()?,
         entries: out.rows.checked_div(m).unwrap_or(0).max(1),
         m,
         n,
@@ -270,7 +285,7 @@ pub(super) fn matmul(site: &Site<'_>, transpose_b: bool) -> Result<Lowered, Cuda
         window: Window::default(),
         norm: None,
     };
-    let (launches, tile) = bind(site, product)?;
-    let flops = 2 * (site.output_shape().numel() as u64) * u64::from(k);
+    let (launches, tile) = bind(context, product)?;
+    let flops = 2 * (context.output_shape().numel() as u64) * u64::from(k);
     Ok(Lowered { launches, name: "matmul".into(), flops, tile })
 }

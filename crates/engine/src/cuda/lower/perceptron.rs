@@ -2,10 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::gemm::{self, Finish};
+use super::gemm::{self, EpilogueArguments};
 use super::modules::PERCEPTRON;
-use super::networks::{finish, values};
-use super::{Lowered, Site};
+use super::networks::{epilogue_arguments, values};
+use super::{Context, Lowered};
 use crate::cuda::plan::MAX_LAYERS;
 use crate::error::CudaError;
 use crate::graph::Op;
@@ -20,7 +20,7 @@ const SLAB: usize = 32;
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Layer {
-    finish: Finish,
+    finish: EpilogueArguments,
     weights: u64,
     n: u32,
     k: u32,
@@ -44,23 +44,23 @@ struct PerceptronParams {
     epsilon: f32,
 }
 
-/// Binds `nodes`, the last of which is the site's: perhaps a sum, linear layers, perhaps a layer norm.
-pub(super) fn perceptron(site: &Site<'_>, nodes: &[usize]) -> Result<Lowered, CudaError> {
-    let at = |index: usize| Site { index, node: &site.plan.graph.nodes()[index], ..*site };
+/// Binds `nodes`, the last of which is the context's: perhaps a sum, linear layers, perhaps a layer norm.
+pub(super) fn perceptron(context: &Context<'_>, nodes: &[usize]) -> Result<Lowered, CudaError> {
+    let at = |index: usize| Context { index, node: &context.plan.graph.nodes()[index], ..*context };
     let (mut layers, mut count) = ([Layer::zeroed(); MAX_LAYERS], 0);
     let mut names = Vec::new();
     let (mut widest_n, mut widest_k, mut multiplied) = (0, 0, 0);
     let (mut gamma, mut beta, mut norm_epsilon) = (0, 0, 0.0);
-    for site in nodes.iter().map(|&index| at(index)) {
-        match &site.node.op {
+    for context in nodes.iter().map(|&index| at(index)) {
+        match &context.node.op {
             Op::Linear { bias, epilogue } => {
-                let &[n, k] = site.input_shape(1).dims() else { unreachable!("checked by the builder") };
-                let weight = values(&site, 1);
+                let &[n, k] = context.input_shape(1).dims() else { unreachable!("checked by the builder") };
+                let weight = values(&context, 1);
                 let padded = [n.next_multiple_of(8), k.next_multiple_of(SLAB)];
-                let weights = gemm::keep_weights(&site, true, padded, |row, col| {
+                let weights = gemm::keep_weights(&context, true, padded, |row, col| {
                     if row < n && col < k { weight[row * k + col] } else { 0.0 }
                 })?;
-                let finish = finish(&site, epilogue, *bias)?;
+                let finish = epilogue_arguments(&context, epilogue, *bias)?;
                 layers[count] = Layer { finish, weights: weights.data, n: n as u32, k: padded[1] as u32 };
                 names.push(format!("linear{epilogue}"));
                 (widest_n, widest_k) = (widest_n.max(padded[0] as u32), widest_k.max(padded[1] as u32));
@@ -68,7 +68,7 @@ pub(super) fn perceptron(site: &Site<'_>, nodes: &[usize]) -> Result<Lowered, Cu
                 count += 1;
             }
             Op::LayerNorm { epsilon, .. } => {
-                (gamma, beta, norm_epsilon) = (site.input(1)?.data, site.input(2)?.data, *epsilon);
+                (gamma, beta, norm_epsilon) = (context.input(1)?.data, context.input(2)?.data, *epsilon);
                 names.push("layer_norm".into());
             }
             other => names.push(other.name().into()),
@@ -77,8 +77,12 @@ pub(super) fn perceptron(site: &Site<'_>, nodes: &[usize]) -> Result<Lowered, Cu
     let first = at(nodes[0]);
     let x = first.input(0)?;
     let added = if matches!(first.node.op, Op::Linear { .. }) { Operand::NONE } else { first.input(1)? };
-    let (out, rows) = (site.output()?, site.rows()?);
-    let x_width = Finish::NONE.width(&x).min(if added.data == 0 { 8 } else { Finish::NONE.width(&added) });
+    let (out, rows) = (context.output()?, context.rows()?);
+    let x_width = EpilogueArguments::NONE.width(&x).min(if added.data == 0 {
+        8
+    } else {
+        EpilogueArguments::NONE.width(&added)
+    });
     // Rows of activations start on different banks, and so do those of sums.
     let (pitch, sums_pitch) = (widest_k.next_multiple_of(64) + 32, widest_n + 4);
     let params = PerceptronParams {
@@ -100,6 +104,6 @@ pub(super) fn perceptron(site: &Site<'_>, nodes: &[usize]) -> Result<Lowered, Cu
         .grid([rows.bound.div_ceil(ROWS), 1, 1])
         .block([THREADS, 1, 1])
         .shared(ROWS * (4 * sums_pitch + 2 * pitch));
-    let flops = 2 * (site.output_shape().rows() * multiplied) as u64;
+    let flops = 2 * (context.output_shape().rows() * multiplied) as u64;
     Ok(Lowered { flops, ..Lowered::new(names.join(", "), vec![launch]) })
 }

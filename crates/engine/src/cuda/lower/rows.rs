@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::gemm::activation;
 use super::modules::{ROWS, TOP_K};
 use super::walk::{Function, Strided, walk};
-use super::{Lowered, Site};
+use super::{Context, Lowered};
 use crate::error::CudaError;
 use crate::graph::{BinaryOp, Epilogue, Op, ReduceOp, UnaryOp};
 use crate::launch::Launch;
@@ -66,24 +66,24 @@ pub(super) fn binary_code(op: BinaryOp) -> u32 {
     }
 }
 
-pub(super) fn unary(site: &Site<'_>, op: UnaryOp) -> Result<Lowered, CudaError> {
+pub(super) fn unary(context: &Context<'_>, op: UnaryOp) -> Result<Lowered, CudaError> {
     let (op, alpha, beta) = unary_code(op);
-    let dims = site.output_shape().dims();
+    let dims = context.output_shape().dims();
     let function = Function { kernel: "unary_elements", op, alpha, beta };
-    let a = Strided::new(site.input(0)?, dims, dims.len());
-    let out = Strided::new(site.output()?, dims, dims.len());
-    let elements = in_units(site.rows()?, site.output_shape().numel());
-    Ok(Lowered::new(site.node.op.name(), vec![walk(function, dims, elements, &a, None, &out)]))
+    let a = Strided::new(context.input(0)?, dims, dims.len());
+    let out = Strided::new(context.output()?, dims, dims.len());
+    let elements = in_units(context.rows()?, context.output_shape().numel());
+    Ok(Lowered::new(context.node.op.name(), vec![walk(function, dims, elements, &a, None, &out)]))
 }
 
-pub(super) fn binary(site: &Site<'_>, op: BinaryOp) -> Result<Lowered, CudaError> {
-    let dims = site.output_shape().dims();
+pub(super) fn binary(context: &Context<'_>, op: BinaryOp) -> Result<Lowered, CudaError> {
+    let dims = context.output_shape().dims();
     let function = Function { kernel: "binary_elements", op: binary_code(op), alpha: 0.0, beta: 0.0 };
-    let a = Strided::new(site.input(0)?, site.input_shape(0).dims(), dims.len());
-    let b = Strided::new(site.input(1)?, site.input_shape(1).dims(), dims.len());
-    let out = Strided::new(site.output()?, dims, dims.len());
-    let elements = in_units(site.rows()?, site.output_shape().numel());
-    Ok(Lowered::new(site.node.op.name(), vec![walk(function, dims, elements, &a, Some(&b), &out)]))
+    let a = Strided::new(context.input(0)?, context.input_shape(0).dims(), dims.len());
+    let b = Strided::new(context.input(1)?, context.input_shape(1).dims(), dims.len());
+    let out = Strided::new(context.output()?, dims, dims.len());
+    let elements = in_units(context.rows()?, context.output_shape().numel());
+    Ok(Lowered::new(context.node.op.name(), vec![walk(function, dims, elements, &a, Some(&b), &out)]))
 }
 
 #[repr(C)]
@@ -96,8 +96,8 @@ struct ReduceParams {
     width: u32,
 }
 
-pub(super) fn reduce(site: &Site<'_>, op: ReduceOp) -> Result<Lowered, CudaError> {
-    let (x, out, rows) = (site.input(0)?, site.output()?, site.rows()?);
+pub(super) fn reduce(context: &Context<'_>, op: ReduceOp) -> Result<Lowered, CudaError> {
+    let (x, out, rows) = (context.input(0)?, context.output()?, context.rows()?);
     let op = match op {
         ReduceOp::Max => 0,
         ReduceOp::Sum => 1,
@@ -105,7 +105,7 @@ pub(super) fn reduce(site: &Site<'_>, op: ReduceOp) -> Result<Lowered, CudaError
     };
     let params = ReduceParams { x, out, rows, op, width: row_width(&[&x]) };
     let launch = by_warps(Launch::new(&ROWS, "reduce_rows", &params), rows.bound);
-    Ok(Lowered::new(site.node.op.name(), vec![launch]))
+    Ok(Lowered::new(context.node.op.name(), vec![launch]))
 }
 
 #[repr(C)]
@@ -118,8 +118,8 @@ struct SoftmaxParams {
     reserved: u32,
 }
 
-pub(super) fn softmax(site: &Site<'_>) -> Result<Lowered, CudaError> {
-    let (x, out, rows) = (site.input(0)?, site.output()?, site.rows()?);
+pub(super) fn softmax(context: &Context<'_>) -> Result<Lowered, CudaError> {
+    let (x, out, rows) = (context.input(0)?, context.output()?, context.rows()?);
     let params = SoftmaxParams { x, out, rows, width: row_width(&[&x, &out]), reserved: 0 };
     Ok(Lowered::new("softmax", vec![by_warps(Launch::new(&ROWS, "softmax_rows", &params), rows.bound)]))
 }
@@ -160,11 +160,12 @@ pub(super) fn norm(
     by_warps(Launch::new(&ROWS, kernel, &params), rows.bound + zero_row)
 }
 
-pub(super) fn layer_norm(site: &Site<'_>) -> Result<Lowered, CudaError> {
-    let Op::LayerNorm { epsilon, activation } = site.node.op else { unreachable!("dispatched on the op") };
-    let parameters = [site.input(1)?, site.input(2)?];
+pub(super) fn layer_norm(context: &Context<'_>) -> Result<Lowered, CudaError> {
+    let Op::LayerNorm { epsilon, activation } = context.node.op else { unreachable!("dispatched on the op") };
+    let parameters = [context.input(1)?, context.input(2)?];
     let epilogue = Epilogue { activation, ..Epilogue::default() };
-    let launch = norm(site.input(0)?, parameters, site.output()?, site.rows()?, epsilon, &epilogue, false);
+    let launch =
+        norm(context.input(0)?, parameters, context.output()?, context.rows()?, epsilon, &epilogue, false);
     Ok(Lowered::new(format!("layer_norm{epilogue}"), vec![launch]))
 }
 
@@ -185,9 +186,9 @@ const WARP_K: u32 = 32;
 /// Most elements whose keys of 8 bytes fit in the shared memory of a block on every GPU.
 const MAX_SORTED: u32 = 8192;
 
-pub(super) fn top_k(site: &Site<'_>, k: usize) -> Result<Lowered, CudaError> {
-    let (x, values, rows) = (site.input(0)?, site.output()?, site.rows()?);
-    let indices = site.operand(site.node.outputs[1])?;
+pub(super) fn top_k(context: &Context<'_>, k: usize) -> Result<Lowered, CudaError> {
+    let (x, values, rows) = (context.input(0)?, context.output()?, context.rows()?);
+    let indices = context.operand(context.node.outputs[1])?;
     let k = k as u32;
     let sorted = k.next_power_of_two();
     let params = TopKParams { x, values, indices, rows, k, sorted };

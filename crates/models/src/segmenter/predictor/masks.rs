@@ -3,7 +3,7 @@
 use ultramotion_types::MaskView;
 
 use super::PredictOptions;
-use super::programs::Finished;
+use super::programs::BatchMasks;
 
 /// Masks of some objects, one or three each.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,7 +90,7 @@ impl Masks {
     }
 
     /// Puts the results of a batch where its objects are.
-    pub(super) fn store(&mut self, objects: &[usize], finished: &Finished<'_>) {
+    pub(super) fn store(&mut self, objects: &[usize], finished: &BatchMasks<'_>) {
         let [bits, logits, low_res] = self.sizes();
         let n = self.per_object;
         for (row, &object) in objects.iter().enumerate() {

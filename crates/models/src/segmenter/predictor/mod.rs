@@ -34,7 +34,7 @@ use ultramotion_engine::{Device, DeviceError};
 
 use super::{MAX_SOURCE_SIDE, MaskOutput};
 use crate::zoo::Segmenter;
-use programs::{Finish, Programs, PromptForm};
+use programs::{MaskProducts, Programs, PromptForm};
 
 pub use masks::{Mask, Masks};
 pub use prompt::{LabelledPoint, ObjectPrompt};
@@ -239,7 +239,7 @@ impl SamPredictor {
         let mut forms: Vec<PromptForm> = objects.iter().map(PromptForm::of).collect();
         forms.sort_unstable();
         forms.dedup();
-        let finish = Finish { output, logits: options.return_logits, low_res: options.low_res };
+        let finish = MaskProducts { output, logits: options.return_logits, low_res: options.low_res };
         for form in forms {
             let alike: Vec<usize> =
                 (0..objects.len()).filter(|&i| PromptForm::of(&objects[i]) == form).collect();

@@ -33,14 +33,14 @@ impl PromptForm {
 
 /// What is made of the low-resolution logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Finish {
+pub(super) struct MaskProducts {
     pub output: MaskOutput,
     pub logits: bool,
     pub low_res: bool,
 }
 
 /// Masks of one batch; the leading dimension is the number of objects in a run.
-pub(super) struct Finished<'a> {
+pub(super) struct BatchMasks<'a> {
     pub iou: &'a [f32],
     pub bits: &'a [u8],
     pub area_px: &'a [i32],
@@ -81,7 +81,7 @@ struct DecoderPorts {
 
 /// Low-resolution logits → masks of the frame's size.
 struct Finisher {
-    finish: Finish,
+    finish: MaskProducts,
     program: Compiled,
     count: InputPort<i32>,
     bits: OutputPort<u8>,
@@ -160,10 +160,10 @@ impl Programs {
     pub fn predict(
         &mut self,
         form: PromptForm,
-        finish: Finish,
+        finish: MaskProducts,
         prompts: &[&ObjectPrompt<'_>],
         source_hw: [usize; 2],
-    ) -> Result<Finished<'_>, PredictorError> {
+    ) -> Result<BatchMasks<'_>, PredictorError> {
         self.select_decoder(form, finish.output)?;
         let finisher = self.select_finisher(finish, source_hw)?;
         let decoder = self.decoders.last_mut().expect("select_decoder() leaves one");
@@ -175,7 +175,7 @@ impl Programs {
         finisher.count.write(&mut finisher.program.input, &[prompts.len() as i32]);
         finisher.program.run()?;
         let output = &finisher.program.output;
-        Ok(Finished {
+        Ok(BatchMasks {
             iou: decoder.ports.iou.read(&decoder.program.output),
             bits: finisher.bits.read(output),
             area_px: finisher.area_px.read(output),
@@ -201,7 +201,11 @@ impl Programs {
     }
 
     /// Position of what finishes so.
-    fn select_finisher(&mut self, finish: Finish, source_hw: [usize; 2]) -> Result<usize, PredictorError> {
+    fn select_finisher(
+        &mut self,
+        finish: MaskProducts,
+        source_hw: [usize; 2],
+    ) -> Result<usize, PredictorError> {
         if let Some(at) = self.finishers.iter().position(|f| f.finish == finish) {
             return Ok(at);
         }
