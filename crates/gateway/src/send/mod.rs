@@ -13,18 +13,20 @@
 //! header version 2 it also has metadata: `FrameId`, `Source`, `State`, `CoordinateSystem`, `TrackIds`, `Labels`,
 //! `Scores`, `LatencyMs` from the frame's arrival to this moment, and `AcquisitionLatencyMs` from its timestamp, given
 //! only where the scanner's clock is no more than a minute behind this machine's. A frame without structures sends
-//! empty outlines and an empty mask, so that nothing old stays on a screen.
+//! empty outlines and an empty mask, so that nothing old stays on a screen; its points are empty too, or in version 1
+//! a single one that cannot be seen, since old readers skip a message without a body.
 
+mod contours;
 mod status;
 
-use std::borrow::Cow;
 use std::time::SystemTime;
 
+pub use contours::{Contours, OutlineValues};
 use serde::Serialize;
 pub use status::{GatewayState, StatusBoard};
 use ultramotion_igtlink::{
-    Attribute, AttributeKind, Cells, Content, CoordinateSystem, DeviceName, EncodeError, FixedString,
-    HeaderVersion, Image, Message, Metadata, Point, PolyData, Timestamp,
+    Content, CoordinateSystem, DeviceName, EncodeError, FixedString, HeaderVersion, Image, Message, Metadata,
+    Point, Timestamp,
 };
 use ultramotion_types::pose::{moved, product};
 use ultramotion_types::{DetectedObject, MaskView, Matrix, ResultPacket};
@@ -119,16 +121,13 @@ struct ObjectsText<'a> {
     objects: Vec<ObjectText<'a>>,
 }
 
-/// Colours of identities, in turn: told apart on grey, also without seeing red from green (after Okabe and Ito, 2008).
-const COLORS: [[u8; 3]; 7] = [
-    [230, 159, 0],
-    [86, 180, 233],
-    [0, 158, 115],
-    [240, 228, 66],
-    [0, 114, 178],
-    [213, 94, 0],
-    [204, 121, 167],
-];
+/// Group of points that 3D Slicer shows as not selected.
+const UNSELECTED: &str = "Unselected";
+/// 3D Slicer has one colour for all selected points of a list and one for the others, of the first that comes: they must
+/// not change from frame to frame. Both are told apart on grey, also without seeing red from green (after Okabe and Ito,
+/// 2008).
+const CONFIRMED_RGBA: [u8; 4] = [240, 228, 66, 255];
+const UNCONFIRMED_RGBA: [u8; 4] = [86, 180, 233, 255];
 
 /// The pixel value of an identity: 1 to 255 and round again.
 pub fn label_of(track_id: i32) -> u8 {
@@ -198,39 +197,20 @@ impl Composer {
         }
     }
 
-    /// Outlines of all objects as closed lines, each with the identity, class and score of its object.
+    /// Outlines of all objects as closed lines, with the identity, class and score of their object.
     fn contours(packet: &ResultPacket, target_from_ijk: &Matrix) -> Content<'static> {
-        let (mut points, mut lines) = (Vec::new(), Cells::default());
-        let [mut ids, mut classes, mut scores] = [const { Vec::new() }; 3];
-        let mut cell = Vec::new();
+        let mut contours = Contours::default();
         // Corners lie on the edges of pixels; the middle of the first pixel is at 0, 0.
         let place = |[x, y]: [u32; 2]| {
             moved(target_from_ijk, [f64::from(x) - 0.5, f64::from(y) - 0.5, 0.0]).map(|v| v as f32)
         };
         for (object, mask) in packet.objects_with_masks() {
+            let (track_id, class, score) = (object.track_id, object.class, object.score);
             for outline in mask.outlines() {
-                let first = points.len() as u32;
-                points.extend(outline.into_iter().map(place));
-                cell.clear();
-                cell.extend((first..points.len() as u32).chain([first]));
-                lines.push(&cell);
-                ids.push(object.track_id as f32);
-                classes.push(object.class as f32);
-                scores.push(object.score);
+                contours.push(outline.into_iter().map(place), OutlineValues { track_id, class, score });
             }
         }
-        let scalars = |name: &'static str, values| Attribute {
-            kind: AttributeKind::CellScalars,
-            components: 1,
-            name: Cow::Borrowed(name.as_bytes()),
-            values,
-        };
-        let attributes = if lines.is_empty() {
-            Vec::new()
-        } else {
-            vec![scalars("TrackId", ids), scalars("Class", classes), scalars("Score", scores)]
-        };
-        Content::PolyData(PolyData { points, lines, attributes, ..PolyData::default() })
+        Content::PolyData(contours.finish())
     }
 
     /// Middle of an object in pixels: of its mask, or else of its box.
@@ -275,10 +255,11 @@ impl Composer {
         let point = |(index, object): (usize, &DetectedObject)| {
             let label = packet.label(object.class);
             let area_mm2 = object.mask_area_px as f64 * spacing_x * spacing_y;
-            let [r, g, b] = COLORS[(object.track_id.max(1) as usize - 1) % COLORS.len()];
+            let (group, rgba) =
+                if object.confirmed { (label, CONFIRMED_RGBA) } else { (UNSELECTED, UNCONFIRMED_RGBA) };
             Point {
-                group: FixedString::truncated(label),
-                rgba: [r, g, b, if object.confirmed { 255 } else { 128 }],
+                group: FixedString::truncated(group),
+                rgba,
                 // Of the circle with the mask's area.
                 diameter: (2.0 * (area_mm2 / std::f64::consts::PI).sqrt()) as f32,
                 owner: self.names.mask,
@@ -288,7 +269,18 @@ impl Composer {
                 )
             }
         };
-        Content::Points(packet.objects.iter().enumerate().map(point).collect())
+        let mut points: Vec<Point> = packet.objects.iter().enumerate().map(point).collect();
+        if points.is_empty() && !header_version(&self.config).is_extended() {
+            // The reference library does not read a message without a body, and keeps the points it has. One that
+            // cannot be seen replaces them.
+            points.push(Point {
+                group: FixedString::truncated(UNSELECTED),
+                rgba: [0; 4],
+                owner: self.names.mask,
+                ..Point::new(FixedString::EMPTY, answer.frame.placement.center)
+            });
+        }
+        Content::Points(points)
     }
 }
 
