@@ -30,7 +30,8 @@ use ultramotion_types::{FrameView, Mailbox, ResultPacket};
 use crate::books::{Account, DropReason};
 use crate::config::{ConfigError, GatewayConfig};
 use crate::metrics::{MetricsError, MetricsPage};
-use crate::receive::poses::chain_of_device;
+use crate::receive::placement::Placed;
+use crate::receive::poses::ChainGap;
 use crate::receive::{LinkError, LiveFrame, Received, Receiver, SourceState};
 use crate::record::{RecordError, Recorder};
 use crate::recycle::{Recycled, Recycler};
@@ -108,6 +109,8 @@ struct Shared {
     answers: Mailbox<Arc<Answer>>,
     /// Frames put into `waiting` and not taken or pushed out yet.
     queue: AtomicU64,
+    /// Results in a row without a way to the tracker's frame.
+    unplaced: AtomicU64,
     record: Mutex<Option<SyncSender<Arc<Answer>>>>,
     recorded: AtomicU64,
     record_failed: AtomicBool,
@@ -149,6 +152,10 @@ const TICK: Duration = Duration::from_millis(100);
 const SILENT_AFTER: Duration = Duration::from_secs(2);
 /// A connection with frames that lasted so long was a good one.
 const GOOD_CONNECTION: Duration = Duration::from_secs(10);
+/// Results that may wait to be sent: a moment's pause of the sending stage costs none.
+const ANSWERS: usize = 2;
+/// So many frames in a row without the poses for the tracker's frame are worth a word: the first ones may come early.
+const UNPLACED_WORTH_A_WORD: u64 = 10;
 /// Results that may wait to be recorded before the pipeline waits.
 const RECORD_QUEUE: usize = 8;
 /// How long the end waits for all stages, and so for the frame in work. With what the server waits for slow clients it
@@ -172,8 +179,9 @@ impl Gateway {
         let shared = Arc::new(Shared {
             status: StatusBoard::new(names.status, header_version(&config.output)),
             waiting: Mailbox::new(config.stream.depth),
-            answers: Mailbox::new(config.stream.depth),
+            answers: Mailbox::new(config.stream.depth.max(ANSWERS)),
             queue: AtomicU64::new(0),
+            unplaced: AtomicU64::new(0),
             record: Mutex::new(record),
             recorded: AtomicU64::new(0),
             record_failed: AtomicBool::new(false),
@@ -317,7 +325,9 @@ impl Gateway {
 impl Shared {
     /// Scanner to mailbox.
     fn receive(&self) -> Result<(), BoxError> {
-        let mut receiver = Receiver::of(Arc::clone(&self.source), &self.config.source);
+        let max_lag = Duration::from_millis(self.config.stream.max_lag_ms);
+        let receiver = Receiver::of(Arc::clone(&self.source), &self.config.source);
+        let mut receiver = receiver.without_backlog(max_lag);
         let mut last_frame = Instant::now();
         let (mut connected_at, mut frames, mut news) = (Instant::now(), 0u64, true);
         let complaints = &self.source.complaints;
@@ -421,15 +431,10 @@ impl Shared {
     /// A result to those who send and record it.
     fn hand_on(&self, frame: LiveFrame, packet: Recycled<ResultPacket>, epoch: Epoch) {
         // Only now: poses come after the image that they belong to, most of the time.
-        let configured = &self.config.source.image_to_tracker;
-        let by_name = || chain_of_device(&frame.device.to_string_lossy());
-        let names = if configured.is_empty() { &by_name() } else { configured };
-        let (poses, tracker_from_image) = self.source.with_poses(|book| {
-            let poses = book.at(frame.timestamp);
-            let chain = book.chain(names, &poses);
-            (poses, chain)
-        });
-        let answer = Arc::new(Answer { frame, packet, poses, tracker_from_image, epoch });
+        let image_to_tracker = &self.config.source.image_to_tracker;
+        let (placed, way) = self.source.with_poses(|book| Placed::of(&frame, book, image_to_tracker));
+        self.note_placement(&frame, &placed, way);
+        let answer = Arc::new(Answer { frame, packet, placed, epoch });
         let recording = self.recording().clone();
         if let Some(recording) = recording {
             // Fails when the recording has ended, of which that stage has spoken.
@@ -439,6 +444,41 @@ impl Shared {
             let closed = self.answers.is_closed();
             let reason = if closed { DropReason::Shutdown } else { DropReason::SendQueue };
             pushed_out.frame.ticket.dropped(reason);
+        }
+    }
+
+    /// Says what is missing for results in the tracker's frame.
+    fn note_placement(&self, frame: &LiveFrame, placed: &Placed, way: Result<(), Option<ChainGap>>) {
+        let complaints = &self.source.complaints;
+        if let Some(status) = placed.status.as_deref().filter(|_| placed.is_astray()) {
+            let device = frame.device;
+            complaints.say(
+                "placement",
+                format_args!(
+                    "a tool that places the images of '{device}' was not seen ({status}): they lie elsewhere than they \
+                     say, and nothing is sent in the tracker's frame"
+                ),
+            );
+        }
+        if !self.config.output.tracker_contours {
+            return;
+        }
+        let missing = match way {
+            Err(Some(gap @ ChainGap::Unknown(_))) => gap.to_string(),
+            Err(None) => format!("the name of '{}' does not say what its images are placed in", frame.device),
+            Ok(()) | Err(Some(_)) => return self.unplaced.store(0, Relaxed),
+        };
+        if self.unplaced.fetch_add(1, Relaxed) + 1 == UNPLACED_WORTH_A_WORD {
+            let names = self.source.with_poses(|book| {
+                book.names().map(|name| name.escape_debug().to_string()).collect::<Vec<_>>().join(", ")
+            });
+            let names = if names.is_empty() { "no transform at all".to_owned() } else { names };
+            complaints.say(
+                "transform_missing",
+                format_args!(
+                    "no outlines in the tracker's frame: {missing}; the scanner sent {names}, see source.image_to_tracker"
+                ),
+            );
         }
     }
 
@@ -457,7 +497,10 @@ impl Shared {
                 }
             }
             Timings::note(&mut self.timings().latency_ms, ticket.arrived().elapsed());
-            self.say(GatewayState::Scene(answer.packet.state.as_str()), answer.frame.timestamp);
+            let scene = answer.packet.state.as_str();
+            let state =
+                if answer.placed.is_astray() { GatewayState::Unplaced(scene) } else { GatewayState::Scene(scene) };
+            self.say(state, answer.frame.timestamp);
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
+use crate::frame::TimeSource;
 use crate::mask::CocoRle;
 use crate::modes::Modes;
 use crate::packet::{Fault, LatencyMs, ResultPacket, Transfers};
@@ -11,6 +12,9 @@ use crate::packet::{Fault, LatencyMs, ResultPacket, Transfers};
 pub struct ResultLine<'a> {
     frame_id: u64,
     timestamp: f64,
+    /// `arrival` where the source gives no time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time_source: Option<&'static str>,
     source: &'a str,
     width: usize,
     height: usize,
@@ -52,6 +56,7 @@ impl<'a> ResultLine<'a> {
         ResultLine {
             frame_id: packet.frame_id,
             timestamp: packet.timestamp_s,
+            time_source: (packet.time_source == TimeSource::Arrival).then_some("arrival"),
             source: &packet.source,
             width: packet.width,
             height: packet.height,

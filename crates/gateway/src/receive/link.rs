@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use ultramotion_igtlink::{
-    Client, ClientEvent, ConnectError, DecodeError, Disconnect, RawMessage, RecvError, RejectCounts, Server,
+    Client, ClientEvent, ConnectError, DecodeError, Disconnect, Message, RawMessage, RecvError, RejectCounts, Server,
     ServerError, ServerEvent, StreamError, TrafficCounts,
 };
 
@@ -127,6 +127,14 @@ impl Link {
                 ServerEvent::Refused { peer, .. } => LinkEvent::Refused { peer },
             },
         })
+    }
+
+    /// Puts a message into the queue for the scanner, if the gateway is the one that connects.
+    pub fn send(&self, message: &Message<'_>) {
+        if let Link::Client(client, _) = self {
+            // Fails when the scanner is gone again, which it will be told anew when it is back.
+            let _ = client.send(message);
+        }
     }
 
     /// Counts a message whose body turned out to be no message of its type.

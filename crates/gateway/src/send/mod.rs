@@ -12,16 +12,19 @@
 //! `UM_` is [`OutputConfig::prefix`]. Every message but STATUS carries the source's own timestamp, bit for bit. In
 //! header version 2 it also has metadata: `FrameId`, `Source`, `State`, `CoordinateSystem`, `TrackIds`, `Labels`,
 //! `Scores`, `LatencyMs` from the frame's arrival to this moment, and `AcquisitionLatencyMs` from its timestamp, given
-//! only where the scanner's clock is no more than a minute behind this machine's. A frame without structures sends
+//! only where the scanner's clock is no more than a minute behind this machine's. `PlacementStatus` is the status of the
+//! tools that place the image, as far as it is known; `TimeSource` is `arrival` where the source gives no time. A frame without structures sends
 //! empty outlines and an empty mask, so that nothing old stays on a screen; its points are empty too, or in version 1
 //! a single one that cannot be seen, since old readers skip a message without a body.
 
 mod contours;
+mod pace;
 mod status;
 
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 pub use contours::{Contours, OutlineValues};
+use pace::Pace;
 use serde::Serialize;
 pub use status::{GatewayState, StatusBoard};
 use ultramotion_igtlink::{
@@ -29,10 +32,11 @@ use ultramotion_igtlink::{
     Point, Timestamp,
 };
 use ultramotion_types::pose::{moved, product};
-use ultramotion_types::{DetectedObject, MaskView, Matrix, ResultPacket};
+use ultramotion_types::{DetectedObject, MaskView, Matrix, ResultPacket, TimeSource};
 
 use crate::config::OutputConfig;
-use crate::receive::{LiveFrame, MatchedPose};
+use crate::receive::LiveFrame;
+use crate::receive::placement::Placed;
 use crate::recycle::Recycled;
 
 /// A frame with everything that is known about it.
@@ -42,10 +46,8 @@ pub struct Answer {
     pub frame: LiveFrame,
     /// What the pipeline found.
     pub packet: Recycled<ResultPacket>,
-    /// Poses at the frame's time.
-    pub poses: Vec<MatchedPose>,
-    /// From the frame that the image is placed in to the tracker's, if the poses for it are there.
-    pub tracker_from_image: Option<Matrix>,
+    /// Where the frame lies, with the poses at its time.
+    pub placed: Placed,
     /// Since when its tracks are known.
     pub epoch: Epoch,
 }
@@ -97,6 +99,9 @@ pub struct Composer {
     config: OutputConfig,
     names: DeviceNames,
     label_pixels: Vec<u8>,
+    contours: Pace,
+    /// Whether outlines in the tracker's frame may be on screens.
+    tracker_contours_shown: bool,
 }
 
 /// One object of `UM_Objects`.
@@ -138,7 +143,8 @@ impl Composer {
     /// For a checked configuration.
     pub fn new(config: OutputConfig) -> Self {
         let names = DeviceNames::new(&config.prefix);
-        Composer { config, names, label_pixels: Vec::new() }
+        let contours = Pace::new(config.contours_per_s);
+        Composer { config, names, label_pixels: Vec::new(), contours, tracker_contours_shown: false }
     }
 
     /// Hands the answer's messages to `send`, one after another.
@@ -147,8 +153,12 @@ impl Composer {
         answer: &Answer,
         mut send: impl FnMut(&Message<'_>) -> Result<(), EncodeError>,
     ) -> Result<(), EncodeError> {
-        let Answer { frame, packet, .. } = answer;
+        let Answer { frame, packet, placed, .. } = answer;
         self.draw_labels(packet);
+        let outlines_due = self.contours.is_due(Instant::now(), packet.objects.is_empty());
+        let tracker_from_image = placed.tracker_from_image.filter(|_| self.config.tracker_contours);
+        // What is on screens must go when it is not known any more where it is.
+        let clear = tracker_from_image.is_none() && std::mem::take(&mut self.tracker_contours_shown);
         let world_from_ijk = frame.placement.world_from_ijk(frame.size);
         let texts = MetadataTexts::of(answer);
         let version = header_version(&self.config);
@@ -165,12 +175,24 @@ impl Composer {
             (image.placement, image.coordinates) = (frame.placement, frame.coordinates);
             send(&message(self.names.mask, Content::Image(image)))?;
         }
-        if self.config.contours {
-            send(&message(self.names.contours, Self::contours(packet, &world_from_ijk)))?;
+        let outlines = |name: DeviceName, content| {
+            let mut message = message(name, content);
+            if version.is_extended() {
+                // The node that 3D Slicer makes of it.
+                message.metadata.push("MRMLNodeName", "Model");
+            }
+            message
+        };
+        if self.config.contours && outlines_due {
+            send(&outlines(self.names.contours, Self::contours(packet, &world_from_ijk)))?;
         }
-        if let Some(tracker_from_image) = answer.tracker_from_image.filter(|_| self.config.tracker_contours) {
+        if clear {
+            let nothing = Content::PolyData(Contours::default().finish());
+            send(&outlines(self.names.tracker_contours, nothing))?;
+        } else if let Some(tracker_from_image) = tracker_from_image.filter(|_| outlines_due) {
             let tracker_from_ijk = product(&tracker_from_image, &world_from_ijk);
-            send(&message(self.names.tracker_contours, Self::contours(packet, &tracker_from_ijk)))?;
+            send(&outlines(self.names.tracker_contours, Self::contours(packet, &tracker_from_ijk)))?;
+            self.tracker_contours_shown = !packet.objects.is_empty();
         }
         if self.config.objects {
             let text = self.objects_text(answer, &world_from_ijk);
@@ -310,7 +332,12 @@ impl MetadataTexts {
             ("Scores", joined(&|object| format!("{:.3}", object.score))),
             ("LatencyMs", format!("{latency_ms:.3}")),
         ];
-        if let Some(latency_ms) = acquisition_latency_ms(frame.timestamp, SystemTime::now()) {
+        if let Some(status) = &answer.placed.status {
+            entries.push(("PlacementStatus", status.clone()));
+        }
+        if frame.time_source == TimeSource::Arrival {
+            entries.push(("TimeSource", "arrival".to_owned()));
+        } else if let Some(latency_ms) = acquisition_latency_ms(frame.timestamp, SystemTime::now()) {
             entries.push(("AcquisitionLatencyMs", format!("{latency_ms:.3}")));
         }
         MetadataTexts { entries }

@@ -75,7 +75,8 @@ pub fn pipelines_after(start: std::sync::mpsc::Receiver<()>) -> BuildPipeline {
     })
 }
 
-/// The defaults, on a free port, with frames from `address`, which may be late: test machines are slow.
+/// The defaults, on a free port, with frames from `address`, which may be late, since test machines are slow, and with
+/// the outlines of each.
 pub fn config(address: String) -> GatewayConfig {
     let mut config = GatewayConfig {
         source: SourceConfig::connecting_to(address),
@@ -83,6 +84,8 @@ pub fn config(address: String) -> GatewayConfig {
         ..GatewayConfig::default()
     };
     config.stream.max_lag_ms = 600_000;
+    config.stream.depth = 2;
+    config.output.contours_per_s = 0.0;
     config
 }
 
@@ -128,4 +131,13 @@ pub fn wait_for(gateway: &mut Gateway, what: &str, wanted: impl Fn(&Report) -> b
 /// What was complained of, but for silence: on a slow machine any test's scanner may be silent for a while.
 pub fn complaints(gateway: &Gateway) -> Vec<(&'static str, u64)> {
     gateway.complaints().into_iter().filter(|(kind, _)| *kind != "silent").collect()
+}
+
+/// Waits until this was complained of.
+pub fn wait_for_complaint(gateway: &mut Gateway, kind: &str) {
+    let deadline = Instant::now() + SOON;
+    while !gateway.complaints().iter().any(|(k, _)| *k == kind) {
+        assert!(Instant::now() < deadline, "waited for {kind}: {:?}", gateway.complaints());
+        std::thread::yield_now();
+    }
 }

@@ -9,6 +9,8 @@ mod bench;
 #[path = "../../../pipeline/tests/driver/mod.rs"]
 mod driver;
 mod hostile;
+mod plus;
 mod recording;
 mod results;
+mod safety;
 mod stages;

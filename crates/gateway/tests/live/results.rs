@@ -95,6 +95,7 @@ fn poses_are_passed_on_and_place_the_contours_in_the_trackers_frame() {
     }
     calibration[3] = 100.0;
     config.source.transforms.insert("ImageToProbe".into(), calibration);
+    config.output.tracker_contours = true;
     let gateway = Gateway::start(config, small_pipelines()).unwrap();
     let client = client_of(&gateway);
     scanner.wait_for_gateway();
@@ -116,9 +117,11 @@ fn poses_are_passed_on_and_place_the_contours_in_the_trackers_frame() {
     let moved: Vec<[f32; 3]> = image.iter().map(|[x, y, z]| [x + 100.0, *y, z + 7.0]).collect();
     assert_eq!(tracker, moved);
 
-    // Much later there is no pose that would fit, so nothing is said about the tracker's frame.
+    // Much later there is no pose that would fit: what was shown is cleared, and nothing more is said about the
+    // tracker's frame.
     scanner.send(&picture(1_000_000));
     assert_eq!(next_of(&client, "UM_Contours").header().timestamp, time_of(1_000_000));
+    assert!(points("UM_TrackerContours").is_empty());
     scanner.send(&picture(1_000_001));
     loop {
         let client_next = next_of_any(&client);
