@@ -226,9 +226,11 @@ impl SourceConfig {
             let value = format!("'{}'", self.device.escape_debug());
             return Err(ConfigError::range("source.device", value, "a device name of at most 20 bytes"));
         }
-        let is_name = |name: &String| (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
+        let is_name =
+            |name: &String| (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
         if self.ask_for.len() > 32 || !self.ask_for.iter().all(is_name) {
-            let range = "at most 32 names of 1 to 64 letters, digits and signs, as Image_Reference or ProbeToTracker";
+            let range =
+                "at most 32 names of 1 to 64 letters, digits and signs, as Image_Reference or ProbeToTracker";
             return Err(ConfigError::range("source.ask_for", format!("{:?}", self.ask_for), range));
         }
         let ordered = |[low, high]: &[f64; 2]| low.is_finite() && high.is_finite() && low < high;

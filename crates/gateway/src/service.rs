@@ -498,8 +498,11 @@ impl Shared {
             }
             Timings::note(&mut self.timings().latency_ms, ticket.arrived().elapsed());
             let scene = answer.packet.state.as_str();
-            let state =
-                if answer.placed.is_astray() { GatewayState::Unplaced(scene) } else { GatewayState::Scene(scene) };
+            let state = if answer.placed.is_astray() {
+                GatewayState::Unplaced(scene)
+            } else {
+                GatewayState::Scene(scene)
+            };
             self.say(state, answer.frame.timestamp);
         }
         Ok(())

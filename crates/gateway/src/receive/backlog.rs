@@ -42,8 +42,10 @@ impl Backlog {
         let (first_arrived, first_lag_s) = *self.first.get_or_insert((arrived, lag_s));
         let watched = arrived.saturating_duration_since(first_arrived);
         let catches_up = first_lag_s - lag_s >= watched.as_secs_f64() / 2.0;
-        self.over =
-            lag_s <= self.max_lag_s || lag_s.is_nan() || lag_s > MAX_LAG_S || (watched >= WATCHED && !catches_up);
+        self.over = lag_s <= self.max_lag_s
+            || lag_s.is_nan()
+            || lag_s > MAX_LAG_S
+            || (watched >= WATCHED && !catches_up);
         !self.over
     }
 }
@@ -74,7 +76,8 @@ mod tests {
 
     #[test]
     fn another_clock_makes_no_frame_old_for_long() {
-        let behind: Vec<(f64, f64)> = (0..20).map(|n| (0.04 * f64::from(n), 0.04 * f64::from(n) - 2.0)).collect();
+        let behind: Vec<(f64, f64)> =
+            (0..20).map(|n| (0.04 * f64::from(n), 0.04 * f64::from(n) - 2.0)).collect();
         let first_taken = old(&behind).iter().position(|old| !old).unwrap();
         assert!((12..15).contains(&first_taken), "after half a second: {first_taken}");
         assert_eq!(old(&[(0.0, -1e6), (0.01, -4.0)]), [false, false], "a clock that counts from its start");

@@ -26,7 +26,8 @@ pub fn sign_of_life(config: &SourceConfig) -> Message<'static> {
 /// The messages, in the order of sending; none in version 1 unless something is asked for.
 pub fn greeting(config: &SourceConfig) -> Vec<Message<'static>> {
     let version = source_version(config);
-    let message = |content| Message { version, ..Message::new(DeviceName::EMPTY, content).at(Timestamp::now()) };
+    let message =
+        |content| Message { version, ..Message::new(DeviceName::EMPTY, content).at(Timestamp::now()) };
     let mut messages = Vec::new();
     if !config.ask_for.is_empty() {
         messages.push(message(client_info(config)));
@@ -54,10 +55,11 @@ fn client_info(config: &SourceConfig) -> Content<'static> {
             None => transforms.push_str(&format!("<Transform Name=\"{}\"/>", escaped(name))),
         }
     }
-    // A version in the XML, since this replaces what PlusServer had concluded from the message that brings it.
+    // A version in the XML, since this replaces what PlusServer had concluded from the message that brings it. Poses
+    // first, since PlusServer keeps the order, and an image's poses are then there when it comes.
     let xml = format!(
         "<ClientInfo ClientHeaderVersion=\"{}\" TDATARequested=\"{}\" TDATAResolution=\"0\"><MessageTypes>\
-         <Message Type=\"IMAGE\"/><Message Type=\"TRANSFORM\"/></MessageTypes><ImageNames>{images}</ImageNames>\
+         <Message Type=\"TRANSFORM\"/><Message Type=\"IMAGE\"/></MessageTypes><ImageNames>{images}</ImageNames>\
          <TransformNames>{transforms}</TransformNames></ClientInfo>",
         if config.version == 1 { 1 } else { 2 },
         if config.request_tdata { "TRUE" } else { "FALSE" },

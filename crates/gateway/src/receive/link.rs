@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 use ultramotion_igtlink::{
-    Client, ClientEvent, ConnectError, DecodeError, Disconnect, Message, RawMessage, RecvError, RejectCounts, Server,
-    ServerError, ServerEvent, StreamError, TrafficCounts,
+    Client, ClientEvent, ConnectError, DecodeError, Disconnect, Message, RawMessage, RecvError, RejectCounts,
+    Server, ServerError, ServerEvent, StreamError, TrafficCounts,
 };
 
 use crate::config::{ConfigError, SourceConfig};

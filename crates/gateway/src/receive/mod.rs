@@ -50,7 +50,8 @@ pub(crate) use frame::named_transform;
 pub use link::{Link, LinkError, LinkEvent, LinkStats};
 pub use poses::{MatchedPose, PoseBook};
 use ultramotion_igtlink::{
-    ConnectError, Content, DecodeError, DeviceName, Disconnect, Image, Message, RawMessage, RecvError, Timestamp,
+    ConnectError, Content, DecodeError, DeviceName, Disconnect, Image, Message, RawMessage, RecvError,
+    Timestamp,
 };
 use ultramotion_types::TimeSource;
 
@@ -323,7 +324,8 @@ impl Receiver {
                 if let Content::Image(image) = &message.content {
                     return self.image(&message, image).map_or(Received::Other, Received::Frame);
                 }
-                let (read, doubted) = self.state.with_poses(|book| (book.read(&message), book.take_doubted()));
+                let (read, doubted) =
+                    self.state.with_poses(|book| (book.read(&message), book.take_doubted()));
                 if let Some(name) = doubted {
                     self.state.complaints.say(
                         "identity",

@@ -71,7 +71,8 @@ struct Edge<'n> {
 
 /// A transform's name between two frames, at every `To` that it may be split at.
 fn edges<'n>(name: &'n str, status: &'n str) -> impl Iterator<Item = Edge<'n>> {
-    let splits = name.match_indices("To").map(move |(at, _)| Edge { from: &name[..at], to: &name[at + 2..], status });
+    let splits =
+        name.match_indices("To").map(move |(at, _)| Edge { from: &name[..at], to: &name[at + 2..], status });
     splits.filter(|edge| !edge.from.is_empty() && !edge.to.is_empty())
 }
 
@@ -87,7 +88,8 @@ pub fn placement_status(
 ) -> Option<String> {
     let device = device.to_string_lossy();
     // A name that says nothing: PlusServer may have put another one in its place.
-    let (from, to) = device.split_once('_').unwrap_or(("Image", if device == "Image" { "Image" } else { "" }));
+    let (from, to) =
+        device.split_once('_').unwrap_or(("Image", if device == "Image" { "Image" } else { "" }));
     if [from, "Image", "Probe"].contains(&to) {
         return None;
     }
@@ -159,16 +161,18 @@ mod tests {
     #[test]
     fn an_image_is_placed_by_the_tools_on_its_way() {
         let (ok, lost) = (Some("OK".to_owned()), Some("MISSING".to_owned()));
-        for (probe, reference, stylus, expected) in [
-            ("OK", "OK", "MISSING", &ok),
-            ("MISSING", "OK", "OK", &lost),
-            ("OK", "MISSING", "OK", &lost),
-        ] {
+        for (probe, reference, stylus, expected) in
+            [("OK", "OK", "MISSING", &ok), ("MISSING", "OK", "OK", &lost), ("OK", "MISSING", "OK", &lost)]
+        {
             let tools =
                 [("ProbeToTracker", probe), ("ReferenceToTracker", reference), ("StylusToTracker", stylus)];
             assert_eq!(status("Image_Reference", &tools, &[]), *expected, "{tools:?}");
             let by_poses = status("Image_Reference", &[], &tools);
-            assert_eq!(by_poses.is_some_and(|status| is_ok(&status)), *expected == ok, "without metadata: {tools:?}");
+            assert_eq!(
+                by_poses.is_some_and(|status| is_ok(&status)),
+                *expected == ok,
+                "without metadata: {tools:?}"
+            );
         }
         let probe = [("ProbeToTracker", "MISSING")];
         assert_eq!(status("Image_Tracker", &probe, &[]), lost);

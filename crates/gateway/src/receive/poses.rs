@@ -119,11 +119,13 @@ impl PoseBook {
                 one(from_quaternion(&QTransform { position: pose.position, quaternion }));
             }
             Content::TrackingData(tools) => {
-                let poses = tools.iter().map(|tool| (tool.name.to_string_lossy(), from_transform(&tool.pose)));
+                let poses =
+                    tools.iter().map(|tool| (tool.name.to_string_lossy(), from_transform(&tool.pose)));
                 self.enter_tools(message, poses);
             }
             Content::QTrackingData(tools) => {
-                let poses = tools.iter().map(|tool| (tool.name.to_string_lossy(), from_quaternion(&tool.pose)));
+                let poses =
+                    tools.iter().map(|tool| (tool.name.to_string_lossy(), from_quaternion(&tool.pose)));
                 self.enter_tools(message, poses);
             }
             _ => return false,
@@ -446,7 +448,8 @@ mod tests {
 
     #[test]
     fn the_identity_is_no_pose_unless_something_says_so() {
-        let identity = Message::new("A".parse().unwrap(), Content::Transform(Transform::IDENTITY)).at(at_ms(0));
+        let identity =
+            Message::new("A".parse().unwrap(), Content::Transform(Transform::IDENTITY)).at(at_ms(0));
         let mut said_ok = identity.clone();
         said_ok.metadata.push("TransformStatus", "OK");
         for (message, believing, valid) in
@@ -459,7 +462,8 @@ mod tests {
             assert_eq!(book.take_doubted(), None, "told once");
         }
         let tools = vec![TrackedTool::new("A".parse().unwrap(), Transform::IDENTITY)];
-        let mut tracking = Message::new("TDATA_1Elem".parse().unwrap(), Content::TrackingData(tools)).at(at_ms(0));
+        let mut tracking =
+            Message::new("TDATA_1Elem".parse().unwrap(), Content::TrackingData(tools)).at(at_ms(0));
         for (status, valid) in [(None, false), (Some("OK"), true), (Some("MISSING"), false)] {
             tracking.metadata = ultramotion_igtlink::Metadata::default();
             status.into_iter().for_each(|status| tracking.metadata.push("AStatus", status));
@@ -488,7 +492,10 @@ mod tests {
         }
         let other = "StylusTipToReferenceMarker";
         assert_eq!(chain(&[whole, other], cut), Err(ChainGap::Unknown(cut.into())), "either may be meant");
-        assert_eq!(chain(&["StylusTip"], "StylusTipToReference"), Err(ChainGap::Unknown("StylusTipToReference".into())));
+        assert_eq!(
+            chain(&["StylusTip"], "StylusTipToReference"),
+            Err(ChainGap::Unknown("StylusTipToReference".into()))
+        );
     }
 
     #[test]

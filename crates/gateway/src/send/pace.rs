@@ -45,6 +45,9 @@ mod tests {
         };
         assert_eq!(sent(0.0, None).len(), 25);
         assert_eq!(sent(10.0, None).len(), 10, "{:?}", sent(10.0, None));
-        assert!(!sent(10.0, None).contains(&1) && sent(10.0, Some(1)).contains(&1), "empty ones are not held back");
+        assert!(
+            !sent(10.0, None).contains(&1) && sent(10.0, Some(1)).contains(&1),
+            "empty ones are not held back"
+        );
     }
 }

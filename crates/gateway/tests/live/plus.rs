@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
 use ultramotion_igtlink::{
-    Content, CoordinateSystem, DeviceName, HeaderVersion, Image, Message, Query, Status, DecoderConfig,
+    Content, CoordinateSystem, DecoderConfig, DeviceName, HeaderVersion, Image, Message, Query, Status,
     StreamDecoder, Timestamp, TrackedTool, Transform,
 };
 
@@ -146,18 +146,23 @@ fn listen_to(mut stream: TcpStream, shared: &(Mutex<ClientState>, Condvar), max_
                         };
                         xml.split(&format!("<{element} ")).skip(1).filter_map(value).collect()
                     };
-                    let images = all("Image", "Name").into_iter().zip(all("Image", "EmbeddedTransformToFrame"));
+                    let images =
+                        all("Image", "Name").into_iter().zip(all("Image", "EmbeddedTransformToFrame"));
                     client.images = images.collect();
                     client.message_types = all("Message", "Type");
                     client.transforms = all("Transform", "Name");
                     client.tdata = all("ClientInfo", "TDATARequested") == ["TRUE"];
-                    client.version =
-                        all("ClientInfo", "ClientHeaderVersion").first().map_or(1, |version| version.parse().unwrap());
+                    client.version = all("ClientInfo", "ClientHeaderVersion")
+                        .first()
+                        .map_or(1, |version| version.parse().unwrap());
                 }
                 "STT_TDATA" => {
                     client.tdata = true;
-                    let Ok(Message { content: Content::Query(query), .. }) = raw.decode() else { panic!("a query") };
-                    if let ultramotion_igtlink::Parameters::Tracking { resolution_ms, .. } = query.parameters {
+                    let Ok(Message { content: Content::Query(query), .. }) = raw.decode() else {
+                        panic!("a query")
+                    };
+                    if let ultramotion_igtlink::Parameters::Tracking { resolution_ms, .. } = query.parameters
+                    {
                         client.tdata_resolution = resolution_ms.into();
                     }
                     let answer = Content::Query(Query::answer("TDATA".parse().unwrap(), true));
@@ -187,7 +192,8 @@ impl PlusClient {
     /// Waits until the server knows this of its client.
     pub fn wait(&self, what: &str, wanted: impl Fn(&ClientState) -> bool) -> ClientState {
         let (state, changed) = &*self.shared;
-        let waited = changed.wait_timeout_while(state.lock().unwrap(), SOON, |state| !wanted(state)).unwrap().0;
+        let waited =
+            changed.wait_timeout_while(state.lock().unwrap(), SOON, |state| !wanted(state)).unwrap().0;
         assert!(wanted(&waited), "waited for {what}: {waited:?}");
         waited.clone()
     }
@@ -226,10 +232,15 @@ impl PlusClient {
             let mut message = Message::new(name, Content::Image(image)).at(frame.time);
             message.metadata.push("FrameNumber", frame.number.to_string());
             for (tool, shift, status) in &frame.tools {
-                message.metadata.push(format!("{tool}Transform"), format!("1 0 0 {shift} 0 1 0 0 0 0 1 0 0 0 0 1"));
+                message
+                    .metadata
+                    .push(format!("{tool}Transform"), format!("1 0 0 {shift} 0 1 0 0 0 0 1 0 0 0 0 1"));
                 message.metadata.push(format!("{tool}TransformStatus"), *status);
             }
-            self.config.friendly_name.iter().for_each(|name| message.metadata.push("FriendlyDeviceName", *name));
+            self.config
+                .friendly_name
+                .iter()
+                .for_each(|name| message.metadata.push("FriendlyDeviceName", *name));
             push(client, message, bytes);
         }
     }
@@ -240,7 +251,8 @@ impl PlusClient {
             if status != "OK" && self.config.valid_transforms_only {
                 continue;
             }
-            let mut message = Message::new(DeviceName::truncated(name), Content::Transform(matrix)).at(frame.time);
+            let mut message =
+                Message::new(DeviceName::truncated(name), Content::Transform(matrix)).at(frame.time);
             message.metadata.push("TransformValid", if status == "OK" { "1" } else { "0" });
             message.metadata.push("TransformStatus", status);
             if name.len() > 20 {
@@ -295,4 +307,3 @@ fn push(client: &ClientState, mut message: Message<'static>, bytes: &mut Vec<u8>
     }
     bytes.extend_from_slice(&message.to_bytes().unwrap());
 }
-

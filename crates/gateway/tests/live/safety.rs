@@ -10,7 +10,7 @@ use ultramotion_igtlink::{
 };
 
 use crate::bench::{
-    SOON, Scanner, client_of, complaints, config, next_of, picture, placement, small_pipelines, time_of, wait_for,
+    SOON, Scanner, client_of, complaints, config, next_of, picture, placement, squares, time_of, wait_for,
     wait_for_complaint,
 };
 use crate::plus::{Plus, PlusClient, PlusConfig, TrackedFrame};
@@ -46,7 +46,9 @@ fn all_about(client: &Client, time: Timestamp) -> Vec<RawMessage> {
 /// Of a frame: the outlines in the tracker's frame, if any were sent, and what is said about its placement.
 fn placed(client: &Client, time: Timestamp) -> (Option<usize>, Option<String>) {
     let messages = all_about(client, time);
-    let of = |device: &str| messages.iter().find(|raw| raw.header().device_name == device).map(|raw| raw.decode().unwrap());
+    let of = |device: &str| {
+        messages.iter().find(|raw| raw.header().device_name == device).map(|raw| raw.decode().unwrap())
+    };
     let outlines = of("UM_TrackerContours").map(|message| match message.content {
         Content::PolyData(data) => data.lines.len(),
         other => panic!("{other}"),
@@ -58,7 +60,7 @@ fn placed(client: &Client, time: Timestamp) -> (Option<usize>, Option<String>) {
 #[test]
 fn a_scanner_that_begins_with_version_1_is_raised_to_2_and_asked_for_tdata() {
     let plus = Plus::new(PlusConfig::default());
-    let gateway = Gateway::start(config(plus.address()), small_pipelines()).unwrap();
+    let gateway = Gateway::start(config(plus.address()), squares(2)).unwrap();
     let scanner = plus.accept();
     let client = scanner.wait_greeted();
     assert_eq!((client.version, client.tdata), (2, true));
@@ -135,7 +137,7 @@ fn a_lost_tool_in_every_form_gives_no_result_in_the_trackers_frame() {
             });
             let mut config = tracker_config(&plus);
             config.source.version = max_version;
-            let mut gateway = Gateway::start(config, small_pipelines()).unwrap();
+            let mut gateway = Gateway::start(config, squares(2)).unwrap();
             let client = client_of(&gateway);
             let scanner = plus.accept();
             assert_eq!(scanner.wait_greeted().version, max_version);
@@ -164,11 +166,12 @@ fn a_lost_tool_in_every_form_gives_no_result_in_the_trackers_frame() {
 #[test]
 fn the_identity_is_taken_if_the_configuration_says_so() {
     for believed in [false, true] {
-        let plus = Plus::new(PlusConfig { valid_transforms_only: false, max_version: 1, ..PlusConfig::default() });
+        let plus =
+            Plus::new(PlusConfig { valid_transforms_only: false, max_version: 1, ..PlusConfig::default() });
         let mut config = tracker_config(&plus);
         config.source.version = 1;
         config.source.identity_is_valid = believed;
-        let gateway = Gateway::start(config, small_pipelines()).unwrap();
+        let gateway = Gateway::start(config, squares(2)).unwrap();
         let client = client_of(&gateway);
         let scanner = plus.accept();
         scanner.wait_greeted();
@@ -186,9 +189,12 @@ const LONG: &str = "UltrasoundProbeTipToOpticalTracker";
 
 #[test]
 fn names_over_20_characters_are_met_in_every_form() {
-    for (message_types, max_version) in
-        [(["TRANSFORM", "IMAGE"], 2), (["TRANSFORM", "IMAGE"], 1), (["TDATA", "IMAGE"], 2), (["TDATA", "IMAGE"], 1)]
-    {
+    for (message_types, max_version) in [
+        (["TRANSFORM", "IMAGE"], 2),
+        (["TRANSFORM", "IMAGE"], 1),
+        (["TDATA", "IMAGE"], 2),
+        (["TDATA", "IMAGE"], 1),
+    ] {
         let plus = Plus::new(PlusConfig {
             message_types: message_types.to_vec(),
             transforms: vec![LONG],
@@ -199,7 +205,7 @@ fn names_over_20_characters_are_met_in_every_form() {
         let mut config = tracker_config(&plus);
         config.source.version = max_version;
         config.source.image_to_tracker = vec![LONG.to_owned()];
-        let gateway = Gateway::start(config, small_pipelines()).unwrap();
+        let gateway = Gateway::start(config, squares(2)).unwrap();
         let client = client_of(&gateway);
         let scanner = plus.accept();
         scanner.wait_greeted();
@@ -217,7 +223,7 @@ fn names_over_20_characters_are_met_in_every_form() {
 #[test]
 fn a_transform_that_never_comes_is_named_with_those_that_do() {
     let plus = Plus::new(PlusConfig { image: ("Image", "Reference"), ..PlusConfig::default() });
-    let mut gateway = Gateway::start(tracker_config(&plus), small_pipelines()).unwrap();
+    let mut gateway = Gateway::start(tracker_config(&plus), squares(2)).unwrap();
     let client = client_of(&gateway);
     let scanner = plus.accept();
     scanner.wait_greeted();
@@ -239,7 +245,7 @@ fn a_friendly_name_does_not_say_what_an_image_is_placed_in() {
             if configured {
                 config.source.image_to_tracker = vec!["ProbeToTracker".to_owned()];
             }
-            let gateway = Gateway::start(config, small_pipelines()).unwrap();
+            let gateway = Gateway::start(config, squares(2)).unwrap();
             let client = client_of(&gateway);
             let scanner = plus.accept();
             scanner.wait_greeted();
@@ -263,7 +269,7 @@ fn frames_from_before_the_connection_are_stale() {
     let plus = Plus::new(PlusConfig::default());
     let mut config = config(plus.address());
     config.stream.max_lag_ms = 10_000;
-    let mut gateway = Gateway::start(config, small_pipelines()).unwrap();
+    let mut gateway = Gateway::start(config, squares(2)).unwrap();
     let client = client_of(&gateway);
     let scanner = plus.accept();
     scanner.wait_greeted();
@@ -284,7 +290,7 @@ fn frames_without_a_timestamp_have_that_of_their_arrival() {
     let scanner = Scanner::new();
     let mut config = config(scanner.address());
     config.output.tracker_contours = true;
-    let gateway = Gateway::start(config, small_pipelines()).unwrap();
+    let gateway = Gateway::start(config, squares(2)).unwrap();
     let client = client_of(&gateway);
     scanner.wait_for_gateway();
     let pose = Transform { translation: [1.0, 2.0, 3.0], ..Transform::IDENTITY };
@@ -296,7 +302,11 @@ fn frames_without_a_timestamp_have_that_of_their_arrival() {
         let mask = mask.decode().unwrap();
         assert_eq!(mask.metadata.get("TimeSource").as_deref(), Some("arrival"));
         times.push(mask.timestamp);
-        assert_eq!(next_of(&client, "UM_TrackerContours").header().timestamp, times[number as usize], "its own pose");
+        assert_eq!(
+            next_of(&client, "UM_TrackerContours").header().timestamp,
+            times[number as usize],
+            "its own pose"
+        );
     }
     assert!(times.is_sorted() && times[0] > ago(600.0), "{times:?}");
     assert_eq!(complaints(&gateway), [("unstamped", 3)]);
@@ -307,8 +317,9 @@ fn what_is_wished_is_asked_for() {
     // A server that by default sends nothing that is read.
     let plus = Plus::new(PlusConfig { message_types: vec!["USMESSAGE"], ..PlusConfig::default() });
     let mut config = tracker_config(&plus);
-    config.source.ask_for = vec!["Image_Reference".into(), "ProbeToTracker".into(), "ReferenceToTracker".into()];
-    let gateway = Gateway::start(config, small_pipelines()).unwrap();
+    config.source.ask_for =
+        vec!["Image_Reference".into(), "ProbeToTracker".into(), "ReferenceToTracker".into()];
+    let gateway = Gateway::start(config, squares(2)).unwrap();
     let client = client_of(&gateway);
     let scanner = plus.accept();
     let state = scanner.wait("the request", |client| client.heard.len() == 2);
@@ -324,7 +335,7 @@ fn what_is_wished_is_asked_for() {
 fn pictures_in_a_form_that_is_not_read_are_named_once() {
     for message_type in ["USMESSAGE", "VIDEO"] {
         let plus = Plus::new(PlusConfig { message_types: vec![message_type], ..PlusConfig::default() });
-        let mut gateway = Gateway::start(config(plus.address()), small_pipelines()).unwrap();
+        let mut gateway = Gateway::start(config(plus.address()), squares(2)).unwrap();
         let scanner: PlusClient = plus.accept();
         scanner.wait_greeted();
         for number in 0..15 {

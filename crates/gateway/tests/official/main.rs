@@ -10,8 +10,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ultramotion_gateway::send::{Contours, OutlineValues};
-use ultramotion_gateway::service::{BuildPipeline, Gateway, Perceive};
+use ultramotion_gateway::service::Gateway;
 use ultramotion_igtlink::{
     Cells, Content, HeaderVersion, Message, StatusCode, Timestamp, TrackedTool, Transform,
 };
@@ -20,7 +19,7 @@ use ultramotion_igtlink::{
 #[path = "../live/bench.rs"]
 mod bench;
 
-use bench::{Scanner, client_of, config, next_of, picture, small, time_of};
+use bench::{Scanner, client_of, config, next_of, picture, squares, time_of};
 
 /// The program, compiled with AddressSanitizer; none where that is not possible, and why.
 fn compiled(folder: &Path) -> Result<PathBuf, String> {
@@ -54,25 +53,14 @@ fn run(program: &Path, argument: &str) -> String {
     words
 }
 
-/// A pipeline that finds something, or one that never does.
-fn pipelines(finds: bool) -> BuildPipeline {
-    Box::new(move || {
-        let mut options = small::options();
-        if !finds {
-            options.score_threshold = 1.0;
-        }
-        Ok(Box::new(small::pipeline(1, options)) as Box<dyn Perceive>)
-    })
-}
-
-/// Every message about two frames, as bytes.
-fn sent(version: u16, finds: bool) -> Vec<Vec<u8>> {
+/// Every message about two frames with so many structures, as bytes.
+fn sent(version: u16, structures: usize) -> Vec<Vec<u8>> {
     let scanner = Scanner::new();
     let mut config = config(scanner.address());
     config.output.version = version;
     config.output.tracker_contours = true;
     config.output.prefix = "UM_".into();
-    let gateway = Gateway::start(config, pipelines(finds)).unwrap();
+    let gateway = Gateway::start(config, squares(structures)).unwrap();
     let client = client_of(&gateway);
     scanner.wait_for_gateway();
     let mut messages = Vec::new();
@@ -104,22 +92,6 @@ fn sent(version: u16, finds: bool) -> Vec<Vec<u8>> {
         }
     }
     messages
-}
-
-/// Messages with 0 to 12 outlines.
-fn outlines(version: HeaderVersion) -> impl Iterator<Item = Vec<u8>> {
-    (0..=12).map(move |count| {
-        let mut contours = Contours::default();
-        for number in 0..count {
-            let corners = (0..4 + number).map(|corner| [corner as f32, number as f32 / 3.0, -1e-3]);
-            let score = 1.0 / (1.0 + number as f32);
-            contours.push(corners, OutlineValues { track_id: 100 - number, class: number as usize, score });
-        }
-        let mut message =
-            Message::new("UM_Contours".parse().unwrap(), Content::PolyData(contours.finish())).at(time_of(7));
-        message.version = version;
-        message.to_bytes().unwrap()
-    })
 }
 
 /// The line that the program prints about a message.
@@ -204,12 +176,8 @@ fn the_official_library_reads_every_message_that_is_sent() {
         let mut status =
             Message::new("UM_Status".parse().unwrap(), Content::Status(status)).at(Timestamp::now());
         status.version = header;
-        let messages: Vec<Vec<u8>> = [true, false]
-            .into_iter()
-            .flat_map(|finds| sent(version, finds))
-            .chain(outlines(header))
-            .chain([status.to_bytes().unwrap()])
-            .collect();
+        let results = (0..=12).flat_map(|structures| sent(version, structures));
+        let messages: Vec<Vec<u8>> = results.chain([status.to_bytes().unwrap()]).collect();
         let file = folder.path().join(format!("version-{version}.igtl"));
         std::fs::write(&file, messages.concat()).unwrap();
         let read = run(&program, &file.display().to_string());

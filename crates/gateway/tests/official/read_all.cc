@@ -53,6 +53,12 @@ void operator delete[](void* pointer) noexcept { release(pointer, 0); }
 void operator delete[](void* pointer, size_t size) noexcept { release(pointer, size); }
 
 namespace {
+#if OpenIGTLink_PROTOCOL_VERSION >= 3
+using AttributeIndex = igtl::PolyDataMessage::AttributeList::size_type;
+#else
+using AttributeIndex = unsigned;
+#endif
+
 // A number by its bits: equal means equal.
 void number(float value) {
     unsigned bits;
@@ -100,7 +106,7 @@ void polydata(igtl::PolyDataMessage::Pointer message) {
     cells("polygons", message->GetPolygons());
     cells("strips", message->GetTriangleStrips());
     for (int id = 0; id < static_cast<int>(message->GetNumberOfAttributes()); id++) {
-        igtl::PolyDataAttribute::Pointer attribute = message->GetAttribute(static_cast<unsigned>(id));
+        igtl::PolyDataAttribute::Pointer attribute = message->GetAttribute(static_cast<AttributeIndex>(id));
         const unsigned components = attribute->GetNumberOfComponents();
         std::printf(" %s %u %u", attribute->GetName(), attribute->GetType(), components);
         std::vector<igtlFloat32> values(attribute->GetSize() * components);
