@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use ultramotion_igtlink::{
-    ClientId, Content, Disconnect, Message, Query, RecvError, RejectReason, Server, ServerError, ServerEvent,
-    Timestamp, TypeName, Verb,
+    ClientId, Disconnect, Message, RawMessage, RecvError, RejectReason, Server, ServerError, ServerEvent,
+    Timestamp,
 };
 use ultramotion_pipeline::kpi::Quantiles;
 use ultramotion_pipeline::{Orchestrator, PipelineError};
@@ -36,7 +36,10 @@ use crate::receive::{LinkError, LiveFrame, Received, Receiver, SourceState};
 use crate::record::{RecordError, Recorder};
 use crate::recycle::{Recycled, Recycler};
 use crate::report::Report;
-use crate::send::{Answer, Composer, DeviceNames, Epoch, GatewayState, StatusBoard, header_version};
+use crate::send::{
+    Answer, Composer, DeviceNames, Dialogue, Epoch, GatewayState, Guests, LiveParameters, Passed, Relay,
+    StatusBoard, header_version,
+};
 pub use crate::supervise::BoxError;
 use crate::supervise::{StopSignal, Supervisor};
 
@@ -105,6 +108,8 @@ struct Shared {
     server: Server,
     names: DeviceNames,
     status: StatusBoard,
+    saying: Mutex<()>,
+    parameters: LiveParameters,
     waiting: Mailbox<LiveFrame>,
     answers: Mailbox<Arc<Answer>>,
     /// Frames put into `waiting` and not taken or pushed out yet.
@@ -178,6 +183,8 @@ impl Gateway {
         let (record, to_record) = recorder.is_some().then(|| sync_channel(RECORD_QUEUE)).unzip();
         let shared = Arc::new(Shared {
             status: StatusBoard::new(names.status, header_version(&config.output)),
+            saying: Mutex::default(),
+            parameters: LiveParameters::new(&config.output),
             waiting: Mailbox::new(config.stream.depth),
             answers: Mailbox::new(config.stream.depth.max(ANSWERS)),
             queue: AtomicU64::new(0),
@@ -193,6 +200,7 @@ impl Gateway {
             server,
             names,
         });
+        shared.tell_status();
         let mut stage = |name, mut body: StageBody| {
             let shared = Arc::clone(&shared);
             supervisor.start(name, move || body(&shared)).map_err(GatewayError::Thread)
@@ -327,22 +335,22 @@ impl Shared {
     fn receive(&self) -> Result<(), BoxError> {
         let max_lag = Duration::from_millis(self.config.stream.max_lag_ms);
         let receiver = Receiver::of(Arc::clone(&self.source), &self.config.source);
-        let mut receiver = receiver.without_backlog(max_lag);
+        let mut receiver = receiver.without_backlog(max_lag).with_messages(self.config.output.source);
+        let relay = Relay::new(&self.config.output);
         let mut last_frame = Instant::now();
         let (mut connected_at, mut frames, mut news) = (Instant::now(), 0u64, true);
         let complaints = &self.source.complaints;
         while !self.stop.is_set() {
             match receiver.next(TICK) {
-                Ok(Received::Frame(frame)) => {
+                Ok(Received::Frame(mut frame)) => {
+                    frame.message.take().iter().for_each(|raw| self.pass(&relay, raw));
                     last_frame = Instant::now();
                     frames += 1;
                     complaints.over("silent");
                     self.put(frame);
                 }
-                Ok(Received::Poses(raw)) if self.config.output.transforms => {
-                    self.server.broadcast_raw(&raw);
-                }
-                Ok(Received::Poses(_) | Received::Other) => {}
+                Ok(Received::Poses(raw)) => self.pass(&relay, &raw),
+                Ok(Received::Other) => {}
                 Ok(Received::Connected { peer }) => {
                     if news {
                         tracing::info!("connected to the scanner at {peer}");
@@ -381,6 +389,21 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// A message of the source, passed on to clients.
+    fn pass(&self, relay: &Relay, raw: &RawMessage) {
+        let passed = relay.pass(raw, |passed| match passed {
+            Passed::Raw(raw) => {
+                self.server.broadcast_raw(raw);
+                Ok(())
+            }
+            Passed::Message(message) => self.server.broadcast(message).map(drop),
+        });
+        if let Err(error) = passed {
+            let device = raw.header().device_name;
+            self.source.complaints.say("relay", format_args!("'{device}' is not passed on: {error}"));
+        }
     }
 
     fn put(&self, frame: LiveFrame) {
@@ -487,7 +510,9 @@ impl Shared {
         let mut composer = Composer::new(self.config.output.clone());
         while let Some(answer) = self.answers.take() {
             let ticket = &answer.frame.ticket;
-            match composer.compose(&answer, |message| self.server.broadcast(message).map(drop)) {
+            match composer
+                .compose(&answer, &self.parameters, |message| self.server.broadcast(message).map(drop))
+            {
                 Ok(()) => ticket.answered(),
                 Err(error) => {
                     ticket.dropped(DropReason::Encode);
@@ -529,16 +554,30 @@ impl Shared {
 
     /// Greets clients, and answers what they ask.
     fn serve_clients(&self) -> Result<(), BoxError> {
+        let dialogue =
+            Dialogue::new(self.names.status, header_version(&self.config.output), &self.config.output);
+        let mut guests = Guests::default();
         while !self.stop.is_set() {
             match self.server.recv_timeout(TICK) {
                 Ok(ServerEvent::Connected { client, peer }) => {
                     tracing::info!("client {client} connected from {peer}");
+                    guests.came(client, peer.ip());
                     if self.config.output.status {
                         self.reply(client, &self.status.message());
                     }
                 }
                 Ok(ServerEvent::Disconnected { client, reason }) => {
                     tracing::info!("client {client} went: {reason}");
+                    if let Some(peer) = guests.gone(client, reason).filter(|_| self.config.output.version > 1)
+                    {
+                        self.source.complaints.say(
+                            "output_version",
+                            format_args!(
+                                "clients from {peer} leave right after our first message, which has header version 2; if \
+                                 they are older than 2017, set output.version = 1"
+                            ),
+                        );
+                    }
                 }
                 Ok(ServerEvent::Refused { peer, by_allow_list }) => {
                     let why =
@@ -551,7 +590,12 @@ impl Shared {
                     self.source.complaints.say("client_rejected", problem);
                 }
                 Ok(ServerEvent::Message { client, raw }) => match raw.decode() {
-                    Ok(message) => self.answer_query(client, &message),
+                    Ok(message) => {
+                        guests.heard(client, message.version);
+                        if let Some(answer) = dialogue.answer(&message, &self.status, &self.parameters) {
+                            self.reply(client, &answer);
+                        }
+                    }
                     Err(error) => self.server.count_rejected(&error),
                 },
                 Err(RecvError::Timeout) => {}
@@ -561,30 +605,25 @@ impl Shared {
         Ok(())
     }
 
-    /// GET_STATUS and GET_CAPABILITY; everything else needs no answer.
-    fn answer_query(&self, client: ClientId, message: &Message<'_>) {
-        let Content::Query(Query { verb: Verb::Get, target, .. }) = &message.content else { return };
-        if *target == "STATUS" {
-            self.reply(client, &self.status.message());
-        } else if target.as_bytes().starts_with(b"CAPABIL") {
-            let types = ["IMAGE", "POLYDATA", "STRING", "POINT", "STATUS", "TRANSFORM", "TDATA"];
-            let content = Content::Capability(types.map(TypeName::truncated).to_vec());
-            let mut reply = Message::new(self.names.status, content).at(Timestamp::now());
-            reply.version = header_version(&self.config.output);
-            self.reply(client, &reply);
-        }
-    }
-
     fn reply(&self, client: ClientId, message: &Message<'_>) {
         // Fails when the client is gone again, which is no one's fault.
         let _ = self.server.send_to(client, message);
     }
 
-    /// Notes a state, and tells all clients if it is new.
+    /// Notes a state, and tells all clients if it is new: now, and whenever they are told nothing else for a while.
     fn say(&self, state: GatewayState, at: Timestamp) {
-        if self.status.change(state, at) && self.config.output.status {
-            // A name, a code and a sentence always make a message.
-            let _ = self.server.broadcast(&self.status.message());
+        let _one_after_another = self.saying.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.status.change(state, at) {
+            self.tell_status();
+        }
+    }
+
+    /// A name, a code and a sentence always make a message.
+    fn tell_status(&self) {
+        let message = self.status.message();
+        let _ = self.server.set_keep_alive(&message);
+        if self.config.output.status {
+            let _ = self.server.broadcast(&message);
         }
     }
 

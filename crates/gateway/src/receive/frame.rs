@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ultramotion_igtlink::{CoordinateSystem, DeviceName, Placement, Timestamp};
+use ultramotion_igtlink::{CoordinateSystem, DeviceName, Placement, RawMessage, Timestamp};
 use ultramotion_types::{Frame, FrameView, NamedTransform, PixelFormat, TimeSource};
 
 use crate::books::Ticket;
@@ -38,6 +38,8 @@ pub struct LiveFrame {
     pub statuses: Vec<(String, String)>,
     /// Whether the device was given another name, which does not say what the image is placed in.
     pub is_renamed: bool,
+    /// Its message, for one who has asked for it.
+    pub message: Option<RawMessage>,
 }
 
 impl LiveFrame {

@@ -11,6 +11,7 @@ use ultramotion_igtlink::{
 };
 
 use crate::config::SourceConfig;
+use crate::xml::escaped;
 
 /// Header version of what is sent to the scanner.
 pub fn source_version(config: &SourceConfig) -> HeaderVersion {
@@ -68,20 +69,4 @@ fn client_info(config: &SourceConfig) -> Content<'static> {
     let mut bytes = [CharacterEncoding::US_ASCII.0.to_be_bytes(), (xml.len() as u16).to_be_bytes()].concat();
     bytes.extend_from_slice(xml.as_bytes());
     Content::Unknown { type_name: TypeName::truncated("CLIENTINFO"), bytes: bytes.into() }
-}
-
-/// A text as the value of an attribute.
-pub(crate) fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&apos;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
 }

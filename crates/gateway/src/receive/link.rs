@@ -10,6 +10,7 @@ use ultramotion_igtlink::{
 };
 
 use crate::config::{ConfigError, SourceConfig};
+use crate::receive::greeting::sign_of_life;
 
 /// Why a source cannot be opened.
 #[derive(Debug, Error)]
@@ -85,6 +86,8 @@ impl Link {
             Some(address) => Link::Server(Server::start(config.server(address)?)?),
             None => {
                 let client = Client::start(config.client()).map_err(LinkError::Thread)?;
+                // A STATUS without words always makes a message.
+                let _ = client.set_keep_alive(&sign_of_life(config));
                 Link::Client(client, config.connect.clone())
             }
         })

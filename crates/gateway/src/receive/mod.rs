@@ -158,6 +158,7 @@ pub struct Receiver {
     state: Arc<SourceState>,
     config: SourceConfig,
     backlog: Option<Backlog>,
+    keeps_messages: bool,
     session: Session,
     /// Connections in a row that the scanner ended right after the greeting.
     curt: u32,
@@ -199,6 +200,7 @@ impl Receiver {
             state,
             config: config.clone(),
             backlog: None,
+            keeps_messages: false,
             session: Session::new(),
             curt: 0,
             pool: Recycler::default(),
@@ -210,6 +212,11 @@ impl Receiver {
     /// than this.
     pub fn without_backlog(self, max_lag: Duration) -> Self {
         Receiver { backlog: Some(Backlog::new(max_lag)), ..self }
+    }
+
+    /// The same, with each frame's message in it.
+    pub fn with_messages(self, keeps_messages: bool) -> Self {
+        Receiver { keeps_messages, ..self }
     }
 
     /// What became of the frames.
@@ -322,7 +329,9 @@ impl Receiver {
         match raw.decode() {
             Ok(message) => {
                 if let Content::Image(image) = &message.content {
-                    return self.image(&message, image).map_or(Received::Other, Received::Frame);
+                    let Some(mut frame) = self.image(&message, image) else { return Received::Other };
+                    frame.message = self.keeps_messages.then_some(raw);
+                    return Received::Frame(frame);
                 }
                 let (read, doubted) =
                     self.state.with_poses(|book| (book.read(&message), book.take_doubted()));
@@ -406,6 +415,7 @@ impl Receiver {
             placement: image.placement,
             coordinates: image.coordinates,
             statuses: validity::statuses_of_image(&message.metadata),
+            message: None,
             is_renamed: message.metadata.get("FriendlyDeviceName").is_some(),
         })
     }

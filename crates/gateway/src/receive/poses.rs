@@ -105,19 +105,6 @@ impl PoseBook {
             self.enter(&name, time, matrix, validity::status_of_pose(&message.metadata).as_deref());
         };
         match &message.content {
-            Content::Transform(pose) => one(from_transform(pose)),
-            Content::QTransform(pose) => one(from_quaternion(pose)),
-            Content::Position(pose) => {
-                let quaternion = match pose.orientation {
-                    Orientation::None => [0.0, 0.0, 0.0, 1.0],
-                    // The protocol leaves the fourth element out where it follows from the others.
-                    Orientation::Compressed([x, y, z]) => {
-                        [x, y, z, (1.0 - x * x - y * y - z * z).max(0.0).sqrt()]
-                    }
-                    Orientation::Quaternion(quaternion) => quaternion,
-                };
-                one(from_quaternion(&QTransform { position: pose.position, quaternion }));
-            }
             Content::TrackingData(tools) => {
                 let poses =
                     tools.iter().map(|tool| (tool.name.to_string_lossy(), from_transform(&tool.pose)));
@@ -128,7 +115,10 @@ impl PoseBook {
                     tools.iter().map(|tool| (tool.name.to_string_lossy(), from_quaternion(&tool.pose)));
                 self.enter_tools(message, poses);
             }
-            _ => return false,
+            content => match matrix_of(content) {
+                Some(matrix) => one(matrix),
+                None => return false,
+            },
         }
         true
     }
@@ -289,11 +279,36 @@ fn seconds_between(from: Timestamp, to: Timestamp) -> f64 {
     (to.to_bits() as i128 - from.to_bits() as i128) as f64 / (1u64 << 32) as f64
 }
 
+/// The pose of a message with a single one.
+pub(crate) fn matrix_of(content: &Content<'_>) -> Option<Matrix> {
+    match content {
+        Content::Transform(pose) => Some(from_transform(pose)),
+        Content::QTransform(pose) => Some(from_quaternion(pose)),
+        Content::Position(pose) => {
+            let quaternion = match pose.orientation {
+                Orientation::None => [0.0, 0.0, 0.0, 1.0],
+                // The protocol leaves the fourth element out where it follows from the others.
+                Orientation::Compressed([x, y, z]) => {
+                    [x, y, z, (1.0 - x * x - y * y - z * z).max(0.0).sqrt()]
+                }
+                Orientation::Quaternion(quaternion) => quaternion,
+            };
+            Some(from_quaternion(&QTransform { position: pose.position, quaternion }))
+        }
+        _ => None,
+    }
+}
+
+/// A pose as TRANSFORM and TDATA have it.
+pub(crate) fn narrowed(matrix: &Matrix) -> Transform {
+    Transform::from_matrix(matrix.map(|row| row.map(|value| value as f32)))
+}
+
 fn from_transform(pose: &Transform) -> Matrix {
     pose.to_matrix().map(|row| row.map(f64::from))
 }
 
-fn from_quaternion(pose: &QTransform) -> Matrix {
+pub(crate) fn from_quaternion(pose: &QTransform) -> Matrix {
     let q = pose.quaternion.map(f64::from);
     let norm = q.iter().map(|v| v * v).sum::<f64>().sqrt();
     // A quaternion of nothing becomes a matrix of NaN, which is no valid pose.

@@ -18,13 +18,20 @@
 //! a single one that cannot be seen, since old readers skip a message without a body.
 
 mod contours;
+mod dialogue;
+mod guests;
 mod pace;
+mod relay;
 mod status;
 
+use std::borrow::Cow;
 use std::time::{Instant, SystemTime};
 
 pub use contours::{Contours, OutlineValues};
+pub use dialogue::{Dialogue, LiveParameters};
+pub(crate) use guests::Guests;
 use pace::Pace;
+pub use relay::{Passed, Relay, RelayError};
 use serde::Serialize;
 pub use status::{GatewayState, StatusBoard};
 use ultramotion_igtlink::{
@@ -134,6 +141,17 @@ const UNSELECTED: &str = "Unselected";
 const CONFIRMED_RGBA: [u8; 4] = [240, 228, 66, 255];
 const UNCONFIRMED_RGBA: [u8; 4] = [86, 180, 233, 255];
 
+/// The packet without objects of a lower score: the last ones, since the best come first.
+fn above(packet: &ResultPacket, score_threshold: f32) -> Cow<'_, ResultPacket> {
+    let count = packet.objects.iter().take_while(|object| object.score >= score_threshold).count();
+    if count == packet.objects.len() {
+        return Cow::Borrowed(packet);
+    }
+    let mut fewer = packet.clone();
+    fewer.objects.truncate(count);
+    Cow::Owned(fewer)
+}
+
 /// The pixel value of an identity: 1 to 255 and round again.
 pub fn label_of(track_id: i32) -> u8 {
     (track_id.max(1) - 1).rem_euclid(255) as u8 + 1
@@ -151,16 +169,19 @@ impl Composer {
     pub fn compose(
         &mut self,
         answer: &Answer,
+        parameters: &LiveParameters,
         mut send: impl FnMut(&Message<'_>) -> Result<(), EncodeError>,
     ) -> Result<(), EncodeError> {
         let Answer { frame, packet, placed, .. } = answer;
+        let packet = &*above(packet, parameters.score_threshold());
         self.draw_labels(packet);
+        self.contours.set(parameters.contours_per_s());
         let outlines_due = self.contours.is_due(Instant::now(), packet.objects.is_empty());
         let tracker_from_image = placed.tracker_from_image.filter(|_| self.config.tracker_contours);
         // What is on screens must go when it is not known any more where it is.
         let clear = tracker_from_image.is_none() && std::mem::take(&mut self.tracker_contours_shown);
         let world_from_ijk = frame.placement.world_from_ijk(frame.size);
-        let texts = MetadataTexts::of(answer);
+        let texts = MetadataTexts::of(answer, packet);
         let version = header_version(&self.config);
         let message = |name: DeviceName, content| {
             let mut message = Message::new(name, content).at(frame.timestamp);
@@ -195,11 +216,11 @@ impl Composer {
             self.tracker_contours_shown = !packet.objects.is_empty();
         }
         if self.config.objects {
-            let text = self.objects_text(answer, &world_from_ijk);
+            let text = Self::objects_text(packet, &world_from_ijk);
             send(&message(self.names.objects, Content::string(text)))?;
         }
         if self.config.points {
-            send(&message(self.names.points, self.points(answer, &world_from_ijk)))?;
+            send(&message(self.names.points, self.points(frame, packet, &world_from_ijk)))?;
         }
         Ok(())
     }
@@ -249,8 +270,7 @@ impl Composer {
         moved(world_from_ijk, [x, y, 0.0]).map(|v| v as f32)
     }
 
-    fn objects_text(&self, answer: &Answer, world_from_ijk: &Matrix) -> String {
-        let packet = &answer.packet;
+    fn objects_text(packet: &ResultPacket, world_from_ijk: &Matrix) -> String {
         let object = |(index, object): (usize, &DetectedObject)| ObjectText {
             track_id: object.track_id,
             confirmed: object.confirmed,
@@ -271,9 +291,8 @@ impl Composer {
         serde_json::to_string(&text).unwrap_or_default()
     }
 
-    fn points(&self, answer: &Answer, world_from_ijk: &Matrix) -> Content<'static> {
-        let packet = &answer.packet;
-        let [spacing_x, spacing_y] = answer.frame.spacing_mm();
+    fn points(&self, frame: &LiveFrame, packet: &ResultPacket, world_from_ijk: &Matrix) -> Content<'static> {
+        let [spacing_x, spacing_y] = frame.spacing_mm();
         let point = |(index, object): (usize, &DetectedObject)| {
             let label = packet.label(object.class);
             let area_mm2 = object.mask_area_px as f64 * spacing_x * spacing_y;
@@ -299,7 +318,7 @@ impl Composer {
                 group: FixedString::truncated(UNSELECTED),
                 rgba: [0; 4],
                 owner: self.names.mask,
-                ..Point::new(FixedString::EMPTY, answer.frame.placement.center)
+                ..Point::new(FixedString::EMPTY, frame.placement.center)
             });
         }
         Content::Points(points)
@@ -312,8 +331,8 @@ struct MetadataTexts {
 }
 
 impl MetadataTexts {
-    fn of(answer: &Answer) -> Self {
-        let Answer { frame, packet, .. } = answer;
+    fn of(answer: &Answer, packet: &ResultPacket) -> Self {
+        let frame = &answer.frame;
         let joined = |text: &dyn Fn(&DetectedObject) -> String| {
             packet.objects.iter().map(text).collect::<Vec<_>>().join(",")
         };

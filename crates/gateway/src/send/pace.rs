@@ -17,6 +17,11 @@ impl Pace {
         Pace { interval, next: None, cleared: false }
     }
 
+    /// So many a second from now on.
+    pub(super) fn set(&mut self, per_s: f64) {
+        self.interval = Self::new(per_s).interval;
+    }
+
     /// Whether to send now.
     pub(super) fn is_due(&mut self, now: Instant, is_empty: bool) -> bool {
         let clears = is_empty && !self.cleared;

@@ -104,6 +104,12 @@ impl StatusBoard {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).0
     }
 
+    /// The state and its sentence.
+    pub fn words(&self) -> String {
+        let state = self.state();
+        format!("{}: {}", state.name(), state.words().1)
+    }
+
     /// The message.
     pub fn message(&self) -> Message<'static> {
         let (state, at) = *self.current.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bench;
+mod dialogue;
 #[cfg(target_os = "linux")]
 #[path = "../../../pipeline/tests/driver/mod.rs"]
 mod driver;

@@ -427,7 +427,7 @@ mod tests {
                 };
                 let mut bytes = vec![0; data.size().unwrap()];
                 data.write(&mut Writer::new(&mut bytes));
-                assert_eq!(PolyData::decode(&bytes).unwrap(), data, "{kind:?} {components}");
+                assert_eq!(PolyData::decode("POLYDATA", &bytes).unwrap(), data, "{kind:?} {components}");
             }
         }
         let of_points = AttributeKind::PointVectors;

@@ -15,7 +15,8 @@ use crate::net::DEFAULT_PORT;
 use crate::net::allow::AllowList;
 use crate::net::client::SendError;
 use crate::net::link::{
-    self, Disconnect, EncodeBuffers, LinkConfig, Outgoing, SendQueue, Traffic, TrafficCounts, prepare,
+    self, Disconnect, EncodeBuffers, KeepAlive, LinkConfig, Outgoing, SendQueue, Traffic, TrafficCounts,
+    prepare,
 };
 use crate::net::mailbox::{Mailbox, Pushed, RecvError};
 use crate::stream::{DecoderConfig, RawMessage, StreamError};
@@ -194,6 +195,7 @@ struct Shared {
     changed: Condvar,
     buffers: EncodeBuffers,
     traffic: Traffic,
+    keep_alive: Arc<KeepAlive>,
     accepted: AtomicU64,
     refused: AtomicU64,
 }
@@ -237,6 +239,7 @@ impl Server {
             changed: Condvar::new(),
             buffers: EncodeBuffers::default(),
             traffic: Traffic::default(),
+            keep_alive: Arc::default(),
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         });
@@ -317,6 +320,12 @@ impl Server {
             dropped: link.queue.dropped.load(Relaxed),
         };
         self.shared.lock().clients.iter().map(info).collect()
+    }
+
+    /// Sends this message, and not a STATUS OK of header version 1, where nothing else was sent for
+    /// the time of the configuration.
+    pub fn set_keep_alive(&self, message: &Message<'_>) -> Result<(), EncodeError> {
+        self.shared.keep_alive.set(message)
     }
 
     /// Counts a message whose body turned out to be no message of its type.
@@ -443,7 +452,7 @@ impl Shared {
         };
         let client = ClientId(state.next_id);
         state.next_id += 1;
-        let queue = Arc::new(SendQueue::new(shared.config.send_queue));
+        let queue = Arc::new(SendQueue::new(shared.config.send_queue, Arc::clone(&shared.keep_alive)));
         let run = Arc::clone(shared);
         let run_queue = Arc::clone(&queue);
         let thread = thread::Builder::new().name(format!("igtl-server-{client}"));
