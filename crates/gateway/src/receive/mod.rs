@@ -38,6 +38,7 @@ mod link;
 pub mod pixels;
 pub mod placement;
 pub mod poses;
+pub mod tracked_frame;
 pub mod validity;
 
 use std::net::SocketAddr;
@@ -60,6 +61,7 @@ use crate::complaints::Complaints;
 use crate::config::SourceConfig;
 use crate::receive::backlog::Backlog;
 use crate::receive::greeting::greeting;
+use crate::receive::tracked_frame::{TRACKED_FRAME, TrackedFrame, TrackedPose};
 use crate::recycle::Recycler;
 
 /// What a [`Receiver`] met.
@@ -328,23 +330,17 @@ impl Receiver {
         }
         match raw.decode() {
             Ok(message) => {
+                if let Content::Unknown { bytes, .. } = &message.content
+                    && header.type_name == TRACKED_FRAME
+                {
+                    return self.tracked_frame(&message, bytes).map_or(Received::Other, Received::Frame);
+                }
                 if let Content::Image(image) = &message.content {
-                    let Some(mut frame) = self.image(&message, image) else { return Received::Other };
+                    let Some(mut frame) = self.image(device, &message, image) else { return Received::Other };
                     frame.message = self.keeps_messages.then_some(raw);
                     return Received::Frame(frame);
                 }
-                let (read, doubted) =
-                    self.state.with_poses(|book| (book.read(&message), book.take_doubted()));
-                if let Some(name) = doubted {
-                    self.state.complaints.say(
-                        "identity",
-                        format_args!(
-                            "'{name}' is the identity, and no metadata says that its tool was seen: it is taken as not \
-                             seen, see source.identity_is_valid"
-                        ),
-                    );
-                }
-                if !read {
+                if !self.read_poses(|book| book.read(&message)) {
                     self.note_unread(&raw);
                     return Received::Other;
                 }
@@ -358,6 +354,53 @@ impl Receiver {
         Received::Poses(raw)
     }
 
+    /// Enters poses, and says so if one of them is not believed.
+    fn read_poses<T>(&self, read: impl FnOnce(&mut PoseBook) -> T) -> T {
+        let (read, doubted) = self.state.with_poses(|book| (read(book), book.take_doubted()));
+        if let Some(name) = doubted {
+            self.state.complaints.say(
+                "identity",
+                format_args!(
+                    "'{name}' is the identity, and no metadata says that its tool was seen: it is taken as not seen, see \
+                     source.identity_is_valid"
+                ),
+            );
+        }
+        read
+    }
+
+    /// The frame of a TRACKEDFRAME, whose poses are entered; `None` if it is none, or if there are IMAGE messages.
+    fn tracked_frame(&mut self, message: &Message<'_>, bytes: &[u8]) -> Option<LiveFrame> {
+        let tracked = match TrackedFrame::decode(bytes) {
+            Ok(tracked) => tracked,
+            Err(error) => {
+                self.state.books.receive().dropped(DropReason::Malformed);
+                self.state.complaints.say("malformed", format_args!("a message was rejected: {error}"));
+                return None;
+            }
+        };
+        self.read_poses(|book| {
+            for (name, matrix, status) in tracked.poses.iter().filter_map(TrackedPose::entry) {
+                book.enter(name, message.timestamp, matrix, status);
+            }
+        });
+        self.state.pose_messages.fetch_add(1, Relaxed);
+        if self.session.images > 0 {
+            return None;
+        }
+        // PlusServer gives it no name, so it is the device that is wanted.
+        let names = [message.device_name, DeviceName::truncated(&self.config.device)];
+        let device = names.into_iter().find(|name| !name.is_empty());
+        let device = device.unwrap_or_else(|| DeviceName::truncated("TrackedFrame"));
+        if !self.state.takes(device) {
+            self.state.other_images.fetch_add(1, Relaxed);
+            return None;
+        }
+        let mut frame = self.image(device, message, &tracked.image)?;
+        frame.statuses = tracked.statuses();
+        Some(frame)
+    }
+
     fn reject(&self, raw: &RawMessage, is_image: bool, error: &DecodeError) {
         let header = raw.header();
         self.state.link.count_rejected(error);
@@ -369,7 +412,7 @@ impl Receiver {
     }
 
     /// A frame, or `None` if the image is none.
-    fn image(&mut self, message: &Message<'_>, image: &Image<'_>) -> Option<LiveFrame> {
+    fn image(&mut self, device: DeviceName, message: &Message<'_>, image: &Image<'_>) -> Option<LiveFrame> {
         let ticket = self.state.books.receive();
         let mut pixels = self.pool.take();
         let format = match pixels::write_pixels(image, self.config.window, &mut pixels) {
@@ -377,18 +420,16 @@ impl Receiver {
             Err(error) => {
                 let reason = error.reason();
                 ticket.dropped(reason);
-                let device = message.device_name;
                 self.state.complaints.say(reason.name(), format_args!("'{device}' sent {error}"));
                 return None;
             }
         };
         if self.source.is_empty() {
-            self.source = format!("{}/{}", self.state.link.url(), message.device_name).into();
+            self.source = format!("{}/{}", self.state.link.url(), device).into();
         }
         let (mut timestamp, mut time_source) = (message.timestamp, TimeSource::Source);
         if timestamp == Timestamp::NONE {
             (timestamp, time_source) = (Timestamp::now(), TimeSource::Arrival);
-            let device = message.device_name;
             self.state.complaints.say(
                 "unstamped",
                 format_args!("images of '{device}' have no timestamp: the time of their arrival is taken"),
@@ -407,7 +448,7 @@ impl Receiver {
             ticket,
             timestamp,
             time_source,
-            device: message.device_name,
+            device,
             source: Arc::clone(&self.source),
             size: image.size,
             format,

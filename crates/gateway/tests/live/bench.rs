@@ -111,6 +111,10 @@ impl Perceive for Squares {
         }
         Ok(())
     }
+
+    fn epoch(&self) -> u64 {
+        0
+    }
 }
 
 /// Pipelines that find so many squares.

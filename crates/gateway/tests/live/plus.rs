@@ -14,6 +14,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
+use ultramotion_gateway::receive::tracked_frame;
 use ultramotion_igtlink::{
     Content, CoordinateSystem, DecoderConfig, DeviceName, HeaderVersion, Image, Message, Query, Status,
     StreamDecoder, Timestamp, TrackedTool, Transform,
@@ -212,6 +213,7 @@ impl PlusClient {
                 "IMAGE" => self.images(&client, frame, &mut bytes),
                 "TRANSFORM" => self.transforms(&client, frame, &mut bytes),
                 "TDATA" => self.tracking(&mut client, frame, &mut bytes),
+                "TRACKEDFRAME" => self.tracked_frames(&client, frame, &mut bytes),
                 other => {
                     let type_name = other.parse().unwrap();
                     let content = Content::Unknown { type_name, bytes: vec![0; 99].into() };
@@ -243,6 +245,26 @@ impl PlusClient {
                 .for_each(|name| message.metadata.push("FriendlyDeviceName", *name));
             push(client, message, bytes);
         }
+    }
+
+    /// Without a name; its fields are those of the transforms that are configured.
+    fn tracked_frames(&self, client: &ClientState, frame: &TrackedFrame, bytes: &mut Vec<u8>) {
+        let mut xml =
+            format!("<TrackedFrame Timestamp=\"{}\" ImageDataValid=\"true\">", frame.time.as_secs_f64());
+        for name in &client.transforms {
+            let (matrix, status) = look_up(frame, name);
+            let rows = matrix.to_matrix().map(|row| row.map(|value| value.to_string()).join(" ")).join(" ");
+            for (suffix, value) in [("Transform", rows.as_str()), ("TransformStatus", status)] {
+                xml.push_str(&format!("<CustomFrameField Name=\"{name}{suffix}\" Value=\"{value}\" />"));
+            }
+        }
+        xml.push_str("</TrackedFrame>");
+        let size = [WIDTH as u16, HEIGHT as u16];
+        let placed =
+            placement().world_from_ijk([size[0], size[1], 1]).map(|row| row.map(|value| value as f32));
+        let body = tracked_frame::encode(size, &small::picture(frame.number), placed, &xml);
+        let content = Content::Unknown { type_name: "TRACKEDFRAME".parse().unwrap(), bytes: body.into() };
+        push(client, Message::new(DeviceName::EMPTY, content).at(frame.time), bytes);
     }
 
     fn transforms(&self, client: &ClientState, frame: &TrackedFrame, bytes: &mut Vec<u8>) {

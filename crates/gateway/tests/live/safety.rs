@@ -9,6 +9,7 @@ use ultramotion_igtlink::{
     Client, ClientEvent, Content, CoordinateSystem, Endian, Message, RawMessage, Timestamp, Transform, Video,
 };
 
+use crate::bench::small::{HEIGHT, WIDTH};
 use crate::bench::{
     SOON, Scanner, client_of, complaints, config, next_of, picture, placement, squares, time_of, wait_for,
     wait_for_complaint,
@@ -359,5 +360,46 @@ fn pictures_in_a_form_that_is_not_read_are_named_once() {
         }
         wait_for_complaint(&mut gateway, "unread");
         assert_eq!(complaints(&gateway), [("unread", 1)]);
+    }
+}
+
+#[test]
+fn a_tracked_frame_has_image_and_poses_in_one() {
+    for (device, way) in [("Image_Probe", vec![]), ("", vec!["ProbeToTracker".to_owned()])] {
+        let plus = Plus::new(PlusConfig { message_types: vec!["TRACKEDFRAME"], ..PlusConfig::default() });
+        let mut config = tracker_config(&plus);
+        config.source.device = device.into();
+        config.source.image_to_tracker = way;
+        let gateway = Gateway::start(config, squares(2)).unwrap();
+        let client = client_of(&gateway);
+        let scanner = plus.accept();
+        scanner.wait_greeted();
+        let send = |number, status| {
+            let tools = vec![("ProbeToTracker", 7.0, status)];
+            scanner.send(&TrackedFrame { time: far_apart(number), number: 0, tools });
+            all_about(&client, far_apart(number))
+        };
+        let seen = send(0, "OK");
+        let of = |device: &str| {
+            seen.iter().find(|raw| raw.header().device_name == device).unwrap().decode().unwrap()
+        };
+        let Content::Image(mask) = of("UM_Mask").content else { panic!("an IMAGE") };
+        assert_eq!((mask.size, mask.coordinates), ([WIDTH as u16, HEIGHT as u16, 1], CoordinateSystem::Ras));
+        let differs = |a: [f32; 3], b: [f32; 3]| a.iter().zip(b).any(|(a, b)| (a - b).abs() > 1e-4);
+        assert!(!differs(mask.placement.center, placement().center), "{:?}", mask.placement);
+        let points = |device: &str| match of(device).content {
+            Content::PolyData(data) => data.points,
+            other => panic!("{other}"),
+        };
+        for ([x, y, z], tracker) in points("UM_Contours").into_iter().zip(points("UM_TrackerContours")) {
+            assert!(!differs([x + 7.0, y, z], tracker));
+        }
+        let lost = send(1, "MISSING");
+        let outlines =
+            lost.iter().find(|raw| raw.header().device_name == "UM_TrackerContours").unwrap().decode();
+        assert!(matches!(outlines.unwrap().content, Content::PolyData(data) if data.points.is_empty()));
+        // A device without a name does not say that its images are the probe's own.
+        let expected: &[(&str, u64)] = if device.is_empty() { &[("placement", 1)] } else { &[] };
+        assert_eq!(complaints(&gateway), expected);
     }
 }
