@@ -82,3 +82,18 @@ impl Serialize for ResultPacket {
         ResultLine::new(self).serialize(serializer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_is_not_the_sources_is_marked() {
+        let line = |time_source| {
+            let packet = ResultPacket { timestamp_s: 7.5, time_source, ..ResultPacket::default() };
+            serde_json::to_value(&packet).unwrap()
+        };
+        assert_eq!(line(TimeSource::Arrival)["time_source"], "arrival");
+        assert!(line(TimeSource::Source).get("time_source").is_none());
+    }
+}
