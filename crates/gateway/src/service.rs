@@ -12,6 +12,8 @@
 //! whole; what that costs is counted as frames dropped before the pipeline. A stage that dies is started again, a
 //! recording that cannot go on ends, and the rest goes on.
 
+mod clients;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver as ChannelReceiver, SyncSender, sync_channel};
@@ -19,10 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
-use ultramotion_igtlink::{
-    ClientId, Disconnect, Message, RawMessage, RecvError, RejectReason, Server, ServerError, ServerEvent,
-    Timestamp,
-};
+use ultramotion_igtlink::{Disconnect, RawMessage, RecvError, RejectReason, Server, ServerError, Timestamp};
 use ultramotion_pipeline::kpi::Quantiles;
 use ultramotion_pipeline::{Orchestrator, PipelineError};
 use ultramotion_types::{FrameView, Mailbox, ResultPacket};
@@ -37,8 +36,8 @@ use crate::record::{RecordError, Recorder};
 use crate::recycle::{Recycled, Recycler};
 use crate::report::Report;
 use crate::send::{
-    Answer, Composer, DeviceNames, Dialogue, Epoch, GatewayState, Guests, LiveParameters, Passed, Relay,
-    StatusBoard, header_version,
+    Answer, Composer, DeviceNames, Epoch, GatewayState, LiveParameters, Passed, Relay, StatusBoard,
+    header_version,
 };
 pub use crate::supervise::BoxError;
 use crate::supervise::{StopSignal, Supervisor};
@@ -550,64 +549,6 @@ impl Shared {
             tracing::error!("the recording ends: {error}");
         }
         Ok(())
-    }
-
-    /// Greets clients, and answers what they ask.
-    fn serve_clients(&self) -> Result<(), BoxError> {
-        let dialogue =
-            Dialogue::new(self.names.status, header_version(&self.config.output), &self.config.output);
-        let mut guests = Guests::default();
-        while !self.stop.is_set() {
-            match self.server.recv_timeout(TICK) {
-                Ok(ServerEvent::Connected { client, peer }) => {
-                    tracing::info!("client {client} connected from {peer}");
-                    guests.came(client, peer.ip());
-                    if self.config.output.status {
-                        self.reply(client, &self.status.message());
-                    }
-                }
-                Ok(ServerEvent::Disconnected { client, reason }) => {
-                    tracing::info!("client {client} went: {reason}");
-                    if let Some(peer) = guests.gone(client, reason).filter(|_| self.config.output.version > 1)
-                    {
-                        self.source.complaints.say(
-                            "output_version",
-                            format_args!(
-                                "clients from {peer} leave right after our first message, which has header version 2; if \
-                                 they are older than 2017, set output.version = 1"
-                            ),
-                        );
-                    }
-                }
-                Ok(ServerEvent::Refused { peer, by_allow_list }) => {
-                    let why =
-                        if by_allow_list { "not in output.allow" } else { "output.max_clients are there" };
-                    let problem = format_args!("a client from {peer} was refused: {why}");
-                    self.source.complaints.say("client_refused", problem);
-                }
-                Ok(ServerEvent::Rejected { client, error }) => {
-                    let problem = format_args!("client {client} sent no message: {error}");
-                    self.source.complaints.say("client_rejected", problem);
-                }
-                Ok(ServerEvent::Message { client, raw }) => match raw.decode() {
-                    Ok(message) => {
-                        guests.heard(client, message.version);
-                        if let Some(answer) = dialogue.answer(&message, &self.status, &self.parameters) {
-                            self.reply(client, &answer);
-                        }
-                    }
-                    Err(error) => self.server.count_rejected(&error),
-                },
-                Err(RecvError::Timeout) => {}
-                Err(RecvError::Closed) => break,
-            }
-        }
-        Ok(())
-    }
-
-    fn reply(&self, client: ClientId, message: &Message<'_>) {
-        // Fails when the client is gone again, which is no one's fault.
-        let _ = self.server.send_to(client, message);
     }
 
     /// Notes a state, and tells all clients if it is new: now, and whenever they are told nothing else for a while.
