@@ -90,7 +90,8 @@ mod tests {
     #[test]
     fn a_time_that_is_not_the_sources_is_marked() {
         let line = |time_source| {
-            let packet = ResultPacket { timestamp_s: 7.5, time_source, ..ResultPacket::default() };
+            let mut packet = ResultPacket::default();
+            packet.time_source = time_source;
             serde_json::to_value(&packet).unwrap()
         };
         assert_eq!(line(TimeSource::Arrival)["time_source"], "arrival");

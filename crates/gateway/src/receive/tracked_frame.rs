@@ -9,8 +9,6 @@
 //! sender's own byte order. The XML names fields of the frame, among them `ProbeToTrackerTransform` (16 numbers, by rows)
 //! and `ProbeToTrackerTransformStatus`. (PlusLib, `igtlPlusTrackedFrameMessage.h`.)
 
-use std::borrow::Cow;
-
 use ultramotion_igtlink::{CoordinateSystem, Endian, Image, Placement, ScalarType};
 use ultramotion_types::Matrix;
 
@@ -146,7 +144,7 @@ fn poses_of(xml: &str) -> Vec<TrackedPose> {
     poses
 }
 
-fn numbers(text: &Cow<'_, str>) -> Option<Matrix> {
+fn numbers(text: &str) -> Option<Matrix> {
     let mut all = text.split_whitespace().map(str::parse);
     let mut matrix = Matrix::default();
     for value in matrix.iter_mut().flatten() {
