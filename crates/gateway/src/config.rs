@@ -104,8 +104,9 @@ ultramotion_types::settings! {
         pub stall_timeout_s: f64 = 10.0, in Range::SECONDS;
         /// A STATUS goes to a client when nothing else was sent to it for so long, in seconds; 0: never.
         pub keep_alive_s: f64 = 1.0, in Range::SECONDS;
-        /// Header version. Peers older than 2017 know version 1 alone, which has no metadata.
-        pub version: u16 = 2, in Range::within(1.0, 2.0);
+        /// Header version, 2 or 1. Peers older than 2017 know version 1 alone, which has no metadata. 0: version 2, but 1 for
+        /// clients of an address whose clients twice in a row left right after our first message in version 2.
+        pub version: u16 = 2, in Range::within(0.0, 2.0);
         /// What the device names of all results begin with, at most 5 characters.
         pub prefix: String = "UM_".into();
         /// UM_Mask, IMAGE: pixels are the structure's identity, 1 to 255 and round again, 0 outside; placed like the

@@ -36,8 +36,8 @@ use crate::record::{RecordError, Recorder};
 use crate::recycle::{Recycled, Recycler};
 use crate::report::Report;
 use crate::send::{
-    Answer, Composer, DeviceNames, Epoch, GatewayState, LiveParameters, Passed, Relay, StatusBoard,
-    header_version,
+    Answer, Audience, Composer, DeviceNames, Epoch, GatewayState, LiveParameters, Relay, StatusBoard,
+    header_version, in_version_1,
 };
 pub use crate::supervise::BoxError;
 use crate::supervise::{StopSignal, Supervisor};
@@ -108,6 +108,7 @@ struct Shared {
     names: DeviceNames,
     status: StatusBoard,
     saying: Mutex<()>,
+    audience: Audience,
     parameters: LiveParameters,
     waiting: Mailbox<LiveFrame>,
     answers: Mailbox<Arc<Answer>>,
@@ -183,6 +184,7 @@ impl Gateway {
         let shared = Arc::new(Shared {
             status: StatusBoard::new(names.status, header_version(&config.output)),
             saying: Mutex::default(),
+            audience: Audience::default(),
             parameters: LiveParameters::new(&config.output),
             waiting: Mailbox::new(config.stream.depth),
             answers: Mailbox::new(config.stream.depth.max(ANSWERS)),
@@ -392,13 +394,7 @@ impl Shared {
 
     /// A message of the source, passed on to clients.
     fn pass(&self, relay: &Relay, raw: &RawMessage) {
-        let passed = relay.pass(raw, |passed| match passed {
-            Passed::Raw(raw) => {
-                self.server.broadcast_raw(raw);
-                Ok(())
-            }
-            Passed::Message(message) => self.server.broadcast(message).map(drop),
-        });
+        let passed = self.audience.pass(&self.server, relay, raw);
         if let Err(error) = passed {
             let device = raw.header().device_name;
             self.source.complaints.say("relay", format_args!("'{device}' is not passed on: {error}"));
@@ -510,7 +506,7 @@ impl Shared {
         while let Some(answer) = self.answers.take() {
             let ticket = &answer.frame.ticket;
             match composer
-                .compose(&answer, &self.parameters, |message| self.server.broadcast(message).map(drop))
+                .compose(&answer, &self.parameters, |message| self.audience.broadcast(&self.server, message))
             {
                 Ok(()) => ticket.answered(),
                 Err(error) => {
@@ -562,9 +558,11 @@ impl Shared {
     /// A name, a code and a sentence always make a message.
     fn tell_status(&self) {
         let message = self.status.message();
-        let _ = self.server.set_keep_alive(&message);
+        // All clients have the same sign of life, so it must be one that all of them know.
+        let for_all = if self.config.output.version == 0 { in_version_1(&message) } else { message.clone() };
+        let _ = self.server.set_keep_alive(&for_all);
         if self.config.output.status {
-            let _ = self.server.broadcast(&message);
+            let _ = self.audience.broadcast(&self.server, &message);
         }
     }
 

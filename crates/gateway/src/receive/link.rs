@@ -83,10 +83,14 @@ impl Link {
     pub fn open(config: &SourceConfig) -> Result<Self, LinkError> {
         config.validate()?;
         Ok(match config.listen {
-            Some(address) => Link::Server(Server::start(config.server(address)?)?),
+            Some(address) => {
+                let server = Server::start(config.server(address)?)?;
+                // A STATUS without words always makes a message.
+                let _ = server.set_keep_alive(&sign_of_life(config));
+                Link::Server(server)
+            }
             None => {
                 let client = Client::start(config.client()).map_err(LinkError::Thread)?;
-                // A STATUS without words always makes a message.
                 let _ = client.set_keep_alive(&sign_of_life(config));
                 Link::Client(client, config.connect.clone())
             }

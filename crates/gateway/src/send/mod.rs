@@ -17,6 +17,7 @@
 //! empty outlines and an empty mask, so that nothing old stays on a screen; its points are empty too, or in version 1
 //! a single one that cannot be seen, since old readers skip a message without a body.
 
+mod audience;
 mod contours;
 mod dialogue;
 mod guests;
@@ -27,6 +28,8 @@ mod status;
 use std::borrow::Cow;
 use std::time::{Instant, SystemTime};
 
+pub(crate) use audience::{Audience, in_version_1};
+use audience::{UNSELECTED, unseen_point};
 pub use contours::{Contours, OutlineValues};
 pub use dialogue::{Dialogue, LiveParameters};
 pub(crate) use guests::Guests;
@@ -133,8 +136,6 @@ struct ObjectsText<'a> {
     objects: Vec<ObjectText<'a>>,
 }
 
-/// Group of points that 3D Slicer shows as not selected.
-const UNSELECTED: &str = "Unselected";
 /// 3D Slicer has one colour for all selected points of a list and one for the others, of the first that comes: they must
 /// not change from frame to frame. Both are told apart on grey, also without seeing red from green (after Okabe and Ito,
 /// 2008).
@@ -312,14 +313,7 @@ impl Composer {
         };
         let mut points: Vec<Point> = packet.objects.iter().enumerate().map(point).collect();
         if points.is_empty() && !header_version(&self.config).is_extended() {
-            // The reference library does not read a message without a body, and keeps the points it has. One that
-            // cannot be seen replaces them.
-            points.push(Point {
-                group: FixedString::truncated(UNSELECTED),
-                rgba: [0; 4],
-                owner: self.names.mask,
-                ..Point::new(FixedString::EMPTY, frame.placement.center)
-            });
+            points.push(unseen_point(self.names.mask, frame.placement.center));
         }
         Content::Points(points)
     }

@@ -49,6 +49,11 @@ impl Relay {
         Relay { config: config.clone(), version: header_version(config) }
     }
 
+    /// The same for clients of version 1.
+    pub(crate) fn in_version_1(&self) -> Self {
+        Relay { config: self.config.clone(), version: HeaderVersion::V1 }
+    }
+
     /// Hands what becomes of a message of the source to `send`.
     pub fn pass(
         &self,

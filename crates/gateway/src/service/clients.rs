@@ -1,6 +1,8 @@
 //! The stage that speaks with clients.
 
-use ultramotion_igtlink::{ClientId, Message, RecvError, ServerEvent};
+use std::net::IpAddr;
+
+use ultramotion_igtlink::{RecvError, ServerEvent};
 
 use super::{Shared, TICK};
 use crate::send::{Dialogue, Guests, header_version};
@@ -16,22 +18,17 @@ impl Shared {
             match self.server.recv_timeout(TICK) {
                 Ok(ServerEvent::Connected { client, peer }) => {
                     tracing::info!("client {client} connected from {peer}");
-                    guests.came(client, peer.ip());
+                    let is_old = guests.came(client, peer.ip());
+                    self.audience.note(client, is_old && self.config.output.version == 0);
                     if self.config.output.status {
-                        self.reply(client, &self.status.message());
+                        self.audience.reply(&self.server, client, &self.status.message());
                     }
                 }
                 Ok(ServerEvent::Disconnected { client, reason }) => {
                     tracing::info!("client {client} went: {reason}");
-                    if let Some(peer) = guests.gone(client, reason).filter(|_| self.config.output.version > 1)
-                    {
-                        self.source.complaints.say(
-                            "output_version",
-                            format_args!(
-                                "clients from {peer} leave right after our first message, which has header version 2; if \
-                                 they are older than 2017, set output.version = 1"
-                            ),
-                        );
+                    self.audience.note(client, false);
+                    if let Some(peer) = guests.gone(client, reason) {
+                        self.note_old(peer);
                     }
                 }
                 Ok(ServerEvent::Refused { peer, by_allow_list }) => {
@@ -46,9 +43,11 @@ impl Shared {
                 }
                 Ok(ServerEvent::Message { client, raw }) => match raw.decode() {
                     Ok(message) => {
-                        guests.heard(client, message.version);
+                        if guests.heard(client, message.version) {
+                            self.audience.note(client, false);
+                        }
                         if let Some(answer) = dialogue.answer(&message, &self.status, &self.parameters) {
-                            self.reply(client, &answer);
+                            self.audience.reply(&self.server, client, &answer);
                         }
                     }
                     Err(error) => self.server.count_rejected(&error),
@@ -60,8 +59,18 @@ impl Shared {
         Ok(())
     }
 
-    fn reply(&self, client: ClientId, message: &Message<'_>) {
-        // Fails when the client is gone again, which is no one's fault.
-        let _ = self.server.send_to(client, message);
+    /// Says that clients of an address seem to know header version 1 alone.
+    fn note_old(&self, peer: IpAddr) {
+        let advice = match self.config.output.version {
+            1 => return,
+            0 => "from now on they get version 1",
+            _ => "if they are older than 2017, set output.version = 1",
+        };
+        self.source.complaints.say(
+            "output_version",
+            format_args!(
+                "clients from {peer} leave right after our first message, which has header version 2; {advice}"
+            ),
+        );
     }
 }

@@ -240,3 +240,38 @@ fn peers_that_do_not_know_version_2_are_recognised() {
     visit(&gateway);
     wait_for_complaint(&mut gateway, "output_version");
 }
+
+#[test]
+fn clients_that_know_version_1_alone_get_it_beside_others() {
+    let scanner = Scanner::new();
+    let mut config = config(scanner.address());
+    config.output.version = 0;
+    let mut gateway = Gateway::start(config, squares(0)).unwrap();
+    let address = gateway.output_addr().unwrap();
+    for _ in 0..2 {
+        // At the sight of version 2 it leaves.
+        let mut old = TcpStream::connect(address).unwrap();
+        let _ = old.read(&mut [0; 58]).unwrap();
+    }
+    wait_for_complaint(&mut gateway, "output_version");
+    let old = client_of(&gateway);
+    let new = Client::start(ClientConfig::new(address.to_string())).unwrap();
+    next_of(&new, "UM_Status");
+    new.send(&named("", Content::Query(Query::new(Verb::Get, "CAPABIL").unwrap()), 0)).unwrap();
+    while next_of(&new, "UM_Status").header().type_name != "CAPABILITY" {}
+    scanner.wait_for_gateway();
+    let transform = Transform { translation: [1.0, 2.0, 3.0], ..Transform::IDENTITY };
+    scanner.send(&named("ProbeToTracker", Content::Transform(transform), 0));
+    scanner.send(&picture(0));
+    for device in ["ProbeToTracker", "UM_Mask", "UM_Points"] {
+        let (first, second) = (next_of(&old, device), next_of(&new, device));
+        assert_eq!((first.header().version, second.header().version), (HeaderVersion::V1, HeaderVersion::V2));
+        if let Content::Points(points) = first.decode().unwrap().content {
+            assert_eq!(
+                (points.len(), points[0].rgba[3]),
+                (1, 0),
+                "nothing to be seen, which clears what was"
+            );
+        }
+    }
+}

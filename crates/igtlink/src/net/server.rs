@@ -279,12 +279,26 @@ impl Server {
     /// Puts a message into the queues of all clients, and says how many they are. It is encoded
     /// once. A full queue lets its oldest message go.
     pub fn broadcast(&self, message: &Message<'_>) -> Result<usize, EncodeError> {
-        Ok(self.queue_for_all(&self.shared.buffers.message(message)?))
+        self.broadcast_to(message, |_| true)
+    }
+
+    /// Puts a message into the queues of some clients, and says how many they are.
+    pub fn broadcast_to(
+        &self,
+        message: &Message<'_>,
+        chosen: impl Fn(ClientId) -> bool,
+    ) -> Result<usize, EncodeError> {
+        Ok(self.queue_for(&self.shared.buffers.message(message)?, chosen))
     }
 
     /// Puts a message that came from elsewhere into the queues of all clients, as it is.
     pub fn broadcast_raw(&self, raw: &RawMessage) -> usize {
-        self.queue_for_all(&self.shared.buffers.raw(raw))
+        self.broadcast_raw_to(raw, |_| true)
+    }
+
+    /// Puts a message that came from elsewhere into the queues of some clients, as it is.
+    pub fn broadcast_raw_to(&self, raw: &RawMessage, chosen: impl Fn(ClientId) -> bool) -> usize {
+        self.queue_for(&self.shared.buffers.raw(raw), chosen)
     }
 
     /// Puts a message into the queue of one client.
@@ -297,10 +311,11 @@ impl Server {
         }
     }
 
-    fn queue_for_all(&self, bytes: &Outgoing) -> usize {
+    fn queue_for(&self, bytes: &Outgoing, chosen: impl Fn(ClientId) -> bool) -> usize {
         let state = self.shared.lock();
         let push = |link: &&Link| link.queue.push(Arc::clone(bytes), &self.shared.traffic);
-        state.clients.values().filter(push).count()
+        let links = state.clients.iter().filter(|(client, _)| chosen(**client)).map(|(_, link)| link);
+        links.filter(push).count()
     }
 
     /// Ends the connection to a client; it may connect again.
