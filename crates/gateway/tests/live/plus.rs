@@ -31,6 +31,8 @@ pub struct PlusConfig {
     pub transforms: Vec<&'static str>,
     pub valid_transforms_only: bool,
     pub friendly_name: Option<&'static str>,
+    /// Whether the metadata of an IMAGE has the tools of its frame.
+    pub image_fields: bool,
     /// The latest header version that its library knows.
     pub max_version: u16,
 }
@@ -44,6 +46,7 @@ impl Default for PlusConfig {
             transforms: vec!["ProbeToTracker"],
             valid_transforms_only: true,
             friendly_name: None,
+            image_fields: true,
             max_version: 2,
         }
     }
@@ -233,7 +236,7 @@ impl PlusClient {
             let name = DeviceName::truncated(self.config.friendly_name.unwrap_or(&own));
             let mut message = Message::new(name, Content::Image(image)).at(frame.time);
             message.metadata.push("FrameNumber", frame.number.to_string());
-            for (tool, shift, status) in &frame.tools {
+            for (tool, shift, status) in frame.tools.iter().filter(|_| self.config.image_fields) {
                 message
                     .metadata
                     .push(format!("{tool}Transform"), format!("1 0 0 {shift} 0 1 0 0 0 0 1 0 0 0 0 1"));

@@ -89,13 +89,13 @@ fn forms() -> Vec<Form> {
     vec![
         Form {
             what: "the status of a TRANSFORM",
-            plus: with(&["TRANSFORM", "IMAGE"], 2),
+            plus: PlusConfig { image_fields: false, ..with(&["TRANSFORM", "IMAGE"], 2) },
             status: "MISSING",
-            placements: [None, Some("MISSING")],
+            placements: [None, Some("INVALID")],
         },
         Form {
             what: "the status of a TDATA",
-            plus: with(&["TDATA", "IMAGE"], 2),
+            plus: PlusConfig { image_fields: false, ..with(&["TDATA", "IMAGE"], 2) },
             status: "INVALID",
             placements: [None, Some("INVALID")],
         },
