@@ -51,6 +51,17 @@ ultramotion_types::settings! {
         /// Device name of the IMAGE messages to take; empty for the first one seen on a connection. PlusServer calls it
         /// Image_ and the name of the frame that it is placed in, such as Image_Reference.
         pub device: String = String::new();
+        /// Header version of what is sent to the scanner, 2 or 1. PlusServer answers in the version that it has heard,
+        /// and only version 2 has the metadata that says which tools were lost; 1 is for scanners older than 2017.
+        pub version: u16 = 2, in Range::within(1.0, 2.0);
+        /// Names that PlusServer is asked for on connecting, by CLIENTINFO, in place of what its configuration lists:
+        /// images as name and frame, such as Image_Reference, transforms as ProbeToTracker. Empty: nothing is asked for.
+        pub ask_for: Vec<String> = Vec::new();
+        /// Asks for TDATA on connecting (STT_TDATA), which PlusServer sends to nobody else.
+        pub request_tdata: bool = true;
+        /// A pose that is exactly the identity, without metadata that says whether its tool was seen, is what PlusServer
+        /// sends for a tool that was lost: it is not used. true: it is a pose like any other.
+        pub identity_is_valid: bool = false;
         /// Messages whose checksum is wrong are rejected and counted. Some senders leave it 0: then say false.
         pub check_crc: bool = true;
         /// A larger message ends the connection, MiB.
@@ -68,8 +79,8 @@ ultramotion_types::settings! {
         /// taken if it is, in milliseconds.
         pub pose_tolerance_ms: f64 = 100.0, in Range::within(0.0, 60_000.0);
         /// Names of the transforms that lead from the frame that IMAGE messages are placed in to the tracker's, the
-        /// first one first: TRANSFORM devices or tools of TDATA, or keys of `transforms`. Empty: by PlusServer's device
-        /// names, that is `["ImageToProbe", "ProbeToTracker"]` for Image or Image_Image, `["ProbeToTracker"]` for
+        /// first one first: TRANSFORM devices or tools of TDATA, or keys of `transforms`, with their whole names or the
+        /// first 20 characters. Empty: by PlusServer's device names, that is `["ImageToProbe", "ProbeToTracker"]` for Image or Image_Image, `["ProbeToTracker"]` for
         /// Image_Probe, none for Image_Tracker, and so on.
         pub image_to_tracker: Vec<String> = Vec::new();
         /// Transforms that do not change, such as a probe's calibration, by rows, in millimetres:
@@ -93,8 +104,9 @@ ultramotion_types::settings! {
         pub stall_timeout_s: f64 = 10.0, in Range::SECONDS;
         /// A STATUS goes to a client when nothing else was sent to it for so long, in seconds; 0: never.
         pub keep_alive_s: f64 = 1.0, in Range::SECONDS;
-        /// Header version. Peers older than 2017 know version 1 alone, which has no metadata.
-        pub version: u16 = 2, in Range::within(1.0, 2.0);
+        /// Header version, 2 or 1. Peers older than 2017 know version 1 alone, which has no metadata. 0: version 2, but 1 for
+        /// clients of an address whose clients twice in a row left right after our first message in version 2.
+        pub version: u16 = 2, in Range::within(0.0, 2.0);
         /// What the device names of all results begin with, at most 5 characters.
         pub prefix: String = "UM_".into();
         /// UM_Mask, IMAGE: pixels are the structure's identity, 1 to 255 and round again, 0 outside; placed like the
@@ -104,13 +116,22 @@ ultramotion_types::settings! {
         /// and score of each.
         pub contours: bool = true;
         /// UM_TrackerContours, POLYDATA: the same in the tracker's frame, while the poses for it are there.
-        pub tracker_contours: bool = true;
+        pub tracker_contours: bool = false;
+        /// Most outlines of each kind a second; 0: those of every frame. The library that 3D Slicer reads them with keeps
+        /// some memory of each for ever, about 5 kB.
+        pub contours_per_s: f64 = 10.0, in Range::within(0.0, 1000.0);
         /// UM_Objects, STRING: the objects as JSON.
         pub objects: bool = true;
         /// UM_Points, POINT: the middle of each object.
         pub points: bool = true;
-        /// TRANSFORM, QTRANS, POSITION, TDATA and QTDATA from the scanner, passed on as they came.
+        /// The scanner's images and poses, passed on under names that begin with the prefix, such as UM_Image_Reference:
+        /// one connector is enough then, and beside one to the scanner itself no name is there twice.
+        pub source: bool = false;
+        /// TRANSFORM and TDATA from the scanner, passed on as they came.
         pub transforms: bool = true;
+        /// QTRANS, POSITION and QTDATA, which 3D Slicer does not read, passed on as TRANSFORM and TDATA; false: not passed
+        /// on.
+        pub convert_poses: bool = true;
         /// UM_Status, STATUS: when the scene or the connection to the scanner changes.
         pub status: bool = true;
     }
@@ -121,8 +142,9 @@ ultramotion_types::settings! {
     #[derive(Copy)]
     pub struct StreamConfig in "stream" {
         /// Frames that may wait for the pipeline; a newer one pushes the oldest out, which is counted.
-        pub depth: usize = 2, in Range::within(1.0, 64.0);
-        /// A frame that waited longer is dropped and counted, in milliseconds.
+        pub depth: usize = 1, in Range::within(1.0, 64.0);
+        /// A frame that waited longer is dropped and counted, in milliseconds. So is one that was older than this when the
+        /// connection to the scanner was made.
         pub max_lag_ms: u64 = 500, in Range::within(1.0, 3_600_000.0);
     }
 }
@@ -204,6 +226,13 @@ impl SourceConfig {
         if DeviceName::new(&self.device).is_err() {
             let value = format!("'{}'", self.device.escape_debug());
             return Err(ConfigError::range("source.device", value, "a device name of at most 20 bytes"));
+        }
+        let is_name =
+            |name: &String| (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
+        if self.ask_for.len() > 32 || !self.ask_for.iter().all(is_name) {
+            let range =
+                "at most 32 names of 1 to 64 letters, digits and signs, as Image_Reference or ProbeToTracker";
+            return Err(ConfigError::range("source.ask_for", format!("{:?}", self.ask_for), range));
         }
         let ordered = |[low, high]: &[f64; 2]| low.is_finite() && high.is_finite() && low < high;
         if let Some([low, high]) = self.window.filter(|window| !ordered(window)) {
@@ -298,6 +327,9 @@ mod tests {
         for (text, key) in [
             ("[stream]\ndepth = 0", "stream.depth"),
             ("[output]\nversion = 3", "output.version"),
+            ("[output]\ncontours_per_s = -1.0", "output.contours_per_s"),
+            ("[source]\nversion = 3", "source.version"),
+            ("[source]\nask_for = ['ProbeToTracker', '']", "source.ask_for"),
             ("[output]\nprefix = 'Ultramotion'", "output.prefix"),
             ("[output]\nallow = 'localhost'", "output.allow"),
             ("[source]\nidle_timeout_s = nan", "source.idle_timeout_s"),

@@ -40,3 +40,4 @@ pub mod report;
 pub mod send;
 pub mod service;
 pub mod supervise;
+pub mod xml;

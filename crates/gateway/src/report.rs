@@ -12,7 +12,7 @@ use crate::books::Account;
 pub struct Report {
     /// Seconds since the start.
     pub time_s: f64,
-    /// `WAITING`, `SILENT`, `SOURCE_LOST`, `REBUILDING`, `VISIBLE`, `RELOCALIZING`, `LOST` or `SHUTTING_DOWN`.
+    /// `WAITING`, `SILENT`, `SOURCE_LOST`, `REBUILDING`, `UNPLACED`, `VISIBLE`, `RELOCALIZING`, `LOST` or `SHUTTING_DOWN`.
     pub state: &'static str,
     /// Frames received a second since the last report.
     pub in_per_s: f64,

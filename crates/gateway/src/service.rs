@@ -12,6 +12,8 @@
 //! whole; what that costs is counted as frames dropped before the pipeline. A stage that dies is started again, a
 //! recording that cannot go on ends, and the rest goes on.
 
+mod clients;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver as ChannelReceiver, SyncSender, sync_channel};
@@ -19,10 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
-use ultramotion_igtlink::{
-    ClientId, Content, Disconnect, Message, Query, RecvError, RejectReason, Server, ServerError, ServerEvent,
-    Timestamp, TypeName, Verb,
-};
+use ultramotion_igtlink::{Disconnect, RawMessage, RecvError, RejectReason, Server, ServerError, Timestamp};
 use ultramotion_pipeline::kpi::Quantiles;
 use ultramotion_pipeline::{Orchestrator, PipelineError};
 use ultramotion_types::{FrameView, Mailbox, ResultPacket};
@@ -30,12 +29,16 @@ use ultramotion_types::{FrameView, Mailbox, ResultPacket};
 use crate::books::{Account, DropReason};
 use crate::config::{ConfigError, GatewayConfig};
 use crate::metrics::{MetricsError, MetricsPage};
-use crate::receive::poses::chain_of_device;
+use crate::receive::placement::Placed;
+use crate::receive::poses::ChainGap;
 use crate::receive::{LinkError, LiveFrame, Received, Receiver, SourceState};
 use crate::record::{RecordError, Recorder};
 use crate::recycle::{Recycled, Recycler};
 use crate::report::Report;
-use crate::send::{Answer, Composer, DeviceNames, Epoch, GatewayState, StatusBoard, header_version};
+use crate::send::{
+    Answer, Audience, Composer, DeviceNames, Epoch, GatewayState, LiveParameters, Relay, StatusBoard,
+    header_version, in_version_1,
+};
 pub use crate::supervise::BoxError;
 use crate::supervise::{StopSignal, Supervisor};
 
@@ -104,10 +107,15 @@ struct Shared {
     server: Server,
     names: DeviceNames,
     status: StatusBoard,
+    saying: Mutex<()>,
+    audience: Audience,
+    parameters: LiveParameters,
     waiting: Mailbox<LiveFrame>,
     answers: Mailbox<Arc<Answer>>,
     /// Frames put into `waiting` and not taken or pushed out yet.
     queue: AtomicU64,
+    /// Results in a row without a way to the tracker's frame.
+    unplaced: AtomicU64,
     record: Mutex<Option<SyncSender<Arc<Answer>>>>,
     recorded: AtomicU64,
     record_failed: AtomicBool,
@@ -149,6 +157,10 @@ const TICK: Duration = Duration::from_millis(100);
 const SILENT_AFTER: Duration = Duration::from_secs(2);
 /// A connection with frames that lasted so long was a good one.
 const GOOD_CONNECTION: Duration = Duration::from_secs(10);
+/// Results that may wait to be sent: a moment's pause of the sending stage costs none.
+const ANSWERS: usize = 2;
+/// So many frames in a row without the poses for the tracker's frame are worth a word: the first ones may come early.
+const UNPLACED_WORTH_A_WORD: u64 = 10;
 /// Results that may wait to be recorded before the pipeline waits.
 const RECORD_QUEUE: usize = 8;
 /// How long the end waits for all stages, and so for the frame in work. With what the server waits for slow clients it
@@ -171,9 +183,13 @@ impl Gateway {
         let (record, to_record) = recorder.is_some().then(|| sync_channel(RECORD_QUEUE)).unzip();
         let shared = Arc::new(Shared {
             status: StatusBoard::new(names.status, header_version(&config.output)),
+            saying: Mutex::default(),
+            audience: Audience::default(),
+            parameters: LiveParameters::new(&config.output),
             waiting: Mailbox::new(config.stream.depth),
-            answers: Mailbox::new(config.stream.depth),
+            answers: Mailbox::new(config.stream.depth.max(ANSWERS)),
             queue: AtomicU64::new(0),
+            unplaced: AtomicU64::new(0),
             record: Mutex::new(record),
             recorded: AtomicU64::new(0),
             record_failed: AtomicBool::new(false),
@@ -185,6 +201,7 @@ impl Gateway {
             server,
             names,
         });
+        shared.tell_status();
         let mut stage = |name, mut body: StageBody| {
             let shared = Arc::clone(&shared);
             supervisor.start(name, move || body(&shared)).map_err(GatewayError::Thread)
@@ -317,22 +334,24 @@ impl Gateway {
 impl Shared {
     /// Scanner to mailbox.
     fn receive(&self) -> Result<(), BoxError> {
-        let mut receiver = Receiver::of(Arc::clone(&self.source), &self.config.source);
+        let max_lag = Duration::from_millis(self.config.stream.max_lag_ms);
+        let receiver = Receiver::of(Arc::clone(&self.source), &self.config.source);
+        let mut receiver = receiver.without_backlog(max_lag).with_messages(self.config.output.source);
+        let relay = Relay::new(&self.config.output);
         let mut last_frame = Instant::now();
         let (mut connected_at, mut frames, mut news) = (Instant::now(), 0u64, true);
         let complaints = &self.source.complaints;
         while !self.stop.is_set() {
             match receiver.next(TICK) {
-                Ok(Received::Frame(frame)) => {
+                Ok(Received::Frame(mut frame)) => {
+                    frame.message.take().iter().for_each(|raw| self.pass(&relay, raw));
                     last_frame = Instant::now();
                     frames += 1;
                     complaints.over("silent");
                     self.put(frame);
                 }
-                Ok(Received::Poses(raw)) if self.config.output.transforms => {
-                    self.server.broadcast_raw(&raw);
-                }
-                Ok(Received::Poses(_) | Received::Other) => {}
+                Ok(Received::Poses(raw)) => self.pass(&relay, &raw),
+                Ok(Received::Other) => {}
                 Ok(Received::Connected { peer }) => {
                     if news {
                         tracing::info!("connected to the scanner at {peer}");
@@ -371,6 +390,15 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// A message of the source, passed on to clients.
+    fn pass(&self, relay: &Relay, raw: &RawMessage) {
+        let passed = self.audience.pass(&self.server, relay, raw);
+        if let Err(error) = passed {
+            let device = raw.header().device_name;
+            self.source.complaints.say("relay", format_args!("'{device}' is not passed on: {error}"));
+        }
     }
 
     fn put(&self, frame: LiveFrame) {
@@ -421,15 +449,10 @@ impl Shared {
     /// A result to those who send and record it.
     fn hand_on(&self, frame: LiveFrame, packet: Recycled<ResultPacket>, epoch: Epoch) {
         // Only now: poses come after the image that they belong to, most of the time.
-        let configured = &self.config.source.image_to_tracker;
-        let by_name = || chain_of_device(&frame.device.to_string_lossy());
-        let names = if configured.is_empty() { &by_name() } else { configured };
-        let (poses, tracker_from_image) = self.source.with_poses(|book| {
-            let poses = book.at(frame.timestamp);
-            let chain = book.chain(names, &poses);
-            (poses, chain)
-        });
-        let answer = Arc::new(Answer { frame, packet, poses, tracker_from_image, epoch });
+        let image_to_tracker = &self.config.source.image_to_tracker;
+        let (placed, way) = self.source.with_poses(|book| Placed::of(&frame, book, image_to_tracker));
+        self.note_placement(&frame, &placed, way);
+        let answer = Arc::new(Answer { frame, packet, placed, epoch });
         let recording = self.recording().clone();
         if let Some(recording) = recording {
             // Fails when the recording has ended, of which that stage has spoken.
@@ -442,12 +465,49 @@ impl Shared {
         }
     }
 
+    /// Says what is missing for results in the tracker's frame.
+    fn note_placement(&self, frame: &LiveFrame, placed: &Placed, way: Result<(), Option<ChainGap>>) {
+        let complaints = &self.source.complaints;
+        if let Some(status) = placed.status.as_deref().filter(|_| placed.is_astray()) {
+            let device = frame.device;
+            complaints.say(
+                "placement",
+                format_args!(
+                    "a tool that places the images of '{device}' was not seen ({status}): they lie elsewhere than they \
+                     say, and nothing is sent in the tracker's frame"
+                ),
+            );
+        }
+        if !self.config.output.tracker_contours {
+            return;
+        }
+        let missing = match way {
+            Err(Some(gap @ ChainGap::Unknown(_))) => gap.to_string(),
+            Err(None) => format!("the name of '{}' does not say what its images are placed in", frame.device),
+            Ok(()) | Err(Some(_)) => return self.unplaced.store(0, Relaxed),
+        };
+        if self.unplaced.fetch_add(1, Relaxed) + 1 == UNPLACED_WORTH_A_WORD {
+            let names = self.source.with_poses(|book| {
+                book.names().map(|name| name.escape_debug().to_string()).collect::<Vec<_>>().join(", ")
+            });
+            let names = if names.is_empty() { "no transform at all".to_owned() } else { names };
+            complaints.say(
+                "transform_missing",
+                format_args!(
+                    "no outlines in the tracker's frame: {missing}; the scanner sent {names}, see source.image_to_tracker"
+                ),
+            );
+        }
+    }
+
     /// Results to clients.
     fn send(&self) -> Result<(), BoxError> {
         let mut composer = Composer::new(self.config.output.clone());
         while let Some(answer) = self.answers.take() {
             let ticket = &answer.frame.ticket;
-            match composer.compose(&answer, |message| self.server.broadcast(message).map(drop)) {
+            match composer
+                .compose(&answer, &self.parameters, |message| self.audience.broadcast(&self.server, message))
+            {
                 Ok(()) => ticket.answered(),
                 Err(error) => {
                     ticket.dropped(DropReason::Encode);
@@ -457,7 +517,13 @@ impl Shared {
                 }
             }
             Timings::note(&mut self.timings().latency_ms, ticket.arrived().elapsed());
-            self.say(GatewayState::Scene(answer.packet.state.as_str()), answer.frame.timestamp);
+            let scene = answer.packet.state.as_str();
+            let state = if answer.placed.is_astray() {
+                GatewayState::Unplaced(scene)
+            } else {
+                GatewayState::Scene(scene)
+            };
+            self.say(state, answer.frame.timestamp);
         }
         Ok(())
     }
@@ -481,64 +547,22 @@ impl Shared {
         Ok(())
     }
 
-    /// Greets clients, and answers what they ask.
-    fn serve_clients(&self) -> Result<(), BoxError> {
-        while !self.stop.is_set() {
-            match self.server.recv_timeout(TICK) {
-                Ok(ServerEvent::Connected { client, peer }) => {
-                    tracing::info!("client {client} connected from {peer}");
-                    if self.config.output.status {
-                        self.reply(client, &self.status.message());
-                    }
-                }
-                Ok(ServerEvent::Disconnected { client, reason }) => {
-                    tracing::info!("client {client} went: {reason}");
-                }
-                Ok(ServerEvent::Refused { peer, by_allow_list }) => {
-                    let why =
-                        if by_allow_list { "not in output.allow" } else { "output.max_clients are there" };
-                    let problem = format_args!("a client from {peer} was refused: {why}");
-                    self.source.complaints.say("client_refused", problem);
-                }
-                Ok(ServerEvent::Rejected { client, error }) => {
-                    let problem = format_args!("client {client} sent no message: {error}");
-                    self.source.complaints.say("client_rejected", problem);
-                }
-                Ok(ServerEvent::Message { client, raw }) => match raw.decode() {
-                    Ok(message) => self.answer_query(client, &message),
-                    Err(error) => self.server.count_rejected(&error),
-                },
-                Err(RecvError::Timeout) => {}
-                Err(RecvError::Closed) => break,
-            }
-        }
-        Ok(())
-    }
-
-    /// GET_STATUS and GET_CAPABILITY; everything else needs no answer.
-    fn answer_query(&self, client: ClientId, message: &Message<'_>) {
-        let Content::Query(Query { verb: Verb::Get, target, .. }) = &message.content else { return };
-        if *target == "STATUS" {
-            self.reply(client, &self.status.message());
-        } else if target.as_bytes().starts_with(b"CAPABIL") {
-            let types = ["IMAGE", "POLYDATA", "STRING", "POINT", "STATUS", "TRANSFORM", "TDATA"];
-            let content = Content::Capability(types.map(TypeName::truncated).to_vec());
-            let mut reply = Message::new(self.names.status, content).at(Timestamp::now());
-            reply.version = header_version(&self.config.output);
-            self.reply(client, &reply);
-        }
-    }
-
-    fn reply(&self, client: ClientId, message: &Message<'_>) {
-        // Fails when the client is gone again, which is no one's fault.
-        let _ = self.server.send_to(client, message);
-    }
-
-    /// Notes a state, and tells all clients if it is new.
+    /// Notes a state, and tells all clients if it is new: now, and whenever they are told nothing else for a while.
     fn say(&self, state: GatewayState, at: Timestamp) {
-        if self.status.change(state, at) && self.config.output.status {
-            // A name, a code and a sentence always make a message.
-            let _ = self.server.broadcast(&self.status.message());
+        let _one_after_another = self.saying.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.status.change(state, at) {
+            self.tell_status();
+        }
+    }
+
+    /// A name, a code and a sentence always make a message.
+    fn tell_status(&self) {
+        let message = self.status.message();
+        // All clients have the same sign of life, so it must be one that all of them know.
+        let for_all = if self.config.output.version == 0 { in_version_1(&message) } else { message.clone() };
+        let _ = self.server.set_keep_alive(&for_all);
+        if self.config.output.status {
+            let _ = self.audience.broadcast(&self.server, &message);
         }
     }
 

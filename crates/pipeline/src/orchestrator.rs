@@ -284,6 +284,7 @@ impl Orchestrator {
         let outcome = &self.outcome;
         packet.frame_id = frame.frame_id;
         packet.timestamp_s = frame.timestamp_s;
+        packet.time_source = frame.time_source;
         packet.source.clear();
         packet.source.push_str(frame.source);
         (packet.width, packet.height) = (frame.width, frame.height);

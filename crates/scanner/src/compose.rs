@@ -49,6 +49,7 @@ pub(crate) struct Bundle {
 pub(crate) struct Composer {
     config: SimulatorConfig,
     image_device: DeviceName,
+    version: HeaderVersion,
     dice: Dice,
     poses: Vec<NamedTransform>,
     unplaced: bool,
@@ -57,21 +58,23 @@ pub(crate) struct Composer {
 impl Composer {
     pub(crate) fn new(config: &SimulatorConfig, image_device: DeviceName) -> Self {
         let dice = Dice { seed: config.mischief.seed };
-        Self { config: config.clone(), image_device, dice, poses: Vec::new(), unplaced: false }
+        let version = config.header_version;
+        Self { config: config.clone(), image_device, version, dice, poses: Vec::new(), unplaced: false }
     }
 
     /// Replaces what is in `bundle` by the messages of the frame with this number, which was taken `time_s` after the
-    /// first.
+    /// first, in this header version.
     pub(crate) fn compose(
         &mut self,
         frame: &Frame,
-        number: u64,
-        time_s: f64,
+        (number, time_s): (u64, f64),
         stamp: Timestamp,
+        version: HeaderVersion,
         bundle: &mut Bundle,
     ) -> Result<(), EncodeError> {
         bundle.bytes.clear();
         bundle.messages.clear();
+        self.version = version;
         poses::collect(frame, time_s, &mut self.poses);
         let content = self.image(frame);
         let mut image = self.message(self.image_device, content, stamp, number);
@@ -90,7 +93,7 @@ impl Composer {
                 let content = Content::Transform(narrow(&pose.matrix));
                 let mut message = self.message(DeviceName::truncated(&pose.name), content, stamp, number);
                 if message.version.is_extended() {
-                    message.metadata.push("TransformValid", "true");
+                    message.metadata.push("TransformValid", "1");
                     message.metadata.push("TransformStatus", status(pose));
                     if pose.name.len() > message.device_name.raw().len() {
                         message.metadata.push("IGTL_DEVICE_NAME", &*pose.name);
@@ -123,7 +126,7 @@ impl Composer {
         stamp: Timestamp,
         number: u64,
     ) -> Message<'a> {
-        let version = self.config.header_version;
+        let version = self.version;
         // The number goes round after 2^32 frames; version 1 has no place for it.
         let message_id = if version.is_extended() { number as u32 } else { 0 };
         Message { version, message_id, ..Message::new(device, content).at(stamp) }
@@ -227,7 +230,13 @@ mod tests {
         let mut bundle = Bundle::default();
         let device = config.check().expect("a valid configuration");
         Composer::new(config, device)
-            .compose(&frame(), number, 0.0, Timestamp::from_nanos(1_700_000_000, 500), &mut bundle)
+            .compose(
+                &frame(),
+                (number, 0.0),
+                Timestamp::from_nanos(1_700_000_000, 500),
+                config.header_version,
+                &mut bundle,
+            )
             .expect("a frame that can be sent");
         bundle
     }

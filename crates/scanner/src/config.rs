@@ -18,6 +18,7 @@ pub struct SimulatorConfig {
     /// Where clients connect; port 0 takes any free one. `127.0.0.1:18944`: nobody outside this machine reaches that.
     pub listen: SocketAddr,
     /// Version 1 for peers of before 2017: without metadata.
+    /// Otherwise what a client is raised to once it has spoken it.
     pub header_version: HeaderVersion,
     /// `From_To`, at most 20 bytes: the IMAGE's device name, and the two coordinate systems between which its matrix
     /// is the transform. Where the poses of a frame do not connect them, the matrix has the pixel spacing alone.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use ultramotion_igtlink::{DecoderConfig, StreamDecoder};
+use ultramotion_igtlink::{DecoderConfig, HeaderVersion, StreamDecoder};
 
 use super::compose::{Bundle, Fault, Outgoing, keep_alive};
 use super::config::{LOG, MAX_CLIENTS, SimulateError};
@@ -63,11 +63,19 @@ struct Link {
     stream: TcpStream,
     /// It was ended with a full queue.
     blocked: Arc<AtomicBool>,
+    /// It has spoken the configured header version.
+    speaks: Arc<AtomicBool>,
+    /// That version.
+    configured: HeaderVersion,
 }
 
 impl Connections {
     /// Listens, with room for so many frames that wait for each client.
-    pub(crate) fn listen(address: SocketAddr, queue: usize) -> Result<Self, SimulateError> {
+    pub(crate) fn listen(
+        address: SocketAddr,
+        queue: usize,
+        configured: HeaderVersion,
+    ) -> Result<Self, SimulateError> {
         let failed = |source| SimulateError::Listen { address, source };
         let socket = TcpListener::bind(address).map_err(failed)?;
         let local_addr = socket.local_addr().map_err(failed)?;
@@ -75,7 +83,7 @@ impl Connections {
         let accepting = Arc::clone(&shared);
         let listener = thread::Builder::new()
             .name("simulate-listen".into())
-            .spawn(move || Shared::accept(&accepting, &socket, queue))
+            .spawn(move || Shared::accept(&accepting, &socket, queue, configured))
             .map_err(SimulateError::Thread)?;
         Ok(Self { shared, local_addr, listener: Some(listener), queue, bundles: Vec::new() })
     }
@@ -100,16 +108,28 @@ impl Connections {
     }
 
     /// Fills a bundle that nobody reads any more, or a new one, and leaves it for every client. Says for how many.
-    pub(crate) fn offer<E>(&mut self, fill: impl FnOnce(&mut Bundle) -> Result<(), E>) -> Result<usize, E> {
-        let free = self.bundles.iter_mut().position(|bundle| Arc::get_mut(bundle).is_some());
-        let mut bundle = free.map_or_else(Arc::default, |at| self.bundles.swap_remove(at));
-        // Nobody else has it.
-        if let Some(bundle) = Arc::get_mut(&mut bundle) {
-            fill(bundle)?;
+    ///
+    /// Each client gets the header version that it has spoken itself, up to the configured one, and 1 before.
+    pub(crate) fn offer<E>(
+        &mut self,
+        mut fill: impl FnMut(HeaderVersion, &mut Bundle) -> Result<(), E>,
+    ) -> Result<usize, E> {
+        let heard = self.shared.versions();
+        let mut filled = Vec::with_capacity(heard.len());
+        for version in heard {
+            let free = self.bundles.iter_mut().position(|bundle| Arc::get_mut(bundle).is_some());
+            let mut bundle = free.map_or_else(Arc::default, |at| self.bundles.swap_remove(at));
+            // Nobody else has it.
+            if let Some(bundle) = Arc::get_mut(&mut bundle) {
+                fill(version, bundle)?;
+            }
+            filled.push((version, bundle));
         }
-        let clients = self.shared.offer(&bundle);
-        if self.bundles.len() < self.queue + 2 {
-            self.bundles.push(bundle);
+        let clients = self.shared.offer(&filled);
+        for (_, bundle) in filled {
+            if self.bundles.len() < 2 * (self.queue + 2) {
+                self.bundles.push(bundle);
+            }
         }
         Ok(clients)
     }
@@ -144,6 +164,10 @@ impl Drop for Connections {
 }
 
 impl Link {
+    fn version(&self) -> HeaderVersion {
+        if self.speaks.load(Ordering::SeqCst) { self.configured } else { HeaderVersion::V1 }
+    }
+
     fn end(&self) {
         if let Err(TrySendError::Full(_)) = self.parcels.try_send(Parcel::End) {
             // It does not even take what waits.
@@ -194,10 +218,25 @@ impl Shared {
             .0
     }
 
-    fn offer(&self, bundle: &Arc<Bundle>) -> usize {
+    /// The header versions that clients have spoken; version 1 if there are no clients.
+    fn versions(&self) -> Vec<HeaderVersion> {
+        let state = self.lock();
+        let mut versions: Vec<HeaderVersion> = state.links.iter().map(Link::version).collect();
+        versions.sort_unstable_by_key(|version| *version as u16);
+        versions.dedup();
+        if versions.is_empty() {
+            versions.push(HeaderVersion::V1);
+        }
+        versions
+    }
+
+    fn offer(&self, bundles: &[(HeaderVersion, Arc<Bundle>)]) -> usize {
         let state = self.lock();
         let mut books = self.books();
         for link in &state.links {
+            let spoken = link.version();
+            // Who has come, or raised the version, since the bundles were filled gets the first of them.
+            let (_, bundle) = bundles.iter().find(|(version, _)| *version == spoken).unwrap_or(&bundles[0]);
             let full = link.parcels.try_send(Parcel::Frame(Arc::clone(bundle))).is_err();
             for message in &bundle.messages {
                 let counts = books.of(message.kind);
@@ -208,7 +247,7 @@ impl Shared {
         state.links.len()
     }
 
-    fn accept(shared: &Arc<Self>, socket: &TcpListener, queue: usize) {
+    fn accept(shared: &Arc<Self>, socket: &TcpListener, queue: usize, configured: HeaderVersion) {
         loop {
             let accepted = socket.accept();
             if shared.lock().stopping {
@@ -216,7 +255,7 @@ impl Shared {
             }
             match accepted {
                 Ok((stream, peer)) => {
-                    if let Err(error) = Self::admit(shared, stream, queue) {
+                    if let Err(error) = Self::admit(shared, stream, queue, configured) {
                         tracing::warn!(%peer, %error, "turned away");
                     }
                 }
@@ -227,7 +266,12 @@ impl Shared {
         }
     }
 
-    fn admit(shared: &Arc<Self>, stream: TcpStream, queue: usize) -> io::Result<()> {
+    fn admit(
+        shared: &Arc<Self>,
+        stream: TcpStream,
+        queue: usize,
+        configured: HeaderVersion,
+    ) -> io::Result<()> {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(STALL))?;
         let kept = stream.try_clone()?;
@@ -239,12 +283,14 @@ impl Shared {
         let id = state.next_id;
         let blocked = Arc::new(AtomicBool::new(false));
         let (run, was_blocked) = (Arc::clone(shared), Arc::clone(&blocked));
+        let speaks = Arc::new(AtomicBool::new(configured == HeaderVersion::V1));
+        let heard = Arc::clone(&speaks);
         thread::Builder::new()
             .name(format!("simulate-{id}"))
-            .spawn(move || run.serve(id, &stream, &waiting, &was_blocked))?;
+            .spawn(move || run.serve(id, &stream, &waiting, &was_blocked, &heard))?;
         state.next_id += 1;
         state.running += 1;
-        state.links.push(Link { id, parcels, stream: kept, blocked });
+        state.links.push(Link { id, parcels, stream: kept, blocked, speaks, configured });
         shared.books().came();
         tracing::info!(target: LOG, clients = state.links.len(), "a client came");
         drop(state);
@@ -252,14 +298,21 @@ impl Shared {
         Ok(())
     }
 
-    fn serve(&self, id: u64, stream: &TcpStream, waiting: &Receiver<Parcel>, blocked: &AtomicBool) {
+    fn serve(
+        &self,
+        id: u64,
+        stream: &TcpStream,
+        waiting: &Receiver<Parcel>,
+        blocked: &AtomicBool,
+        speaks: &AtomicBool,
+    ) {
         // Waits until `admit` has put the link there.
         drop(self.lock());
         let (gone, client_gone) = mpsc::channel::<()>();
         thread::scope(|scope| {
             let reader =
                 thread::Builder::new().name(format!("simulate-{id}-read")).spawn_scoped(scope, move || {
-                    self.listen_to(stream);
+                    self.listen_to(stream, speaks);
                     // Nothing more will be asked for: wakes the writer.
                     self.forget(id);
                     let _ = stream.shutdown(Shutdown::Both);
@@ -342,7 +395,7 @@ impl Shared {
     }
 
     /// Reads and counts what the client sends until it goes.
-    fn listen_to(&self, mut stream: &TcpStream) {
+    fn listen_to(&self, mut stream: &TcpStream, speaks: &AtomicBool) {
         let mut decoder = StreamDecoder::new(DecoderConfig::default());
         let mut buffer = [0; 4096];
         loop {
@@ -359,6 +412,9 @@ impl Shared {
                         books.heard.messages += 1;
                         drop(books);
                         let header = raw.header();
+                        if header.version.is_extended() {
+                            speaks.store(true, Ordering::SeqCst);
+                        }
                         tracing::debug!(target: LOG, message = %header.type_name, device = %header.device_name, "a client sent");
                     }
                     Err(error) => {

@@ -13,7 +13,8 @@
 //! # PlusServer's habits
 //! After PLUS's sources (`vtkPlusIgtlMessageFactory.cxx`, `vtkPlusIgtlMessageCommon.cxx`,
 //! `vtkPlusOpenIGTLinkServer.cxx`):
-//! - It sends to whoever connects, without waiting for an `STT_` message.
+//! - It sends to whoever connects, without waiting for an `STT_` message (but TDATA, which is sent here all the same).
+//! - It begins with header version 1, and goes on in version 2 once a client has sent a message of version 2.
 //! - For each frame first the IMAGE, named `From_To` as in `Image_Reference`: its matrix is the transform between the two;
 //!   then a TRANSFORM for each pose, named `ProbeToTracker`, or one TDATA with all of them. All have the frame's time.
 //! - With header version 2 the metadata of the IMAGE has the frame's number and poses, that of a TRANSFORM
@@ -21,7 +22,7 @@
 //! - A name of more than 20 bytes is cut, and stands in full in the metadata (`IGTL_DEVICE_NAME`).
 //! - A STATUS goes to a client that was sent nothing for a quarter of a second.
 //!
-//! What clients send is read and counted, and not obeyed: there are no commands here.
+//! Beyond its header version, what clients send is read and counted, and not obeyed: there are no commands here.
 //!
 //! ```
 //! use std::time::Duration;

@@ -45,7 +45,7 @@ impl Simulator {
     /// Checks the configuration and listens.
     pub fn start(config: SimulatorConfig) -> Result<Self, SimulateError> {
         let image_device = config.check()?;
-        let connections = Connections::listen(config.listen, config.queue)?;
+        let connections = Connections::listen(config.listen, config.queue, config.header_version)?;
         Ok(Self { config, image_device, connections })
     }
 
@@ -136,7 +136,7 @@ impl Simulator {
             };
             let clients = self
                 .connections
-                .offer(|bundle| composer.compose(frame, number, time_s, stamp, bundle))
+                .offer(|version, bundle| composer.compose(frame, (number, time_s), stamp, version, bundle))
                 .map_err(|problem| SimulateError::Encode {
                     frame_id: frame.frame_id,
                     source_name: frame.source.clone(),

@@ -5,7 +5,9 @@ use std::io::Read;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use ultramotion_igtlink::{Client, ClientConfig, ClientEvent, Content, Disconnect, RejectReason};
+use ultramotion_igtlink::{
+    Client, ClientConfig, ClientEvent, Content, Disconnect, HeaderVersion, RejectReason,
+};
 use ultramotion_media::MediaError;
 use ultramotion_media::source::FrameSource;
 use ultramotion_types::Frame;
@@ -135,6 +137,43 @@ fn a_well_behaved_scanner_sends_everything_in_time() {
     assert_eq!(got.ended, [Disconnect::PeerClosed]);
     assert!(got.times.windows(2).all(|pair| pair[0] < pair[1]), "in order");
     assert_eq!(summary.connections.accepted, 1);
+}
+
+#[test]
+fn a_client_gets_the_header_version_that_it_speaks() {
+    for (configured, spoken) in
+        [(HeaderVersion::V2, HeaderVersion::V2), (HeaderVersion::V1, HeaderVersion::V1)]
+    {
+        let settings = SimulatorConfig { header_version: configured, ..config(Mischief::default()) };
+        let simulator = Simulator::start(settings).expect("a free port");
+        let client = Client::start(ClientConfig::new(simulator.local_addr().to_string())).expect("a thread");
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let stop = || done.load(std::sync::atomic::Ordering::SeqCst);
+            scope.spawn(move || {
+                simulator
+                    .play(&mut Grey::frames(u64::MAX), &stop, &mut |_| {})
+                    .expect("a source that can be played")
+            });
+            let next = || loop {
+                match client.recv_timeout(WATCHDOG).expect("something happens") {
+                    ClientEvent::Message(raw) if raw.header().type_name == "IMAGE" => {
+                        break raw.header().version;
+                    }
+                    _ => {}
+                }
+            };
+            assert_eq!(next(), HeaderVersion::V1, "a client that has said nothing");
+            let name = "Greeting".parse().expect("a name");
+            let greeting = ultramotion_igtlink::Message::new(name, Content::string("of version 2"));
+            client.send(&greeting).expect("a connection");
+            match spoken {
+                HeaderVersion::V1 => (0..5).for_each(|_| assert_eq!(next(), spoken, "as configured")),
+                _ => while next() != spoken {},
+            }
+            done.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+    }
 }
 
 #[test]

@@ -37,6 +37,16 @@ pub enum ImageStatus {
     Ok,
 }
 
+/// Where a frame's time is from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum TimeSource {
+    /// From its source.
+    #[default]
+    Source,
+    /// The source gives none: it is the time of its arrival.
+    Arrival,
+}
+
 /// One frame of a source with its pixels and all that the source says about it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Frame {
@@ -44,6 +54,8 @@ pub struct Frame {
     pub frame_id: u64,
     /// The source's own time, seconds. A source without times counts at its nominal rate.
     pub timestamp_s: f64,
+    /// Where that time is from.
+    pub time_source: TimeSource,
     /// The file, or the URL, that it comes from.
     pub source: String,
     /// Pixels in a row.
@@ -80,6 +92,7 @@ impl Frame {
         FrameView {
             frame_id: self.frame_id,
             timestamp_s: self.timestamp_s,
+            time_source: self.time_source,
             source: &self.source,
             width: self.width,
             height: self.height,
@@ -96,6 +109,8 @@ pub struct FrameView<'a> {
     pub frame_id: u64,
     /// The source's own time in seconds; never re-stamped.
     pub timestamp_s: f64,
+    /// Where that time is from.
+    pub time_source: TimeSource,
     /// Where it comes from.
     pub source: &'a str,
     /// Pixels in a row.

@@ -33,7 +33,9 @@ pub mod settings;
 
 mod line;
 
-pub use frame::{Frame, FrameError, FrameFormat, FrameView, ImageStatus, MAX_SIDE_PX, PixelFormat};
+pub use frame::{
+    Frame, FrameError, FrameFormat, FrameView, ImageStatus, MAX_SIDE_PX, PixelFormat, TimeSource,
+};
 pub use line::ResultLine;
 pub use mailbox::Mailbox;
 pub use mask::{BitMask, CocoRle, MaskView, RleError};

@@ -2,6 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
+use crate::frame::TimeSource;
 use crate::mask::CocoRle;
 use crate::modes::Modes;
 use crate::packet::{Fault, LatencyMs, ResultPacket, Transfers};
@@ -11,6 +12,9 @@ use crate::packet::{Fault, LatencyMs, ResultPacket, Transfers};
 pub struct ResultLine<'a> {
     frame_id: u64,
     timestamp: f64,
+    /// `arrival` where the source gives no time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time_source: Option<&'static str>,
     source: &'a str,
     width: usize,
     height: usize,
@@ -52,6 +56,7 @@ impl<'a> ResultLine<'a> {
         ResultLine {
             frame_id: packet.frame_id,
             timestamp: packet.timestamp_s,
+            time_source: (packet.time_source == TimeSource::Arrival).then_some("arrival"),
             source: &packet.source,
             width: packet.width,
             height: packet.height,
@@ -75,5 +80,21 @@ impl<'a> ResultLine<'a> {
 impl Serialize for ResultPacket {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         ResultLine::new(self).serialize(serializer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_is_not_the_sources_is_marked() {
+        let line = |time_source| {
+            let mut packet = ResultPacket::default();
+            packet.time_source = time_source;
+            serde_json::to_value(&packet).unwrap()
+        };
+        assert_eq!(line(TimeSource::Arrival)["time_source"], "arrival");
+        assert!(line(TimeSource::Source).get("time_source").is_none());
     }
 }

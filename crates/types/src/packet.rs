@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::frame::TimeSource;
 use crate::mask::MaskView;
 use crate::modes::Modes;
 
@@ -118,6 +119,8 @@ pub struct ResultPacket {
     pub frame_id: u64,
     /// The source's own time, seconds.
     pub timestamp_s: f64,
+    /// Where that time is from.
+    pub time_source: TimeSource,
     /// Where the frame comes from.
     pub source: String,
     /// Pixels in a row of the frame.

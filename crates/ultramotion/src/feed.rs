@@ -204,7 +204,7 @@ fn listen(
         match receiver.next(TICK) {
             Ok(Received::Frame(mut frame)) => {
                 frames += 1;
-                let poses = receiver.state().with_poses(|book| book.at(frame.timestamp));
+                let poses = receiver.state().with_poses(|book| book.at(frame.pose_time()));
                 mailbox.put(Ok(frame.take_frame(&poses)));
                 frame.ticket.answered();
             }

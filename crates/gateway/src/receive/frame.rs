@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use ultramotion_igtlink::{CoordinateSystem, DeviceName, Placement, Timestamp};
-use ultramotion_types::{Frame, FrameView, NamedTransform, PixelFormat};
+use ultramotion_igtlink::{CoordinateSystem, DeviceName, Placement, RawMessage, Timestamp};
+use ultramotion_types::{Frame, FrameView, NamedTransform, PixelFormat, TimeSource};
 
 use crate::books::Ticket;
 use crate::receive::poses::MatchedPose;
@@ -16,8 +16,10 @@ use crate::recycle::Recycled;
 pub struct LiveFrame {
     /// Its entry in the books, with its number and time of arrival.
     pub ticket: Ticket,
-    /// The scanner's own time, to the bit.
+    /// The scanner's own time, to the bit; that of its arrival where the scanner gives none.
     pub timestamp: Timestamp,
+    /// Which of the two it is.
+    pub time_source: TimeSource,
     /// Device name of its message.
     pub device: DeviceName,
     /// Where it comes from, as a URL with the device.
@@ -32,6 +34,12 @@ pub struct LiveFrame {
     pub placement: Placement,
     /// Axes that `placement` speaks of.
     pub coordinates: CoordinateSystem,
+    /// Transforms of the frame with the status of their tools, as far as the scanner says.
+    pub statuses: Vec<(String, String)>,
+    /// Whether the device was given another name, which does not say what the image is placed in.
+    pub is_renamed: bool,
+    /// Its message, for one who has asked for it.
+    pub message: Option<RawMessage>,
 }
 
 impl LiveFrame {
@@ -45,11 +53,20 @@ impl LiveFrame {
         self.size[1].into()
     }
 
+    /// The time by which poses are found: none for a frame that has none.
+    pub fn pose_time(&self) -> Timestamp {
+        match self.time_source {
+            TimeSource::Source => self.timestamp,
+            TimeSource::Arrival => Timestamp::NONE,
+        }
+    }
+
     /// As the pipeline takes it.
     pub fn view(&self) -> FrameView<'_> {
         FrameView {
             frame_id: self.ticket.frame_id(),
             timestamp_s: self.timestamp.as_secs_f64(),
+            time_source: self.time_source,
             source: &self.source,
             width: self.width(),
             height: self.height(),
@@ -69,6 +86,7 @@ impl LiveFrame {
         Frame {
             frame_id: self.ticket.frame_id(),
             timestamp_s: self.timestamp.as_secs_f64(),
+            time_source: self.time_source,
             source: self.source.to_string(),
             width: self.width(),
             height: self.height(),
@@ -83,8 +101,7 @@ impl LiveFrame {
 
 /// A pose as files hold it. Names of files are letters and digits: others are left out of them.
 pub(crate) fn named_transform(pose: &MatchedPose) -> NamedTransform {
-    let name = pose.name.to_string_lossy();
-    let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    let name: String = pose.name.chars().filter(char::is_ascii_alphanumeric).collect();
     let name = if name.is_empty() { "Unnamed".to_owned() } else { name };
     NamedTransform { name, matrix: pose.matrix, valid: pose.valid }
 }

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use thiserror::Error;
 use ultramotion_igtlink::{
-    Client, ClientEvent, ConnectError, DecodeError, Disconnect, RawMessage, RecvError, RejectCounts, Server,
-    ServerError, ServerEvent, StreamError, TrafficCounts,
+    Client, ClientEvent, ConnectError, DecodeError, Disconnect, Message, RawMessage, RecvError, RejectCounts,
+    Server, ServerError, ServerEvent, StreamError, TrafficCounts,
 };
 
 use crate::config::{ConfigError, SourceConfig};
+use crate::receive::greeting::sign_of_life;
 
 /// Why a source cannot be opened.
 #[derive(Debug, Error)]
@@ -82,9 +83,15 @@ impl Link {
     pub fn open(config: &SourceConfig) -> Result<Self, LinkError> {
         config.validate()?;
         Ok(match config.listen {
-            Some(address) => Link::Server(Server::start(config.server(address)?)?),
+            Some(address) => {
+                let server = Server::start(config.server(address)?)?;
+                // A STATUS without words always makes a message.
+                let _ = server.set_keep_alive(&sign_of_life(config));
+                Link::Server(server)
+            }
             None => {
                 let client = Client::start(config.client()).map_err(LinkError::Thread)?;
+                let _ = client.set_keep_alive(&sign_of_life(config));
                 Link::Client(client, config.connect.clone())
             }
         })
@@ -127,6 +134,14 @@ impl Link {
                 ServerEvent::Refused { peer, .. } => LinkEvent::Refused { peer },
             },
         })
+    }
+
+    /// Puts a message into the queue for the scanner, if the gateway is the one that connects.
+    pub fn send(&self, message: &Message<'_>) {
+        if let Link::Client(client, _) = self {
+            // Fails when the scanner is gone again, which it will be told anew when it is back.
+            let _ = client.send(message);
+        }
     }
 
     /// Counts a message whose body turned out to be no message of its type.

@@ -5,7 +5,7 @@
 //! What cannot be used is named once and counted.
 //!
 //! ```
-//! use std::time::Duration;
+//! use std::time::{Duration, Instant, SystemTime};
 //! use ultramotion_gateway::config::SourceConfig;
 //! use ultramotion_gateway::receive::{Received, Receiver};
 //! use ultramotion_igtlink::{Content, Image, Message, Server, ServerConfig, Timestamp};
@@ -31,15 +31,20 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod backlog;
 mod frame;
+pub mod greeting;
 mod link;
 pub mod pixels;
+pub mod placement;
 pub mod poses;
+pub mod tracked_frame;
+pub mod validity;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 pub use frame::LiveFrame;
 pub(crate) use frame::named_transform;
@@ -47,11 +52,16 @@ pub use link::{Link, LinkError, LinkEvent, LinkStats};
 pub use poses::{MatchedPose, PoseBook};
 use ultramotion_igtlink::{
     ConnectError, Content, DecodeError, DeviceName, Disconnect, Image, Message, RawMessage, RecvError,
+    Timestamp,
 };
+use ultramotion_types::TimeSource;
 
 use crate::books::{Books, DropReason};
 use crate::complaints::Complaints;
 use crate::config::SourceConfig;
+use crate::receive::backlog::Backlog;
+use crate::receive::greeting::greeting;
+use crate::receive::tracked_frame::{TRACKED_FRAME, TrackedFrame, TrackedPose};
 use crate::recycle::Recycler;
 
 /// What a [`Receiver`] met.
@@ -103,7 +113,10 @@ impl SourceState {
             link,
             books: Arc::default(),
             complaints: Arc::default(),
-            poses: Mutex::new(PoseBook::new(config.pose_tolerance_ms, &config.transforms)),
+            poses: Mutex::new(
+                PoseBook::new(config.pose_tolerance_ms, &config.transforms)
+                    .believing_identity(config.identity_is_valid),
+            ),
             other_images: AtomicU64::new(0),
             pose_messages: AtomicU64::new(0),
             device: Mutex::new(DeviceName::truncated(&config.device)),
@@ -145,10 +158,36 @@ impl SourceState {
 #[derive(Debug)]
 pub struct Receiver {
     state: Arc<SourceState>,
-    window: Option<[f64; 2]>,
-    any_device: bool,
+    config: SourceConfig,
+    backlog: Option<Backlog>,
+    keeps_messages: bool,
+    session: Session,
+    /// Connections in a row that the scanner ended right after the greeting.
+    curt: u32,
     pool: Recycler<Vec<u8>>,
     source: Arc<str>,
+}
+
+/// What is noted of a connection.
+#[derive(Debug)]
+struct Session {
+    since: Instant,
+    /// Whether a message of header version 2 came.
+    speaks_version_2: bool,
+    images: u64,
+    /// Messages with pictures in a form that is not read.
+    unread: u64,
+}
+
+impl Session {
+    /// A connection that a peer ends so early was not to its liking.
+    const SHORT: Duration = Duration::from_secs(2);
+    /// So many messages without one IMAGE are worth a word.
+    const UNREAD_WORTH_A_WORD: u64 = 10;
+
+    fn new() -> Self {
+        Session { since: Instant::now(), speaks_version_2: false, images: 0, unread: 0 }
+    }
 }
 
 impl Receiver {
@@ -159,8 +198,27 @@ impl Receiver {
 
     /// Receives from an open source.
     pub fn of(state: Arc<SourceState>, config: &SourceConfig) -> Self {
-        let any_device = config.device.is_empty();
-        Receiver { state, window: config.window, any_device, pool: Recycler::default(), source: "".into() }
+        Receiver {
+            state,
+            config: config.clone(),
+            backlog: None,
+            keeps_messages: false,
+            session: Session::new(),
+            curt: 0,
+            pool: Recycler::default(),
+            source: "".into(),
+        }
+    }
+
+    /// The same, for one who is not interested in what the scanner had kept before it was connected, if it is older
+    /// than this.
+    pub fn without_backlog(self, max_lag: Duration) -> Self {
+        Receiver { backlog: Some(Backlog::new(max_lag)), ..self }
+    }
+
+    /// The same, with each frame's message in it.
+    pub fn with_messages(self, keeps_messages: bool) -> Self {
+        Receiver { keeps_messages, ..self }
     }
 
     /// What became of the frames.
@@ -186,9 +244,15 @@ impl Receiver {
             LinkEvent::Connected { peer } => {
                 complaints.over("connect");
                 self.forget_device();
+                self.session = Session::new();
+                self.backlog.iter_mut().for_each(Backlog::restart);
+                greeting(&self.config).iter().for_each(|message| self.state.link.send(message));
                 Received::Connected { peer }
             }
-            LinkEvent::Disconnected { reason } => Received::Disconnected { reason },
+            LinkEvent::Disconnected { reason } => {
+                self.note_curtness(reason);
+                Received::Disconnected { reason }
+            }
             LinkEvent::ConnectFailed(error) => {
                 complaints.say("connect", format_args!("{error}; trying on"));
                 Received::ConnectFailed(error)
@@ -200,10 +264,48 @@ impl Receiver {
         })
     }
 
+    /// A peer that does not know header version 2 ends the connection at the first message of it.
+    fn note_curtness(&mut self, reason: Disconnect) {
+        let by_peer = matches!(reason, Disconnect::PeerClosed | Disconnect::MidMessage | Disconnect::Io(_));
+        let greeted = self.config.version == 2 && matches!(self.state.link, Link::Client(..));
+        let curt = greeted && by_peer && !self.session.speaks_version_2;
+        self.curt = if curt && self.session.since.elapsed() < Session::SHORT { self.curt + 1 } else { 0 };
+        if self.curt >= 2 {
+            self.state.complaints.say(
+                "source_version",
+                format_args!(
+                    "the scanner ends each connection right after our first message, which has header version 2; if it is \
+                     older than 2017, set source.version = 1"
+                ),
+            );
+        }
+    }
+
+    /// Says what is wrong with a scanner that sends its pictures in a form that is not read.
+    fn note_unread(&mut self, raw: &RawMessage) {
+        let header = raw.header();
+        let what = match header.type_name.as_bytes() {
+            b"VIDEO" => "compressed pictures",
+            b"USMESSAGE" => "pictures in a form of PlusServer's own",
+            _ => return,
+        };
+        self.session.unread += 1;
+        if self.session.images == 0 && self.session.unread == Session::UNREAD_WORTH_A_WORD {
+            let (kind, device) = (&header.type_name, &header.device_name);
+            self.state.complaints.say(
+                "unread",
+                format_args!(
+                    "the scanner sends {kind} of '{device}', {what}, and no IMAGE: add IMAGE to the MessageTypes of its \
+                     configuration, or list what it shall send in source.ask_for"
+                ),
+            );
+        }
+    }
+
     /// A scanner that comes back may have another device to give, unless one is configured. Where several can connect,
     /// the first one's stays.
     fn forget_device(&mut self) {
-        if self.any_device && matches!(self.state.link, Link::Client(..)) {
+        if self.config.device.is_empty() && matches!(self.state.link, Link::Client(..)) {
             *self.state.device.lock().unwrap_or_else(PoisonError::into_inner) = DeviceName::EMPTY;
             self.source = "".into();
         }
@@ -213,6 +315,8 @@ impl Receiver {
         let header = raw.header();
         let is_image = header.type_name == "IMAGE";
         let device = header.device_name;
+        self.session.speaks_version_2 |= header.version.is_extended();
+        self.session.images += u64::from(is_image);
         if is_image && !self.state.takes(device) {
             self.state.other_images.fetch_add(1, Relaxed);
             let taken = self.state.device();
@@ -226,10 +330,18 @@ impl Receiver {
         }
         match raw.decode() {
             Ok(message) => {
-                if let Content::Image(image) = &message.content {
-                    return self.image(&message, image).map_or(Received::Other, Received::Frame);
+                if let Content::Unknown { bytes, .. } = &message.content
+                    && header.type_name == TRACKED_FRAME
+                {
+                    return self.tracked_frame(&message, bytes).map_or(Received::Other, Received::Frame);
                 }
-                if !self.state.with_poses(|poses| poses.read(&message)) {
+                if let Content::Image(image) = &message.content {
+                    let Some(mut frame) = self.image(device, &message, image) else { return Received::Other };
+                    frame.message = self.keeps_messages.then_some(raw);
+                    return Received::Frame(frame);
+                }
+                if !self.read_poses(|book| book.read(&message)) {
+                    self.note_unread(&raw);
                     return Received::Other;
                 }
             }
@@ -240,6 +352,53 @@ impl Receiver {
         }
         self.state.pose_messages.fetch_add(1, Relaxed);
         Received::Poses(raw)
+    }
+
+    /// Enters poses, and says so if one of them is not believed.
+    fn read_poses<T>(&self, read: impl FnOnce(&mut PoseBook) -> T) -> T {
+        let (read, doubted) = self.state.with_poses(|book| (read(book), book.take_doubted()));
+        if let Some(name) = doubted {
+            self.state.complaints.say(
+                "identity",
+                format_args!(
+                    "'{name}' is the identity, and no metadata says that its tool was seen: it is taken as not seen, see \
+                     source.identity_is_valid"
+                ),
+            );
+        }
+        read
+    }
+
+    /// The frame of a TRACKEDFRAME, whose poses are entered; `None` if it is none, or if there are IMAGE messages.
+    fn tracked_frame(&mut self, message: &Message<'_>, bytes: &[u8]) -> Option<LiveFrame> {
+        let tracked = match TrackedFrame::decode(bytes) {
+            Ok(tracked) => tracked,
+            Err(error) => {
+                self.state.books.receive().dropped(DropReason::Malformed);
+                self.state.complaints.say("malformed", format_args!("a message was rejected: {error}"));
+                return None;
+            }
+        };
+        self.read_poses(|book| {
+            for (name, matrix, status) in tracked.poses.iter().filter_map(TrackedPose::entry) {
+                book.enter(name, message.timestamp, matrix, status);
+            }
+        });
+        self.state.pose_messages.fetch_add(1, Relaxed);
+        if self.session.images > 0 {
+            return None;
+        }
+        // PlusServer gives it no name, so it is the device that is wanted.
+        let names = [message.device_name, DeviceName::truncated(&self.config.device)];
+        let device = names.into_iter().find(|name| !name.is_empty());
+        let device = device.unwrap_or_else(|| DeviceName::truncated("TrackedFrame"));
+        if !self.state.takes(device) {
+            self.state.other_images.fetch_add(1, Relaxed);
+            return None;
+        }
+        let mut frame = self.image(device, message, &tracked.image)?;
+        frame.statuses = tracked.statuses();
+        Some(frame)
     }
 
     fn reject(&self, raw: &RawMessage, is_image: bool, error: &DecodeError) {
@@ -253,32 +412,52 @@ impl Receiver {
     }
 
     /// A frame, or `None` if the image is none.
-    fn image(&mut self, message: &Message<'_>, image: &Image<'_>) -> Option<LiveFrame> {
+    fn image(&mut self, device: DeviceName, message: &Message<'_>, image: &Image<'_>) -> Option<LiveFrame> {
         let ticket = self.state.books.receive();
         let mut pixels = self.pool.take();
-        let format = match pixels::write_pixels(image, self.window, &mut pixels) {
+        let format = match pixels::write_pixels(image, self.config.window, &mut pixels) {
             Ok(format) => format,
             Err(error) => {
                 let reason = error.reason();
                 ticket.dropped(reason);
-                let device = message.device_name;
                 self.state.complaints.say(reason.name(), format_args!("'{device}' sent {error}"));
                 return None;
             }
         };
         if self.source.is_empty() {
-            self.source = format!("{}/{}", self.state.link.url(), message.device_name).into();
+            self.source = format!("{}/{}", self.state.link.url(), device).into();
+        }
+        let (mut timestamp, mut time_source) = (message.timestamp, TimeSource::Source);
+        if timestamp == Timestamp::NONE {
+            (timestamp, time_source) = (Timestamp::now(), TimeSource::Arrival);
+            self.state.complaints.say(
+                "unstamped",
+                format_args!("images of '{device}' have no timestamp: the time of their arrival is taken"),
+            );
+        } else if let Some(backlog) = &mut self.backlog
+            && backlog.is_old(timestamp, ticket.arrived(), SystemTime::now())
+        {
+            ticket.dropped(DropReason::Stale);
+            self.state.complaints.say(
+                "backlog",
+                format_args!("frames that the scanner had kept before the connection was made are left out"),
+            );
+            return None;
         }
         Some(LiveFrame {
             ticket,
-            timestamp: message.timestamp,
-            device: message.device_name,
+            timestamp,
+            time_source,
+            device,
             source: Arc::clone(&self.source),
             size: image.size,
             format,
             pixels,
             placement: image.placement,
             coordinates: image.coordinates,
+            statuses: validity::statuses_of_image(&message.metadata),
+            message: None,
+            is_renamed: message.metadata.get("FriendlyDeviceName").is_some(),
         })
     }
 }

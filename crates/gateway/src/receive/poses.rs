@@ -7,12 +7,20 @@
 //! and a shift, such as a calibration with a scale, is not interpolated but taken from the nearer neighbour.
 //!
 //! A frame without a timestamp takes the newest pose that has none either.
+//!
+//! A pose is valid if nothing says that its tool was lost ([`validity`]), and if it is not the identity in a message that
+//! says nothing at all. Names that the sender cut to 20 bytes are completed where a message has the whole name, and else
+//! found by their beginning.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
 
-use ultramotion_igtlink::{Content, DeviceName, Message, Orientation, QTransform, Timestamp, Transform};
+use ultramotion_igtlink::{Content, Message, Orientation, QTransform, Timestamp, Transform};
 use ultramotion_types::Matrix;
 use ultramotion_types::pose::{IDENTITY, product};
+
+use crate::receive::validity::{self, CUT_NAME_BYTES};
 
 /// Poses of a name that are kept: some seconds of a fast tracker.
 const KEPT_POSES: usize = 256;
@@ -20,10 +28,10 @@ const KEPT_POSES: usize = 256;
 const KEPT_NAMES: usize = 64;
 
 /// A pose at a frame's time.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct MatchedPose {
-    /// Its name, such as `ProbeToTracker`.
-    pub name: DeviceName,
+    /// Its whole name as far as it is known, such as `ProbeToTracker`.
+    pub name: Arc<str>,
     /// `tracker_from_probe` in that case.
     pub matrix: Matrix,
     /// False if the sender said that the tool was not seen; the matrix then means nothing.
@@ -40,10 +48,33 @@ struct StampedPose {
 /// The last poses of every name.
 #[derive(Debug)]
 pub struct PoseBook {
-    rings: Vec<(DeviceName, VecDeque<StampedPose>)>,
+    rings: Vec<(Arc<str>, VecDeque<StampedPose>)>,
     fixed: BTreeMap<String, Matrix>,
     tolerance_s: f64,
+    identity_is_valid: bool,
     ignored: u64,
+    doubted: Option<Arc<str>>,
+}
+
+/// Why a chain of transforms has no product.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChainGap {
+    /// No pose of this name, or several that the name may mean, came yet.
+    Unknown(String),
+    /// There is none at the frame's time.
+    NotNow(String),
+    /// Its tool was not seen.
+    NotSeen(String),
+}
+
+impl fmt::Display for ChainGap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ChainGap::Unknown(name) => write!(f, "no transform '{name}' came"),
+            ChainGap::NotNow(name) => write!(f, "there is no '{name}' at the frame's time"),
+            ChainGap::NotSeen(name) => write!(f, "the tool of '{name}' was not seen"),
+        }
+    }
 }
 
 impl PoseBook {
@@ -54,49 +85,62 @@ impl PoseBook {
             rings: Vec::new(),
             fixed: fixed.iter().map(|(name, matrix)| (name.clone(), rows(matrix))).collect(),
             tolerance_s: tolerance_ms / 1e3,
+            identity_is_valid: false,
             ignored: 0,
+            doubted: None,
         }
+    }
+
+    /// The same book, in which the identity is a pose like any other.
+    pub fn believing_identity(self, identity_is_valid: bool) -> Self {
+        PoseBook { identity_is_valid, ..self }
     }
 
     /// Enters the poses of a message. False if it has none.
     pub fn read(&mut self, message: &Message<'_>) -> bool {
-        let (name, time) = (message.device_name, message.timestamp);
-        // 3D Slicer and PLUS say by metadata that a tool is out of sight.
-        let said_invalid = |key| message.metadata.get(key).is_some_and(|status| status != "OK");
-        let valid = !said_invalid("Status") && !said_invalid("TransformStatus");
+        let time = message.timestamp;
+        let mut one = |matrix| {
+            let device = message.device_name.to_string_lossy();
+            let name = message.metadata.get("IGTL_DEVICE_NAME").unwrap_or(device);
+            self.enter(&name, time, matrix, validity::status_of_pose(&message.metadata).as_deref());
+        };
         match &message.content {
-            Content::Transform(pose) => self.enter(name, time, from_transform(pose), valid),
-            Content::QTransform(pose) => self.enter(name, time, from_quaternion(pose), valid),
-            Content::Position(pose) => {
-                let quaternion = match pose.orientation {
-                    Orientation::None => [0.0, 0.0, 0.0, 1.0],
-                    // The protocol leaves the fourth element out where it follows from the others.
-                    Orientation::Compressed([x, y, z]) => {
-                        [x, y, z, (1.0 - x * x - y * y - z * z).max(0.0).sqrt()]
-                    }
-                    Orientation::Quaternion(quaternion) => quaternion,
-                };
-                let pose = QTransform { position: pose.position, quaternion };
-                self.enter(name, time, from_quaternion(&pose), valid);
-            }
             Content::TrackingData(tools) => {
-                tools.iter().for_each(|t| self.enter(t.name, time, from_transform(&t.pose), true));
+                let poses =
+                    tools.iter().map(|tool| (tool.name.to_string_lossy(), from_transform(&tool.pose)));
+                self.enter_tools(message, poses);
             }
             Content::QTrackingData(tools) => {
-                tools.iter().for_each(|t| self.enter(t.name, time, from_quaternion(&t.pose), true));
+                let poses =
+                    tools.iter().map(|tool| (tool.name.to_string_lossy(), from_quaternion(&tool.pose)));
+                self.enter_tools(message, poses);
             }
-            _ => return false,
+            content => match matrix_of(content) {
+                Some(matrix) => one(matrix),
+                None => return false,
+            },
         }
         true
     }
 
-    fn enter(&mut self, name: DeviceName, time: Timestamp, matrix: Matrix, valid: bool) {
-        let valid = valid && matrix.iter().flatten().all(|v| v.is_finite());
-        let known = self.rings.iter().position(|(n, _)| *n == name);
+    fn enter_tools<'t>(
+        &mut self,
+        message: &Message<'_>,
+        tools: impl Iterator<Item = (std::borrow::Cow<'t, str>, Matrix)>,
+    ) {
+        for (index, (name, matrix)) in tools.enumerate() {
+            let (name, status) = validity::tool_of_tdata(&name, index, &message.metadata);
+            self.enter(&name, message.timestamp, matrix, status.as_deref());
+        }
+    }
+
+    /// Enters a pose; `status` is what is said of its tool.
+    pub fn enter(&mut self, name: &str, time: Timestamp, matrix: Matrix, status: Option<&str>) {
+        let known = self.rings.iter().position(|(n, _)| **n == *name);
         let index = match known {
             Some(index) => index,
             None if self.rings.len() < KEPT_NAMES => {
-                self.rings.push((name, VecDeque::with_capacity(KEPT_POSES)));
+                self.rings.push((name.into(), VecDeque::with_capacity(KEPT_POSES)));
                 self.rings.len() - 1
             }
             None => {
@@ -104,6 +148,12 @@ impl PoseBook {
                 return;
             }
         };
+        let doubted = status.is_none() && matrix == IDENTITY && !self.identity_is_valid;
+        if doubted {
+            self.doubted = Some(Arc::clone(&self.rings[index].0));
+        }
+        let finite = matrix.iter().flatten().all(|v| v.is_finite());
+        let valid = finite && !doubted && status.is_none_or(validity::is_ok);
         let ring = &mut self.rings[index].1;
         match ring.back() {
             // The sender's clock was set back: what was before is of another time.
@@ -122,11 +172,37 @@ impl PoseBook {
         self.ignored
     }
 
+    /// A name whose pose was the identity without a word about its tool, since the last call.
+    pub fn take_doubted(&mut self) -> Option<Arc<str>> {
+        self.doubted.take()
+    }
+
+    /// All names that came.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.rings.iter().map(|(name, _)| name)
+    }
+
+    /// Names of the transforms that never change.
+    pub fn fixed_names(&self) -> impl Iterator<Item = &str> {
+        self.fixed.keys().map(String::as_str)
+    }
+
+    /// The name under which a transform came: the same, or else the only one that is its beginning, or that it is the
+    /// beginning of, where the shorter was cut.
+    pub fn known_as(&self, name: &str) -> Option<&Arc<str>> {
+        if let Some(same) = self.names().find(|known| ***known == *name) {
+            return Some(same);
+        }
+        let cut = |short: &str, long: &str| short.len() == CUT_NAME_BYTES && long.starts_with(short);
+        let mut alike = self.names().filter(|known| cut(known, name) || cut(name, known));
+        alike.next().filter(|_| alike.next().is_none())
+    }
+
     /// Every name's pose at this time, where it has one.
     pub fn at(&self, time: Timestamp) -> Vec<MatchedPose> {
-        let pose = |(name, ring): &(DeviceName, VecDeque<StampedPose>)| {
+        let pose = |(name, ring): &(Arc<str>, VecDeque<StampedPose>)| {
             let (matrix, valid) = self.in_ring(ring, time)?;
-            Some(MatchedPose { name: *name, matrix, valid })
+            Some(MatchedPose { name: Arc::clone(name), matrix, valid })
         };
         self.rings.iter().filter_map(pose).collect()
     }
@@ -158,35 +234,44 @@ impl PoseBook {
     }
 
     /// The product of a chain of transforms, the first name applied first: of poses that were matched to a frame, and
-    /// of those that never change. None if one is missing or invalid.
-    pub fn chain(&self, names: &[String], poses: &[MatchedPose]) -> Option<Matrix> {
+    /// of those that never change. If one is missing or invalid, the first that is.
+    pub fn chain(&self, names: &[String], poses: &[MatchedPose]) -> Result<Matrix, ChainGap> {
         names.iter().try_fold(IDENTITY, |so_far, name| {
-            let tracked = poses.iter().find(|pose| pose.name == name.as_str());
-            let link = match tracked {
-                Some(pose) => pose.valid.then_some(&pose.matrix),
-                None => self.fixed.get(name),
+            let link = match (self.known_as(name), self.fixed.get(name)) {
+                (Some(known), _) => match poses.iter().find(|pose| pose.name == *known) {
+                    Some(pose) if pose.valid => &pose.matrix,
+                    Some(_) => return Err(ChainGap::NotSeen(name.clone())),
+                    None => return Err(ChainGap::NotNow(name.clone())),
+                },
+                (None, Some(fixed)) => fixed,
+                (None, None) => return Err(ChainGap::Unknown(name.clone())),
             };
-            Some(product(link?, &so_far))
+            Ok(product(link, &so_far))
         })
     }
 }
 
 /// The transforms from the frame that a device's images are placed in to the tracker's. PlusServer calls a device
-/// after both, `Image_Reference`; a name that says nothing is taken for an image in its own frame.
+/// after both, `Image_Reference`, and an image in its own frame `Image`; `None` for a name that says nothing.
 ///
 /// ```
 /// use ultramotion_gateway::receive::poses::chain_of_device;
 ///
-/// assert_eq!(chain_of_device("Image_Reference"), ["ReferenceToTracker"]);
-/// assert_eq!(chain_of_device("Image"), ["ImageToProbe", "ProbeToTracker"]);
-/// assert!(chain_of_device("Image_Tracker").is_empty());
+/// assert_eq!(chain_of_device("Image_Reference").unwrap(), ["ReferenceToTracker"]);
+/// assert_eq!(chain_of_device("Image").unwrap(), ["ImageToProbe", "ProbeToTracker"]);
+/// assert!(chain_of_device("Image_Tracker").unwrap().is_empty());
+/// assert_eq!(chain_of_device("Ultrasound"), None);
 /// ```
-pub fn chain_of_device(device: &str) -> Vec<String> {
-    match device.rsplit_once('_').map_or("Image", |(_, frame)| frame) {
+pub fn chain_of_device(device: &str) -> Option<Vec<String>> {
+    let frame = match device.rsplit_once('_') {
+        Some((_, frame)) => frame,
+        None => Some("Image").filter(|image| device == *image)?,
+    };
+    Some(match frame {
         "" | "Image" => vec!["ImageToProbe".into(), "ProbeToTracker".into()],
         "Tracker" => Vec::new(),
         frame => vec![format!("{frame}ToTracker")],
-    }
+    })
 }
 
 fn seconds_between(from: Timestamp, to: Timestamp) -> f64 {
@@ -194,11 +279,36 @@ fn seconds_between(from: Timestamp, to: Timestamp) -> f64 {
     (to.to_bits() as i128 - from.to_bits() as i128) as f64 / (1u64 << 32) as f64
 }
 
+/// The pose of a message with a single one.
+pub(crate) fn matrix_of(content: &Content<'_>) -> Option<Matrix> {
+    match content {
+        Content::Transform(pose) => Some(from_transform(pose)),
+        Content::QTransform(pose) => Some(from_quaternion(pose)),
+        Content::Position(pose) => {
+            let quaternion = match pose.orientation {
+                Orientation::None => [0.0, 0.0, 0.0, 1.0],
+                // The protocol leaves the fourth element out where it follows from the others.
+                Orientation::Compressed([x, y, z]) => {
+                    [x, y, z, (1.0 - x * x - y * y - z * z).max(0.0).sqrt()]
+                }
+                Orientation::Quaternion(quaternion) => quaternion,
+            };
+            Some(from_quaternion(&QTransform { position: pose.position, quaternion }))
+        }
+        _ => None,
+    }
+}
+
+/// A pose as TRANSFORM and TDATA have it.
+pub(crate) fn narrowed(matrix: &Matrix) -> Transform {
+    Transform::from_matrix(matrix.map(|row| row.map(|value| value as f32)))
+}
+
 fn from_transform(pose: &Transform) -> Matrix {
     pose.to_matrix().map(|row| row.map(f64::from))
 }
 
-fn from_quaternion(pose: &QTransform) -> Matrix {
+pub(crate) fn from_quaternion(pose: &QTransform) -> Matrix {
     let q = pose.quaternion.map(f64::from);
     let norm = q.iter().map(|v| v * v).sum::<f64>().sqrt();
     // A quaternion of nothing becomes a matrix of NaN, which is no valid pose.
@@ -297,7 +407,7 @@ mod tests {
 
     #[test]
     fn the_pose_of_a_frame_is_exact_between_or_near() {
-        let mut book = book();
+        let mut book = book().believing_identity(true);
         for (ms, x) in [(0, 0.0), (40, 4.0), (1000, 100.0)] {
             assert!(book.read(&message("ProbeToTracker", ms, x)));
         }
@@ -347,8 +457,60 @@ mod tests {
             book.read(&bad);
             let poses = book.at(at_ms(0));
             assert!(!poses[0].valid);
-            assert_eq!(book.chain(&["A".into()], &poses), None);
+            assert_eq!(book.chain(&["A".into()], &poses), Err(ChainGap::NotSeen("A".into())));
         }
+    }
+
+    #[test]
+    fn the_identity_is_no_pose_unless_something_says_so() {
+        let identity =
+            Message::new("A".parse().unwrap(), Content::Transform(Transform::IDENTITY)).at(at_ms(0));
+        let mut said_ok = identity.clone();
+        said_ok.metadata.push("TransformStatus", "OK");
+        for (message, believing, valid) in
+            [(&identity, false, false), (&identity, true, true), (&said_ok, false, true)]
+        {
+            let mut book = book().believing_identity(believing);
+            book.read(message);
+            assert_eq!(book.at(at_ms(0))[0].valid, valid);
+            assert_eq!(book.take_doubted().is_some(), !valid);
+            assert_eq!(book.take_doubted(), None, "told once");
+        }
+        let tools = vec![TrackedTool::new("A".parse().unwrap(), Transform::IDENTITY)];
+        let mut tracking =
+            Message::new("TDATA_1Elem".parse().unwrap(), Content::TrackingData(tools)).at(at_ms(0));
+        for (status, valid) in [(None, false), (Some("OK"), true), (Some("MISSING"), false)] {
+            tracking.metadata = ultramotion_igtlink::Metadata::default();
+            status.into_iter().for_each(|status| tracking.metadata.push("AStatus", status));
+            let mut book = book();
+            book.read(&tracking);
+            assert_eq!(book.at(at_ms(0))[0].valid, valid, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn names_that_were_cut_are_found() {
+        let whole = "StylusTipToReferenceFrame";
+        let cut = &whole[..CUT_NAME_BYTES];
+        let chain = |names: &[&str], wanted: &str| {
+            let mut book = book();
+            names.iter().for_each(|name| book.enter(name, at_ms(0), from_transform(&shift(1.0)), None));
+            book.chain(&[wanted.to_owned()], &book.at(at_ms(0))).map(|matrix| matrix[0][3])
+        };
+        let mut told = message(cut, 0, 7.0);
+        told.metadata.push("IGTL_DEVICE_NAME", whole);
+        let mut book = book();
+        book.read(&told);
+        assert_eq!(*book.at(at_ms(0))[0].name, *whole);
+        for known in [whole, cut] {
+            assert_eq!((chain(&[known], whole), chain(&[known], cut)), (Ok(1.0), Ok(1.0)), "{known}");
+        }
+        let other = "StylusTipToReferenceMarker";
+        assert_eq!(chain(&[whole, other], cut), Err(ChainGap::Unknown(cut.into())), "either may be meant");
+        assert_eq!(
+            chain(&["StylusTip"], "StylusTipToReference"),
+            Err(ChainGap::Unknown("StylusTipToReference".into()))
+        );
     }
 
     #[test]
@@ -378,8 +540,9 @@ mod tests {
         let poses = book.at(at_ms(0));
         let tracker_from_image = book.chain(&names(&["ImageToProbe", "ProbeToTracker"]), &poses).unwrap();
         assert_eq!(ultramotion_types::pose::moved(&tracker_from_image, [1.0, 2.0, 3.0]), [12.0, 4.0, 6.0]);
-        assert_eq!(book.chain(&names(&["ImageToProbe", "NeedleToTracker"]), &poses), None);
-        assert_eq!(book.chain(&[], &poses), Some(IDENTITY));
+        let gap = book.chain(&names(&["ImageToProbe", "NeedleToTracker"]), &poses).unwrap_err();
+        assert_eq!(gap, ChainGap::Unknown("NeedleToTracker".into()));
+        assert_eq!(book.chain(&[], &poses), Ok(IDENTITY));
     }
 
     /// A unit quaternion, and a place.

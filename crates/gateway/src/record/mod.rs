@@ -107,7 +107,7 @@ impl Recorder {
         }
         let Some(part) = &mut self.part else { return Ok(()) };
         let number = part.frames.frame_count();
-        let transforms: Vec<_> = answer.poses.iter().map(named_transform).collect();
+        let transforms: Vec<_> = answer.placed.poses.iter().map(named_transform).collect();
         part.frames.write_raw(&frame.pixels, frame.timestamp.as_secs_f64(), &transforms)?;
         part.lines.write(&ResultLine::new(&answer.packet).renamed(number, &part.name))?;
         Ok(())

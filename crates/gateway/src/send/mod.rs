@@ -12,25 +12,41 @@
 //! `UM_` is [`OutputConfig::prefix`]. Every message but STATUS carries the source's own timestamp, bit for bit. In
 //! header version 2 it also has metadata: `FrameId`, `Source`, `State`, `CoordinateSystem`, `TrackIds`, `Labels`,
 //! `Scores`, `LatencyMs` from the frame's arrival to this moment, and `AcquisitionLatencyMs` from its timestamp, given
-//! only where the scanner's clock is no more than a minute behind this machine's. A frame without structures sends
-//! empty outlines and an empty mask, so that nothing old stays on a screen.
+//! only where the scanner's clock is no more than a minute behind this machine's. `PlacementStatus` is the status of the
+//! tools that place the image, as far as it is known; `TimeSource` is `arrival` where the source gives no time. A frame without structures sends
+//! empty outlines and an empty mask, so that nothing old stays on a screen; its points are empty too, or in version 1
+//! a single one that cannot be seen, since old readers skip a message without a body.
 
+mod audience;
+mod contours;
+mod dialogue;
+mod guests;
+mod pace;
+mod relay;
 mod status;
 
 use std::borrow::Cow;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
+pub(crate) use audience::{Audience, in_version_1};
+use audience::{UNSELECTED, unseen_point};
+pub use contours::{Contours, OutlineValues};
+pub use dialogue::{Dialogue, LiveParameters};
+pub(crate) use guests::Guests;
+use pace::Pace;
+pub use relay::{Passed, Relay, RelayError};
 use serde::Serialize;
 pub use status::{GatewayState, StatusBoard};
 use ultramotion_igtlink::{
-    Attribute, AttributeKind, Cells, Content, CoordinateSystem, DeviceName, EncodeError, FixedString,
-    HeaderVersion, Image, Message, Metadata, Point, PolyData, Timestamp,
+    Content, CoordinateSystem, DeviceName, EncodeError, FixedString, HeaderVersion, Image, Message, Metadata,
+    Point, Timestamp,
 };
 use ultramotion_types::pose::{moved, product};
-use ultramotion_types::{DetectedObject, MaskView, Matrix, ResultPacket};
+use ultramotion_types::{DetectedObject, MaskView, Matrix, ResultPacket, TimeSource};
 
 use crate::config::OutputConfig;
-use crate::receive::{LiveFrame, MatchedPose};
+use crate::receive::LiveFrame;
+use crate::receive::placement::Placed;
 use crate::recycle::Recycled;
 
 /// A frame with everything that is known about it.
@@ -40,10 +56,8 @@ pub struct Answer {
     pub frame: LiveFrame,
     /// What the pipeline found.
     pub packet: Recycled<ResultPacket>,
-    /// Poses at the frame's time.
-    pub poses: Vec<MatchedPose>,
-    /// From the frame that the image is placed in to the tracker's, if the poses for it are there.
-    pub tracker_from_image: Option<Matrix>,
+    /// Where the frame lies, with the poses at its time.
+    pub placed: Placed,
     /// Since when its tracks are known.
     pub epoch: Epoch,
 }
@@ -95,6 +109,9 @@ pub struct Composer {
     config: OutputConfig,
     names: DeviceNames,
     label_pixels: Vec<u8>,
+    contours: Pace,
+    /// Whether outlines in the tracker's frame may be on screens.
+    tracker_contours_shown: bool,
 }
 
 /// One object of `UM_Objects`.
@@ -119,16 +136,22 @@ struct ObjectsText<'a> {
     objects: Vec<ObjectText<'a>>,
 }
 
-/// Colours of identities, in turn: told apart on grey, also without seeing red from green (after Okabe and Ito, 2008).
-const COLORS: [[u8; 3]; 7] = [
-    [230, 159, 0],
-    [86, 180, 233],
-    [0, 158, 115],
-    [240, 228, 66],
-    [0, 114, 178],
-    [213, 94, 0],
-    [204, 121, 167],
-];
+/// 3D Slicer has one colour for all selected points of a list and one for the others, of the first that comes: they must
+/// not change from frame to frame. Both are told apart on grey, also without seeing red from green (after Okabe and Ito,
+/// 2008).
+const CONFIRMED_RGBA: [u8; 4] = [240, 228, 66, 255];
+const UNCONFIRMED_RGBA: [u8; 4] = [86, 180, 233, 255];
+
+/// The packet without objects of a lower score: the last ones, since the best come first.
+fn above(packet: &ResultPacket, score_threshold: f32) -> Cow<'_, ResultPacket> {
+    let count = packet.objects.iter().take_while(|object| object.score >= score_threshold).count();
+    if count == packet.objects.len() {
+        return Cow::Borrowed(packet);
+    }
+    let mut fewer = packet.clone();
+    fewer.objects.truncate(count);
+    Cow::Owned(fewer)
+}
 
 /// The pixel value of an identity: 1 to 255 and round again.
 pub fn label_of(track_id: i32) -> u8 {
@@ -139,19 +162,27 @@ impl Composer {
     /// For a checked configuration.
     pub fn new(config: OutputConfig) -> Self {
         let names = DeviceNames::new(&config.prefix);
-        Composer { config, names, label_pixels: Vec::new() }
+        let contours = Pace::new(config.contours_per_s);
+        Composer { config, names, label_pixels: Vec::new(), contours, tracker_contours_shown: false }
     }
 
     /// Hands the answer's messages to `send`, one after another.
     pub fn compose(
         &mut self,
         answer: &Answer,
+        parameters: &LiveParameters,
         mut send: impl FnMut(&Message<'_>) -> Result<(), EncodeError>,
     ) -> Result<(), EncodeError> {
-        let Answer { frame, packet, .. } = answer;
+        let Answer { frame, packet, placed, .. } = answer;
+        let packet = &*above(packet, parameters.score_threshold());
         self.draw_labels(packet);
+        self.contours.set(parameters.contours_per_s());
+        let outlines_due = self.contours.is_due(Instant::now(), packet.objects.is_empty());
+        let tracker_from_image = placed.tracker_from_image.filter(|_| self.config.tracker_contours);
+        // What is on screens must go when it is not known any more where it is.
+        let clear = tracker_from_image.is_none() && std::mem::take(&mut self.tracker_contours_shown);
         let world_from_ijk = frame.placement.world_from_ijk(frame.size);
-        let texts = MetadataTexts::of(answer);
+        let texts = MetadataTexts::of(answer, packet);
         let version = header_version(&self.config);
         let message = |name: DeviceName, content| {
             let mut message = Message::new(name, content).at(frame.timestamp);
@@ -166,19 +197,31 @@ impl Composer {
             (image.placement, image.coordinates) = (frame.placement, frame.coordinates);
             send(&message(self.names.mask, Content::Image(image)))?;
         }
-        if self.config.contours {
-            send(&message(self.names.contours, Self::contours(packet, &world_from_ijk)))?;
+        let outlines = |name: DeviceName, content| {
+            let mut message = message(name, content);
+            if version.is_extended() {
+                // The node that 3D Slicer makes of it.
+                message.metadata.push("MRMLNodeName", "Model");
+            }
+            message
+        };
+        if self.config.contours && outlines_due {
+            send(&outlines(self.names.contours, Self::contours(packet, &world_from_ijk)))?;
         }
-        if let Some(tracker_from_image) = answer.tracker_from_image.filter(|_| self.config.tracker_contours) {
+        if clear {
+            let nothing = Content::PolyData(Contours::default().finish());
+            send(&outlines(self.names.tracker_contours, nothing))?;
+        } else if let Some(tracker_from_image) = tracker_from_image.filter(|_| outlines_due) {
             let tracker_from_ijk = product(&tracker_from_image, &world_from_ijk);
-            send(&message(self.names.tracker_contours, Self::contours(packet, &tracker_from_ijk)))?;
+            send(&outlines(self.names.tracker_contours, Self::contours(packet, &tracker_from_ijk)))?;
+            self.tracker_contours_shown = !packet.objects.is_empty();
         }
         if self.config.objects {
-            let text = self.objects_text(answer, &world_from_ijk);
+            let text = Self::objects_text(packet, &world_from_ijk);
             send(&message(self.names.objects, Content::string(text)))?;
         }
         if self.config.points {
-            send(&message(self.names.points, self.points(answer, &world_from_ijk)))?;
+            send(&message(self.names.points, self.points(frame, packet, &world_from_ijk)))?;
         }
         Ok(())
     }
@@ -198,39 +241,20 @@ impl Composer {
         }
     }
 
-    /// Outlines of all objects as closed lines, each with the identity, class and score of its object.
+    /// Outlines of all objects as closed lines, with the identity, class and score of their object.
     fn contours(packet: &ResultPacket, target_from_ijk: &Matrix) -> Content<'static> {
-        let (mut points, mut lines) = (Vec::new(), Cells::default());
-        let [mut ids, mut classes, mut scores] = [const { Vec::new() }; 3];
-        let mut cell = Vec::new();
+        let mut contours = Contours::default();
         // Corners lie on the edges of pixels; the middle of the first pixel is at 0, 0.
         let place = |[x, y]: [u32; 2]| {
             moved(target_from_ijk, [f64::from(x) - 0.5, f64::from(y) - 0.5, 0.0]).map(|v| v as f32)
         };
         for (object, mask) in packet.objects_with_masks() {
+            let (track_id, class, score) = (object.track_id, object.class, object.score);
             for outline in mask.outlines() {
-                let first = points.len() as u32;
-                points.extend(outline.into_iter().map(place));
-                cell.clear();
-                cell.extend((first..points.len() as u32).chain([first]));
-                lines.push(&cell);
-                ids.push(object.track_id as f32);
-                classes.push(object.class as f32);
-                scores.push(object.score);
+                contours.push(outline.into_iter().map(place), OutlineValues { track_id, class, score });
             }
         }
-        let scalars = |name: &'static str, values| Attribute {
-            kind: AttributeKind::CellScalars,
-            components: 1,
-            name: Cow::Borrowed(name.as_bytes()),
-            values,
-        };
-        let attributes = if lines.is_empty() {
-            Vec::new()
-        } else {
-            vec![scalars("TrackId", ids), scalars("Class", classes), scalars("Score", scores)]
-        };
-        Content::PolyData(PolyData { points, lines, attributes, ..PolyData::default() })
+        Content::PolyData(contours.finish())
     }
 
     /// Middle of an object in pixels: of its mask, or else of its box.
@@ -247,8 +271,7 @@ impl Composer {
         moved(world_from_ijk, [x, y, 0.0]).map(|v| v as f32)
     }
 
-    fn objects_text(&self, answer: &Answer, world_from_ijk: &Matrix) -> String {
-        let packet = &answer.packet;
+    fn objects_text(packet: &ResultPacket, world_from_ijk: &Matrix) -> String {
         let object = |(index, object): (usize, &DetectedObject)| ObjectText {
             track_id: object.track_id,
             confirmed: object.confirmed,
@@ -269,16 +292,16 @@ impl Composer {
         serde_json::to_string(&text).unwrap_or_default()
     }
 
-    fn points(&self, answer: &Answer, world_from_ijk: &Matrix) -> Content<'static> {
-        let packet = &answer.packet;
-        let [spacing_x, spacing_y] = answer.frame.spacing_mm();
+    fn points(&self, frame: &LiveFrame, packet: &ResultPacket, world_from_ijk: &Matrix) -> Content<'static> {
+        let [spacing_x, spacing_y] = frame.spacing_mm();
         let point = |(index, object): (usize, &DetectedObject)| {
             let label = packet.label(object.class);
             let area_mm2 = object.mask_area_px as f64 * spacing_x * spacing_y;
-            let [r, g, b] = COLORS[(object.track_id.max(1) as usize - 1) % COLORS.len()];
+            let (group, rgba) =
+                if object.confirmed { (label, CONFIRMED_RGBA) } else { (UNSELECTED, UNCONFIRMED_RGBA) };
             Point {
-                group: FixedString::truncated(label),
-                rgba: [r, g, b, if object.confirmed { 255 } else { 128 }],
+                group: FixedString::truncated(group),
+                rgba,
                 // Of the circle with the mask's area.
                 diameter: (2.0 * (area_mm2 / std::f64::consts::PI).sqrt()) as f32,
                 owner: self.names.mask,
@@ -288,7 +311,11 @@ impl Composer {
                 )
             }
         };
-        Content::Points(packet.objects.iter().enumerate().map(point).collect())
+        let mut points: Vec<Point> = packet.objects.iter().enumerate().map(point).collect();
+        if points.is_empty() && !header_version(&self.config).is_extended() {
+            points.push(unseen_point(self.names.mask, frame.placement.center));
+        }
+        Content::Points(points)
     }
 }
 
@@ -298,8 +325,8 @@ struct MetadataTexts {
 }
 
 impl MetadataTexts {
-    fn of(answer: &Answer) -> Self {
-        let Answer { frame, packet, .. } = answer;
+    fn of(answer: &Answer, packet: &ResultPacket) -> Self {
+        let frame = &answer.frame;
         let joined = |text: &dyn Fn(&DetectedObject) -> String| {
             packet.objects.iter().map(text).collect::<Vec<_>>().join(",")
         };
@@ -318,7 +345,12 @@ impl MetadataTexts {
             ("Scores", joined(&|object| format!("{:.3}", object.score))),
             ("LatencyMs", format!("{latency_ms:.3}")),
         ];
-        if let Some(latency_ms) = acquisition_latency_ms(frame.timestamp, SystemTime::now()) {
+        if let Some(status) = &answer.placed.status {
+            entries.push(("PlacementStatus", status.clone()));
+        }
+        if frame.time_source == TimeSource::Arrival {
+            entries.push(("TimeSource", "arrival".to_owned()));
+        } else if let Some(latency_ms) = acquisition_latency_ms(frame.timestamp, SystemTime::now()) {
             entries.push(("AcquisitionLatencyMs", format!("{latency_ms:.3}")));
         }
         MetadataTexts { entries }

@@ -21,6 +21,8 @@ pub enum GatewayState {
     Rebuilding,
     /// Frames come; the structures are `VISIBLE`, `RELOCALIZING` or `LOST`.
     Scene(&'static str),
+    /// The same, but a tool that places the images was not seen.
+    Unplaced(&'static str),
     /// The service ends.
     ShuttingDown,
 }
@@ -34,6 +36,7 @@ impl GatewayState {
             GatewayState::SourceLost => "SOURCE_LOST",
             GatewayState::Rebuilding => "REBUILDING",
             GatewayState::Scene(name) => name,
+            GatewayState::Unplaced(_) => "UNPLACED",
             GatewayState::ShuttingDown => "SHUTTING_DOWN",
         }
     }
@@ -52,6 +55,11 @@ impl GatewayState {
                 (StatusCode::Busy, "structures were in sight a moment ago and are looked for")
             }
             GatewayState::Scene(_) => (StatusCode::NotFound, "no structure is in sight"),
+            GatewayState::Unplaced(_) => (
+                StatusCode::NotPresent,
+                "a tool that places the images was not seen: they lie elsewhere than they say, and nothing is sent in the \
+                 tracker's frame",
+            ),
             GatewayState::ShuttingDown => (StatusCode::ShutDown, "the gateway ends"),
         }
     }
@@ -94,6 +102,12 @@ impl StatusBoard {
     /// The state.
     pub fn state(&self) -> GatewayState {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// The state and its sentence.
+    pub fn words(&self) -> String {
+        let state = self.state();
+        format!("{}: {}", state.name(), state.words().1)
     }
 
     /// The message.

@@ -10,6 +10,9 @@ use ultramotion_igtlink::{
     Timestamp,
 };
 
+use ultramotion_pipeline::PipelineError;
+use ultramotion_types::{DetectedObject, FrameView, ResultPacket, Visibility};
+
 #[path = "../../../pipeline/tests/small/mod.rs"]
 pub mod small;
 
@@ -66,6 +69,59 @@ pub fn small_pipelines() -> BuildPipeline {
     Box::new(|| Ok(Box::new(small::pipeline(1, small::options())) as Box<dyn Perceive>))
 }
 
+/// Stands in for the networks where it does not matter what is found: so many squares in every frame, the last of which
+/// is not confirmed yet.
+pub struct Squares(pub usize);
+
+impl Squares {
+    /// Their sides, in pixels.
+    const SIDE: usize = 4;
+}
+
+impl Perceive for Squares {
+    fn process_into(
+        &mut self,
+        frame: &FrameView<'_>,
+        packet: &mut ResultPacket,
+    ) -> Result<(), PipelineError> {
+        packet.frame_id = frame.frame_id;
+        (packet.timestamp_s, packet.time_source) = (frame.timestamp_s, frame.time_source);
+        frame.source.clone_into(&mut packet.source);
+        (packet.width, packet.height) = (frame.width, frame.height);
+        packet.state = if self.0 > 0 { Visibility::Visible } else { Visibility::Lost };
+        packet.labels = ["vessel".to_owned()].into();
+        packet.clear_objects(self.0);
+        for number in 0..self.0 {
+            let left = number * (Self::SIDE + 1);
+            let row_bytes = frame.width.div_ceil(8);
+            let mut bits = vec![0; row_bytes * frame.height];
+            for (y, x) in (0..Self::SIDE).flat_map(|y| (0..Self::SIDE).map(move |x| (y, left + x))) {
+                bits[y * row_bytes + x / 8] |= 1 << (x % 8);
+            }
+            let side = Self::SIDE as f32;
+            let object = DetectedObject {
+                track_id: number as i32 + 1,
+                confirmed: number + 1 < self.0,
+                score: 1.0 / (number as f32 + 2.0),
+                box_xyxy: [left as f32, 0.0, left as f32 + side, side],
+                mask_area_px: Self::SIDE * Self::SIDE,
+                ..DetectedObject::default()
+            };
+            packet.push(object, &bits);
+        }
+        Ok(())
+    }
+
+    fn epoch(&self) -> u64 {
+        0
+    }
+}
+
+/// Pipelines that find so many squares.
+pub fn squares(count: usize) -> BuildPipeline {
+    Box::new(move || Ok(Box::new(Squares(count)) as Box<dyn Perceive>))
+}
+
 /// A pipeline that does not start before it is told to, so that frames pile up in the meantime.
 pub fn pipelines_after(start: std::sync::mpsc::Receiver<()>) -> BuildPipeline {
     let mut small = small_pipelines();
@@ -75,7 +131,8 @@ pub fn pipelines_after(start: std::sync::mpsc::Receiver<()>) -> BuildPipeline {
     })
 }
 
-/// The defaults, on a free port, with frames from `address`, which may be late: test machines are slow.
+/// The defaults, on a free port, with frames from `address`, which may be late, since test machines are slow, and with
+/// the outlines of each.
 pub fn config(address: String) -> GatewayConfig {
     let mut config = GatewayConfig {
         source: SourceConfig::connecting_to(address),
@@ -83,6 +140,8 @@ pub fn config(address: String) -> GatewayConfig {
         ..GatewayConfig::default()
     };
     config.stream.max_lag_ms = 600_000;
+    config.stream.depth = 2;
+    config.output.contours_per_s = 0.0;
     config
 }
 
@@ -128,4 +187,13 @@ pub fn wait_for(gateway: &mut Gateway, what: &str, wanted: impl Fn(&Report) -> b
 /// What was complained of, but for silence: on a slow machine any test's scanner may be silent for a while.
 pub fn complaints(gateway: &Gateway) -> Vec<(&'static str, u64)> {
     gateway.complaints().into_iter().filter(|(kind, _)| *kind != "silent").collect()
+}
+
+/// Waits until this was complained of.
+pub fn wait_for_complaint(gateway: &mut Gateway, kind: &str) {
+    let deadline = Instant::now() + SOON;
+    while !gateway.complaints().iter().any(|(k, _)| *k == kind) {
+        assert!(Instant::now() < deadline, "waited for {kind}: {:?}", gateway.complaints());
+        std::thread::yield_now();
+    }
 }

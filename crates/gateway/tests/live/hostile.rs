@@ -8,7 +8,8 @@ use ultramotion_gateway::service::{Gateway, GatewayError};
 use ultramotion_igtlink::{Content, Image, Message, ScalarType};
 
 use crate::bench::{
-    SOON, Scanner, client_of, complaints, config, next_of, picture, small_pipelines, time_of, wait_for,
+    Scanner, client_of, complaints, config, next_of, picture, small_pipelines, time_of, wait_for,
+    wait_for_complaint,
 };
 
 #[test]
@@ -19,14 +20,6 @@ fn a_host_that_does_not_resolve_is_named_once_and_tried_on() {
     wait_for_complaint(&mut gateway, "connect");
     assert!(!gateway.report().connected);
     gateway.stop();
-}
-
-fn wait_for_complaint(gateway: &mut Gateway, kind: &str) {
-    let deadline = std::time::Instant::now() + SOON;
-    while !gateway.complaints().iter().any(|(k, _)| *k == kind) {
-        assert!(std::time::Instant::now() < deadline, "waited for {kind}: {:?}", gateway.complaints());
-        std::thread::yield_now();
-    }
 }
 
 #[test]

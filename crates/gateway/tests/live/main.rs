@@ -5,10 +5,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod bench;
+mod dialogue;
 #[cfg(target_os = "linux")]
 #[path = "../../../pipeline/tests/driver/mod.rs"]
 mod driver;
 mod hostile;
+mod plus;
 mod recording;
 mod results;
+mod safety;
 mod stages;

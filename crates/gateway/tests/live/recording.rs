@@ -54,7 +54,7 @@ fn a_recording_gives_the_same_results_frame_for_frame() {
     // Uneven steps in time, since tracking looks at them.
     let numbers = [0, 1, 2, 5, 6, 7, 40, 41, 42, 43];
     for number in numbers {
-        let pose = Transform { translation: [number as f32, 0.0, 0.0], ..Transform::IDENTITY };
+        let pose = Transform { translation: [number as f32, 1.0, 0.0], ..Transform::IDENTITY };
         let name = "ProbeToTracker".parse().unwrap();
         scanner.send(&Message::new(name, Content::Transform(pose)).at(time_of(number)));
         scanner.send(&picture(number));

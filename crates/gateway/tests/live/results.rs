@@ -4,7 +4,7 @@ use serde_json::Value;
 use ultramotion_gateway::books::DropReason;
 use ultramotion_gateway::send::label_of;
 use ultramotion_gateway::service::Gateway;
-use ultramotion_igtlink::{Content, Message, StatusCode, TrackedTool, Transform};
+use ultramotion_igtlink::{AttributeKind, Content, Message, StatusCode, TrackedTool, Transform};
 
 use crate::bench::small::{self, HEIGHT, WIDTH};
 use crate::bench::{Scanner, client_of, config, next_of, picture, placement, small_pipelines, time_of};
@@ -50,7 +50,10 @@ fn a_frame_becomes_a_mask_contours_points_and_words() {
     assert!(data.indices_are_valid() && !data.lines.is_empty());
     let ids: Vec<f32> = packet.objects.iter().map(|o| o.track_id as f32).collect();
     let attribute = |name: &[u8]| data.attributes.iter().find(|a| *a.name == *name).unwrap();
-    assert_eq!(attribute(b"TrackId").values.len(), data.lines.len());
+    for name in [&b"TrackId"[..], b"Class", b"Score"] {
+        assert_eq!(attribute(name).kind, AttributeKind::PointScalars, "the one kind that all readers read");
+        assert_eq!(attribute(name).values.len(), data.points.len());
+    }
     assert!(attribute(b"TrackId").values.iter().all(|id| ids.contains(id)));
     // All points lie on edges of pixels, within the image as it is placed.
     for [x, y, z] in &data.points {
@@ -71,7 +74,10 @@ fn a_frame_becomes_a_mask_contours_points_and_words() {
     let Content::Points(points) = points.decode().unwrap().content else { panic!("a POINT") };
     assert_eq!(points.len(), packet.objects.len());
     assert_eq!(points[0].owner, "UM_Mask");
-    assert_eq!(points[0].group, packet.label(packet.objects[0].class));
+    for (point, object) in points.iter().zip(&packet.objects) {
+        let group = if object.confirmed { packet.label(object.class) } else { "Unselected" };
+        assert_eq!((point.group, point.rgba[3]), (group.parse().unwrap(), 255));
+    }
 
     let account = gateway.stop().account;
     assert_eq!((account.received, account.answered, account.in_flight), (1, 1, 0));
@@ -89,6 +95,7 @@ fn poses_are_passed_on_and_place_the_contours_in_the_trackers_frame() {
     }
     calibration[3] = 100.0;
     config.source.transforms.insert("ImageToProbe".into(), calibration);
+    config.output.tracker_contours = true;
     let gateway = Gateway::start(config, small_pipelines()).unwrap();
     let client = client_of(&gateway);
     scanner.wait_for_gateway();
@@ -110,9 +117,11 @@ fn poses_are_passed_on_and_place_the_contours_in_the_trackers_frame() {
     let moved: Vec<[f32; 3]> = image.iter().map(|[x, y, z]| [x + 100.0, *y, z + 7.0]).collect();
     assert_eq!(tracker, moved);
 
-    // Much later there is no pose that would fit, so nothing is said about the tracker's frame.
+    // Much later there is no pose that would fit: what was shown is cleared, and nothing more is said about the
+    // tracker's frame.
     scanner.send(&picture(1_000_000));
     assert_eq!(next_of(&client, "UM_Contours").header().timestamp, time_of(1_000_000));
+    assert!(points("UM_TrackerContours").is_empty());
     scanner.send(&picture(1_000_001));
     loop {
         let client_next = next_of_any(&client);
@@ -189,7 +198,8 @@ fn the_state_is_told_when_it_changes_and_to_who_comes() {
     let scene = loop {
         let frame = next_of(&client, "UM_Status");
         let Content::Status(status) = frame.decode().unwrap().content else { panic!("a STATUS") };
-        if status.name != "SILENT" {
+        // The same is said again while there is nothing else to say.
+        if status.name != "SILENT" && status.name != "WAITING" {
             assert_eq!(frame.header().timestamp, time_of(0), "a scene's state is of its frame");
             break status.name;
         }

@@ -146,9 +146,12 @@ open_enum! {
 }
 
 impl AttributeKind {
-    /// What is wrong with this number of components for this kind, if anything.
+    /// What is wrong with this number of components for this kind, if anything. The reference library knows scalars,
+    /// vectors and normals of points, and writes anything else as tensors: 9 numbers for each element, whatever the kind.
     fn problem_with(self, components: u8) -> Option<Problem> {
-        let required = match u8::from(self) & 0x0f {
+        let kind = u8::from(self);
+        let required = match kind & 0x0f {
+            _ if components == 9 && kind > AttributeKind::PointNormals.into() => return None,
             1 | 2 => 3,
             3 => 9,
             4 => 4,
@@ -159,11 +162,14 @@ impl AttributeKind {
 }
 
 /// Values that go with the points or the cells.
+///
+/// The reference library compares the type with scalars, vectors and normals of points, and reads any other as tensors,
+/// past the end of the message if it must: send it those three, and tensors.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attribute<'a> {
     /// What the values say, and of what.
     pub kind: AttributeKind,
-    /// Numbers per point or cell.
+    /// Numbers per point or cell; 9 for any kind but those three where the reference library wrote it.
     pub components: u8,
     /// Name of up to 255 bytes, without its final zero byte.
     pub name: Cow<'a, [u8]>,
@@ -393,5 +399,38 @@ impl Wire for PolyData<'_> {
             ("triangle_strips", self.triangle_strips.value()),
             ("attributes", self.attributes.iter().map(attribute).collect()),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the reference library makes of attributes of cells: 9 numbers for each, whatever their kind.
+    #[test]
+    fn attributes_of_cells_are_read_as_the_standard_and_as_the_reference_library_write_them() {
+        let two_lines: Cells = [&[0, 1][..], &[1, 0]].into_iter().collect();
+        for (kind, own) in [
+            (AttributeKind::CellScalars, 1),
+            (AttributeKind::CellVectors, 3),
+            (AttributeKind::CellNormals, 3),
+            (AttributeKind::CellRgba, 4),
+            (AttributeKind::PointRgba, 4),
+        ] {
+            for components in [own, 9] {
+                let values = (0..2 * components).map(f32::from).collect();
+                let data = PolyData {
+                    points: vec![[0.0; 3]; 2],
+                    lines: two_lines.clone(),
+                    attributes: vec![Attribute { kind, components, name: b"A".into(), values }],
+                    ..PolyData::default()
+                };
+                let mut bytes = vec![0; data.size().unwrap()];
+                data.write(&mut Writer::new(&mut bytes));
+                assert_eq!(PolyData::decode("POLYDATA", &bytes).unwrap(), data, "{kind:?} {components}");
+            }
+        }
+        let of_points = AttributeKind::PointVectors;
+        assert_eq!(of_points.problem_with(9), Some(Problem::Expected(3)), "these the library does know");
     }
 }

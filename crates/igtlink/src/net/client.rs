@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use crate::error::{DecodeError, EncodeError};
 use crate::message::Message;
 use crate::net::link::{
-    self, Disconnect, EncodeBuffers, LinkConfig, Outgoing, SendQueue, Traffic, TrafficCounts, prepare,
+    self, Disconnect, EncodeBuffers, KeepAlive, LinkConfig, Outgoing, SendQueue, Traffic, TrafficCounts,
+    prepare,
 };
 use crate::net::mailbox::{Mailbox, Pushed, RecvError};
 use crate::stream::{DecoderConfig, RawMessage, StreamError};
@@ -158,6 +159,7 @@ struct Shared {
     changed: Condvar,
     buffers: EncodeBuffers,
     traffic: Traffic,
+    keep_alive: Arc<KeepAlive>,
     connects: AtomicU64,
     connect_failures: AtomicU64,
 }
@@ -188,6 +190,7 @@ impl Client {
             changed: Condvar::new(),
             buffers: EncodeBuffers::default(),
             traffic: Traffic::default(),
+            keep_alive: Arc::default(),
             connects: AtomicU64::new(0),
             connect_failures: AtomicU64::new(0),
         });
@@ -227,6 +230,12 @@ impl Client {
             Some(queue) if queue.push(bytes, &self.shared.traffic) => Ok(()),
             _ => Err(SendError::NotConnected),
         }
+    }
+
+    /// Sends this message, and not a STATUS OK of header version 1, where nothing else was sent for
+    /// the time of the configuration.
+    pub fn set_keep_alive(&self, message: &Message<'_>) -> Result<(), EncodeError> {
+        self.shared.keep_alive.set(message)
     }
 
     /// Counts a message whose body turned out to be no message of its type.
@@ -347,7 +356,7 @@ impl Shared {
 
     /// Reads and writes until the connection ends. `None` if the client is stopping already.
     fn serve(&self, stream: TcpStream, peer: SocketAddr) -> Option<Disconnect> {
-        let queue = Arc::new(SendQueue::new(self.config.send_queue));
+        let queue = Arc::new(SendQueue::new(self.config.send_queue, Arc::clone(&self.keep_alive)));
         let kept = match stream.try_clone() {
             Ok(kept) => kept,
             Err(error) => return Some(Disconnect::Io(error.kind())),

@@ -119,14 +119,17 @@ pub(crate) type Outgoing = Arc<Vec<u8>>;
 #[derive(Debug)]
 pub(crate) struct SendQueue {
     mailbox: Mailbox<Outgoing>,
+    /// What is sent when nothing has waited for a while.
+    keep_alive: Arc<KeepAlive>,
     pub(crate) sent: AtomicU64,
     pub(crate) dropped: AtomicU64,
 }
 
 impl SendQueue {
-    pub(crate) fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize, keep_alive: Arc<KeepAlive>) -> Self {
         Self {
             mailbox: Mailbox::new(capacity, usize::MAX),
+            keep_alive,
             sent: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
         }
@@ -337,7 +340,7 @@ fn write_queued(
     let ended = loop {
         let (message, counts) = match queue.mailbox.pop(nonzero(config.keep_alive)) {
             Ok(message) => (message, true),
-            Err(RecvError::Timeout) => (Arc::new(keep_alive_message()), false),
+            Err(RecvError::Timeout) => (queue.keep_alive.message(), false),
             Err(RecvError::Closed) => break None,
         };
         match write_whole(stream, &message) {
@@ -380,11 +383,27 @@ fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
-/// STATUS OK in header version 1, which every peer understands; PlusServer sends the same.
-fn keep_alive_message() -> Vec<u8> {
-    let message = Message {
-        version: HeaderVersion::V1,
-        ..Message::new(DeviceName::EMPTY, Content::Status(Status::OK)).at(Timestamp::now())
-    };
-    message.to_bytes().unwrap_or_default()
+/// What a peer is sent that was sent nothing else for a while.
+#[derive(Debug, Default)]
+pub(crate) struct KeepAlive(Mutex<Option<Outgoing>>);
+
+impl KeepAlive {
+    /// Takes this message from now on.
+    pub(crate) fn set(&self, message: &Message<'_>) -> Result<(), EncodeError> {
+        let bytes = Arc::new(message.to_bytes()?);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes);
+        Ok(())
+    }
+
+    fn message(&self) -> Outgoing {
+        let set = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        set.unwrap_or_else(|| {
+            // In header version 1, which every peer understands; PlusServer sends the same.
+            let message = Message {
+                version: HeaderVersion::V1,
+                ..Message::new(DeviceName::EMPTY, Content::Status(Status::OK)).at(Timestamp::now())
+            };
+            Arc::new(message.to_bytes().unwrap_or_default())
+        })
+    }
 }

@@ -15,7 +15,8 @@ use crate::net::DEFAULT_PORT;
 use crate::net::allow::AllowList;
 use crate::net::client::SendError;
 use crate::net::link::{
-    self, Disconnect, EncodeBuffers, LinkConfig, Outgoing, SendQueue, Traffic, TrafficCounts, prepare,
+    self, Disconnect, EncodeBuffers, KeepAlive, LinkConfig, Outgoing, SendQueue, Traffic, TrafficCounts,
+    prepare,
 };
 use crate::net::mailbox::{Mailbox, Pushed, RecvError};
 use crate::stream::{DecoderConfig, RawMessage, StreamError};
@@ -194,6 +195,7 @@ struct Shared {
     changed: Condvar,
     buffers: EncodeBuffers,
     traffic: Traffic,
+    keep_alive: Arc<KeepAlive>,
     accepted: AtomicU64,
     refused: AtomicU64,
 }
@@ -237,6 +239,7 @@ impl Server {
             changed: Condvar::new(),
             buffers: EncodeBuffers::default(),
             traffic: Traffic::default(),
+            keep_alive: Arc::default(),
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         });
@@ -276,12 +279,26 @@ impl Server {
     /// Puts a message into the queues of all clients, and says how many they are. It is encoded
     /// once. A full queue lets its oldest message go.
     pub fn broadcast(&self, message: &Message<'_>) -> Result<usize, EncodeError> {
-        Ok(self.queue_for_all(&self.shared.buffers.message(message)?))
+        self.broadcast_to(message, |_| true)
+    }
+
+    /// Puts a message into the queues of some clients, and says how many they are.
+    pub fn broadcast_to(
+        &self,
+        message: &Message<'_>,
+        chosen: impl Fn(ClientId) -> bool,
+    ) -> Result<usize, EncodeError> {
+        Ok(self.queue_for(&self.shared.buffers.message(message)?, chosen))
     }
 
     /// Puts a message that came from elsewhere into the queues of all clients, as it is.
     pub fn broadcast_raw(&self, raw: &RawMessage) -> usize {
-        self.queue_for_all(&self.shared.buffers.raw(raw))
+        self.broadcast_raw_to(raw, |_| true)
+    }
+
+    /// Puts a message that came from elsewhere into the queues of some clients, as it is.
+    pub fn broadcast_raw_to(&self, raw: &RawMessage, chosen: impl Fn(ClientId) -> bool) -> usize {
+        self.queue_for(&self.shared.buffers.raw(raw), chosen)
     }
 
     /// Puts a message into the queue of one client.
@@ -294,10 +311,11 @@ impl Server {
         }
     }
 
-    fn queue_for_all(&self, bytes: &Outgoing) -> usize {
+    fn queue_for(&self, bytes: &Outgoing, chosen: impl Fn(ClientId) -> bool) -> usize {
         let state = self.shared.lock();
         let push = |link: &&Link| link.queue.push(Arc::clone(bytes), &self.shared.traffic);
-        state.clients.values().filter(push).count()
+        let links = state.clients.iter().filter(|(client, _)| chosen(**client)).map(|(_, link)| link);
+        links.filter(push).count()
     }
 
     /// Ends the connection to a client; it may connect again.
@@ -317,6 +335,12 @@ impl Server {
             dropped: link.queue.dropped.load(Relaxed),
         };
         self.shared.lock().clients.iter().map(info).collect()
+    }
+
+    /// Sends this message, and not a STATUS OK of header version 1, where nothing else was sent for
+    /// the time of the configuration.
+    pub fn set_keep_alive(&self, message: &Message<'_>) -> Result<(), EncodeError> {
+        self.shared.keep_alive.set(message)
     }
 
     /// Counts a message whose body turned out to be no message of its type.
@@ -443,7 +467,7 @@ impl Shared {
         };
         let client = ClientId(state.next_id);
         state.next_id += 1;
-        let queue = Arc::new(SendQueue::new(shared.config.send_queue));
+        let queue = Arc::new(SendQueue::new(shared.config.send_queue, Arc::clone(&shared.keep_alive)));
         let run = Arc::clone(shared);
         let run_queue = Arc::clone(&queue);
         let thread = thread::Builder::new().name(format!("igtl-server-{client}"));

@@ -11,7 +11,7 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
 use super::FrameSource;
 use crate::error::MediaError;
-use ultramotion_types::{Frame, ImageStatus, MAX_SIDE_PX, PixelFormat};
+use ultramotion_types::{Frame, MAX_SIDE_PX, PixelFormat};
 
 /// Endings of file names that are taken for images, in lower case.
 pub(super) const ENDINGS: [&str; 3] = ["png", "jpg", "jpeg"];
@@ -96,10 +96,7 @@ impl FrameSource for ImageFiles {
                 height,
                 pixel_format,
                 pixels,
-                transforms: Vec::new(),
-                spacing_mm: None,
-                image_status: ImageStatus::Unknown,
-                orientation: None,
+                ..Frame::default()
             };
         }))
     }

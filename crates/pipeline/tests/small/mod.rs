@@ -6,7 +6,7 @@
 use ultramotion_engine::Device;
 use ultramotion_models::zoo::{Detector, Segmenter};
 use ultramotion_pipeline::{Orchestrator, PipelineOptions, Run};
-use ultramotion_types::{FrameView, PixelFormat};
+use ultramotion_types::{FrameView, PixelFormat, TimeSource};
 
 pub const WIDTH: usize = 60;
 pub const HEIGHT: usize = 44;
@@ -41,6 +41,7 @@ pub fn grey(frame_id: u64, pixels: &[u8]) -> FrameView<'_> {
     FrameView {
         frame_id,
         timestamp_s: 0.04 * frame_id as f64,
+        time_source: TimeSource::Source,
         source: "test",
         width: WIDTH,
         height: HEIGHT,

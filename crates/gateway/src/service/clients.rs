@@ -1,0 +1,76 @@
+//! The stage that speaks with clients.
+
+use std::net::IpAddr;
+
+use ultramotion_igtlink::{RecvError, ServerEvent};
+
+use super::{Shared, TICK};
+use crate::send::{Dialogue, Guests, header_version};
+use crate::supervise::BoxError;
+
+impl Shared {
+    /// Greets clients, and answers what they ask.
+    pub(super) fn serve_clients(&self) -> Result<(), BoxError> {
+        let dialogue =
+            Dialogue::new(self.names.status, header_version(&self.config.output), &self.config.output);
+        let mut guests = Guests::default();
+        while !self.stop.is_set() {
+            match self.server.recv_timeout(TICK) {
+                Ok(ServerEvent::Connected { client, peer }) => {
+                    tracing::info!("client {client} connected from {peer}");
+                    let is_old = guests.came(client, peer.ip());
+                    self.audience.note(client, is_old && self.config.output.version == 0);
+                    if self.config.output.status {
+                        self.audience.reply(&self.server, client, &self.status.message());
+                    }
+                }
+                Ok(ServerEvent::Disconnected { client, reason }) => {
+                    tracing::info!("client {client} went: {reason}");
+                    self.audience.note(client, false);
+                    if let Some(peer) = guests.gone(client, reason) {
+                        self.note_old(peer);
+                    }
+                }
+                Ok(ServerEvent::Refused { peer, by_allow_list }) => {
+                    let why =
+                        if by_allow_list { "not in output.allow" } else { "output.max_clients are there" };
+                    let problem = format_args!("a client from {peer} was refused: {why}");
+                    self.source.complaints.say("client_refused", problem);
+                }
+                Ok(ServerEvent::Rejected { client, error }) => {
+                    let problem = format_args!("client {client} sent no message: {error}");
+                    self.source.complaints.say("client_rejected", problem);
+                }
+                Ok(ServerEvent::Message { client, raw }) => match raw.decode() {
+                    Ok(message) => {
+                        if guests.heard(client, message.version) {
+                            self.audience.note(client, false);
+                        }
+                        if let Some(answer) = dialogue.answer(&message, &self.status, &self.parameters) {
+                            self.audience.reply(&self.server, client, &answer);
+                        }
+                    }
+                    Err(error) => self.server.count_rejected(&error),
+                },
+                Err(RecvError::Timeout) => {}
+                Err(RecvError::Closed) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that clients of an address seem to know header version 1 alone.
+    fn note_old(&self, peer: IpAddr) {
+        let advice = match self.config.output.version {
+            1 => return,
+            0 => "from now on they get version 1",
+            _ => "if they are older than 2017, set output.version = 1",
+        };
+        self.source.complaints.say(
+            "output_version",
+            format_args!(
+                "clients from {peer} leave right after our first message, which has header version 2; {advice}"
+            ),
+        );
+    }
+}
