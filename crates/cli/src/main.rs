@@ -24,7 +24,7 @@ use tracing_subscriber::EnvFilter;
   ultramotion run recording.igs.mha --overlay     your own recording
   ultramotion run stills/ --independent           a folder of unrelated images
   ultramotion serve --connect localhost:18944     a scanner's stream, live, results at localhost:18945
-  ultramotion simulate                            a scanner on 127.0.0.1:18944 that is none
+  ultramotion simulate                            a simulated scanner on 127.0.0.1:18944
   ultramotion doctor                              what this machine can run
 
 Environment:
