@@ -122,9 +122,10 @@ fn matrix_of(bytes: &[u8]) -> Matrix {
 /// The transforms among the fields, in their order.
 fn poses_of(xml: &str) -> Vec<TrackedPose> {
     let mut poses: Vec<TrackedPose> = Vec::new();
-    let fields =
-        elements(xml).filter_map(|element| element.attribute("Name").zip(element.attribute("Value")));
-    for (field, value) in fields.take(MAX_FIELDS) {
+    for element in elements(xml).take(MAX_FIELDS) {
+        let Some((field, value)) = element.attribute("Name").zip(element.attribute("Value")) else {
+            continue;
+        };
         let (name, is_status) = match (field.strip_suffix("TransformStatus"), field.strip_suffix("Transform"))
         {
             (Some(name), _) => (name, true),
@@ -136,9 +137,9 @@ fn poses_of(xml: &str) -> Vec<TrackedPose> {
             poses.len() - 1
         });
         if is_status {
-            poses[index].status = Some(value.into_owned());
+            poses[index].status = Some(value.to_owned());
         } else {
-            poses[index].matrix = numbers(&value);
+            poses[index].matrix = numbers(value);
         }
     }
     poses
