@@ -1,6 +1,6 @@
 //! Frame in, packet out: builds the device program and owns its modes.
 //!
-//! In: frames of any size, grey or colour, with their own timestamps. Out: a [`ResultPacket`] for each, with tracked
+//! In: frames of any size, grey or colour, with their own timestamps. Out: a [`ResultPacket`](ultramotion_types::ResultPacket) for each, with tracked
 //! and outlined structures, times and transfers. [`Orchestrator`] does one frame at a time.
 //!
 //! ```no_run

@@ -120,7 +120,7 @@ impl Run {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cuda"))]
 mod tests {
     use ultramotion_engine::Precision;
 

@@ -239,7 +239,7 @@ pub trait Table: Default {
     fn check(&self) -> Result<(), SettingError>;
 }
 
-/// Declares a table of settings: see [`settings`](crate::settings).
+/// Declares a table of settings: see [`settings`](mod@crate::settings).
 ///
 /// After a key's default may follow, in this order: `in RANGE` ([`Range`]); `such as "TOML"`, an example for a key without
 /// a default; `option "VALUE"`, which makes it an option of the command line (a flag has any value name). Tables
