@@ -58,6 +58,7 @@
 
 #![forbid(unsafe_code)]
 
+mod codes;
 mod content;
 mod crc;
 mod error;
@@ -65,6 +66,8 @@ mod header;
 mod message;
 mod metadata;
 pub mod net;
+#[cfg(feature = "serde")]
+mod serialise;
 mod stream;
 mod timestamp;
 mod value;
@@ -82,7 +85,7 @@ pub use stream::{
 };
 pub use timestamp::Timestamp;
 pub use value::{Fields, Numbers, Value};
-pub use wire::{CharacterEncoding, FixedString, NameTooLong, Text};
+pub use wire::{CharacterEncoding, Endian, FixedString, NameTooLong, Text};
 
 /// Keeps the examples of the README running.
 #[cfg(doctest)]

@@ -13,9 +13,8 @@
 
 use std::fmt;
 
-use crate::content::Endian;
 use crate::timestamp::Timestamp;
-use crate::wire::FixedString;
+use crate::wire::{Endian, FixedString};
 
 /// Values by name, in the order of the type's documentation.
 pub type Fields = Vec<(&'static str, Value)>;
@@ -132,6 +131,12 @@ impl From<Timestamp> for Value {
     }
 }
 
+impl From<Endian> for Value {
+    fn from(endian: Endian) -> Self {
+        format!("{endian:?}").into()
+    }
+}
+
 impl<const N: usize> From<FixedString<N>> for Value {
     fn from(text: FixedString<N>) -> Self {
         text.to_string_lossy().into()
@@ -189,50 +194,6 @@ impl fmt::Display for Value {
             Value::Pairs(pairs) => write!(f, "{} pairs", pairs.len()),
         }
     }
-}
-
-#[cfg(feature = "serde")]
-mod serialised {
-    use serde::ser::{Serialize, Serializer};
-
-    use super::Value;
-    use crate::{Content, Header, Message};
-
-    impl Serialize for Value {
-        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-            let pair = |(key, value): &(String, String)| {
-                Value::Fields(vec![("key", key.as_str().into()), ("value", value.as_str().into())])
-            };
-            match self {
-                Value::None => serializer.serialize_unit(),
-                Value::Bool(value) => serializer.serialize_bool(*value),
-                Value::Unsigned(value) => serializer.serialize_u64(*value),
-                Value::Signed(value) => serializer.serialize_i64(*value),
-                Value::Single(value) => serializer.serialize_f32(*value),
-                Value::Double(value) => serializer.serialize_f64(*value),
-                Value::Text(text) => serializer.serialize_str(text),
-                Value::Bytes(bytes) => serializer.serialize_bytes(bytes),
-                Value::Numbers(numbers) => serializer.collect_seq(numbers.iter()),
-                Value::List(values) => serializer.collect_seq(values),
-                Value::Fields(fields) => {
-                    serializer.collect_map(fields.iter().map(|(name, value)| (name, value)))
-                }
-                Value::Pairs(pairs) => serializer.collect_seq(pairs.iter().map(pair)),
-            }
-        }
-    }
-
-    macro_rules! serialise_fields {
-        ($($type:ty),*) => {
-            $(impl Serialize for $type {
-                fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                    Value::Fields(self.fields()).serialize(serializer)
-                }
-            })*
-        };
-    }
-
-    serialise_fields!(Content<'_>, Header, Message<'_>);
 }
 
 #[cfg(test)]

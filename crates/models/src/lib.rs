@@ -27,5 +27,6 @@ pub mod dfine;
 pub mod mobile_sam;
 pub mod parameters;
 pub mod parity;
+mod registry;
 pub mod segmenter;
 pub mod zoo;

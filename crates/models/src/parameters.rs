@@ -9,7 +9,11 @@ use std::collections::BTreeSet;
 use ultramotion_engine::graph::{Graph, Tensor};
 use ultramotion_engine::tensor::HostTensor;
 
-use crate::checkpoint::{Mismatch, Misshaped, Weights};
+use crate::checkpoint::error::{Mismatch, Misshaped};
+use crate::checkpoint::weights::Weights;
+
+/// Why a network cannot be built as wanted: a sentence of that network's own.
+pub type ConfigError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Named float tensors, e.g. a checkpoint.
 pub trait ParameterSource {

@@ -1,9 +1,10 @@
 //! Marks in space: POINT and TRAJ.
 
+use crate::codes::open_enum;
 use crate::content::body::Element;
 use crate::error::DecodeError;
 use crate::value::Value;
-use crate::wire::{FixedString, Reader, Writer, open_enum};
+use crate::wire::{FixedString, Reader, Writer};
 
 /// A landmark, target or other marked point (protocol document, `point.md`).
 #[derive(Debug, Clone, Copy, PartialEq)]

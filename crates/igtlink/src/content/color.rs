@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
+use crate::codes::closed_enum;
 use crate::content::body::{Body, Wire};
 use crate::error::{DecodeError, EncodeError, Problem};
 use crate::value::{Fields, Value};
-use crate::wire::{Reader, Writer, closed_enum};
+use crate::wire::{Reader, Writer};
 
 closed_enum! {
     /// Pixel values that the table covers.

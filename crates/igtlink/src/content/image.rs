@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
+use crate::codes::closed_enum;
 use crate::content::body::{Body, Wire};
 use crate::error::{DecodeError, EncodeError, Problem};
 use crate::value::{Fields, Numbers, Value};
-use crate::wire::{Reader, Writer, closed_enum};
+use crate::wire::{Endian, Reader, Writer};
 
 const PART: &str = "IMAGE";
 const HEADER_SIZE: usize = 72;
@@ -44,21 +45,6 @@ impl ScalarType {
             Self::Float64 => 8,
         }
     }
-}
-
-closed_enum! {
-    /// Byte order of the pixels; all other numbers of the protocol are big-endian.
-    Endian("1 or 2") {
-        /// Most significant byte first.
-        Big = 1,
-        /// Least significant byte first.
-        Little = 2,
-    }
-}
-
-impl Endian {
-    /// This machine's byte order.
-    pub const NATIVE: Self = if cfg!(target_endian = "big") { Self::Big } else { Self::Little };
 }
 
 closed_enum! {

@@ -32,7 +32,7 @@ mod video;
 pub use annotation::{Point, Trajectory, TrajectoryKind};
 pub use bind::{Bind, BindChild};
 pub use color::{ColorTable, IndexType, MapType};
-pub use image::{CoordinateSystem, Endian, Image, Placement, ScalarType};
+pub use image::{CoordinateSystem, Image, Placement, ScalarType};
 pub use listing::{ImageInfo, LabelInfo, VideoInfo};
 pub use numbers::{ArrayType, NdArray, Sensor, Unit};
 pub use polydata::{Attribute, AttributeKind, Cells, PolyData};

@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::codes::closed_enum;
 use crate::content::body::{Body, Wire};
-use crate::content::image::Endian;
 use crate::error::{DecodeError, EncodeError, Problem, fits};
 use crate::value::{Fields, Numbers, Value};
-use crate::wire::{Reader, Writer, closed_enum};
+use crate::wire::{Endian, Reader, Writer};
 
 /// An SI unit in 64 bits: a prefix, and up to six base or derived units with exponents
 /// (protocol document, `unit.md`).

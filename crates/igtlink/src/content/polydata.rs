@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
+use crate::codes::open_enum;
 use crate::content::body::{Body, Wire};
 use crate::error::{DecodeError, EncodeError, Problem, fits};
 use crate::value::{Fields, Value, lossy};
-use crate::wire::{Reader, Writer, open_enum};
+use crate::wire::{Reader, Writer};
 
 const PART: &str = "POLYDATA";
 /// Ten numbers: one count for the points, count and size for four kinds of cells, one count.

@@ -1,9 +1,10 @@
 //! Poses: TRANSFORM, POSITION and QTRANS for one, TDATA and QTDATA for all tools of a tracker.
 
+use crate::codes::open_enum;
 use crate::content::body::{Body, Element, Wire};
 use crate::error::{DecodeError, EncodeError, Problem};
 use crate::value::{Fields, Value};
-use crate::wire::{FixedString, Reader, Writer, open_enum};
+use crate::wire::{FixedString, Reader, Writer};
 
 /// An affine transform without its last row, which is (0, 0, 0, 1) (protocol document,
 /// `transform.md`): three columns of rotation and scale, then the translation in millimetres.

@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
+use crate::codes::open_enum;
 use crate::content::body::{Body, Wire};
 use crate::error::{DecodeError, EncodeError, fits};
 use crate::value::{Fields, Value, lossy};
-use crate::wire::{CharacterEncoding, FixedString, Reader, Text, Writer, open_enum};
+use crate::wire::{CharacterEncoding, FixedString, Reader, Text, Writer};
 
 open_enum! {
     /// How the sender is doing (protocol document, `status.md`).

@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 
 use crate::content::body::{Body, Wire};
-use crate::content::image::{CoordinateSystem, Endian, Placement};
+use crate::content::image::{CoordinateSystem, Placement};
 use crate::error::{DecodeError, EncodeError, Problem};
 use crate::value::{Fields, Value, lossy};
-use crate::wire::{Reader, Writer};
+use crate::wire::{Endian, Reader, Writer};
 
 const HEADER_SIZE: usize = 76;
 /// The only version of the video header.

@@ -39,13 +39,13 @@
 //! are kept.
 
 mod archive;
-mod error;
+pub(crate) mod error;
 mod fill;
 mod huggingface;
 mod pickle;
 mod safetensors_file;
 mod torch;
-mod weights;
+pub(crate) mod weights;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -54,7 +54,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::zoo::{ARCHITECTURES, Architecture, Sizes, names};
+use crate::registry::{ARCHITECTURES, Architecture, Sizes, names};
 
 pub use error::{CheckpointError, Mismatch, Misshaped};
 pub use fill::filled;

@@ -13,8 +13,7 @@ pub use selection::{DetectionTensors, SelectionOptions, select_detections};
 use ultramotion_engine::graph::{Graph, GraphError, ImageTransform, Tensor};
 use ultramotion_engine::tensor::DType;
 
-use crate::parameters::Parameters;
-use crate::zoo::ConfigError;
+use crate::parameters::{ConfigError, Parameters};
 
 /// A network that finds structures.
 pub trait DetectorNetwork: Debug + Send + Sync {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use ultramotion_engine::graph::{Graph, GraphError, ImageTransform, Tensor};
 
 use super::{DfineConfig, Variant};
-use crate::checkpoint::Weights;
+use crate::checkpoint::weights::Weights;
 use crate::detector::{DetectorNetwork, DetectorTensors};
 use crate::parameters::Parameters;
-use crate::zoo::{ConfigError, Entry, Kind, Network, Sizes};
+use crate::registry::{ConfigError, Entry, Kind, Network, Sizes};
 
 impl Entry for Variant {
     fn name(&self) -> &'static str {

@@ -8,10 +8,10 @@ use ultramotion_engine::tensor::Shape;
 use super::config::{EMBED_DIM, MobileSamConfig, PIXEL_MEAN, PIXEL_STD};
 use super::geometry::MaskGeometry;
 use super::{build_decoder, build_encoder, encode_prompts, logits_to_source, masks_to_source};
-use crate::checkpoint::Weights;
+use crate::checkpoint::weights::Weights;
 use crate::parameters::Parameters;
+use crate::registry::{ConfigError, Entry, Kind, Network, Sizes};
 use crate::segmenter::{DecodedMasks, MaskOutput, Prompts, SegmenterNetwork, SourceMasks};
-use crate::zoo::{ConfigError, Entry, Kind, Network, Sizes};
 
 /// MobileSAM in the registry.
 #[derive(Debug)]

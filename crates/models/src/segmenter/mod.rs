@@ -17,8 +17,7 @@ pub use predictor::{
 use ultramotion_engine::graph::{Graph, GraphError, ImageTransform, Tensor};
 use ultramotion_engine::tensor::{DType, Shape};
 
-use crate::parameters::Parameters;
-use crate::zoo::ConfigError;
+use crate::parameters::{ConfigError, Parameters};
 
 /// Longest side of a frame in pixels.
 pub(crate) const MAX_SOURCE_SIDE: usize = 16384;

@@ -16,7 +16,6 @@
 
 mod builtin;
 mod model;
-mod registry;
 
 use std::path::{Path, PathBuf};
 
@@ -25,12 +24,11 @@ use ultramotion_engine::graph::GraphError;
 
 use crate::checkpoint::{self, Checkpoint, CheckpointError};
 
-pub use builtin::{BUILTIN, Builtin};
-pub use model::{Detector, Segmenter};
-pub(crate) use registry::names;
-pub use registry::{
+pub use crate::registry::{
     ARCHITECTURES, Architecture, ConfigError, Entry, Kind, Network, Sizes, UnknownArchitecture,
 };
+pub use builtin::{BUILTIN, Builtin};
+pub use model::{Detector, Segmenter};
 
 /// Why a model cannot be had.
 #[derive(Debug, Error)]

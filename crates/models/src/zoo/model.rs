@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use ultramotion_engine::graph::{Graph, GraphError, Tensor};
 
-use super::registry::families;
 use super::{Architecture, Found, Kind, Network, Origin, Sizes, ZooError, find};
 use crate::checkpoint::{self, Checkpoint, CheckpointError, Weights};
 use crate::detector::{self, DetectorNetwork, DetectorTensors};
 use crate::parameters::Parameters;
+use crate::registry::families;
 use crate::segmenter::{self, DecodedMasks, MaskOutput, Prompts, SegmenterNetwork};
 
 /// Salt of the weights of untrained models.

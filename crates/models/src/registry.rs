@@ -5,10 +5,11 @@ use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::checkpoint::Weights;
+use crate::checkpoint::weights::Weights;
 use crate::detector::DetectorNetwork;
 use crate::dfine::Variant;
 use crate::mobile_sam::MobileSam;
+pub use crate::parameters::ConfigError;
 use crate::segmenter::SegmenterNetwork;
 
 /// Every network that this crate can build: to add one is to add its line here.
@@ -20,9 +21,6 @@ pub static ARCHITECTURES: [Architecture; 6] = [
     Architecture(&Variant::X),
     Architecture(&MobileSam),
 ];
-
-/// Why a network cannot be built as wanted: a sentence of that network's own.
-pub type ConfigError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What a network is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
