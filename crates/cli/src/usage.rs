@@ -44,7 +44,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 }
 
 /// What a defect looks like to the user. A reader that has seen enough, as in `ultramotion models list | head -1`,
-/// is none: the program ends as quietly as others do.
+/// meets no defect: the program ends as quietly as others do.
 #[allow(clippy::print_stderr)]
 pub(crate) fn on_panic() {
     let usual = std::panic::take_hook();

@@ -40,7 +40,7 @@ pub enum EvaluationError {
     /// A folder for pictures that holds something.
     #[error("--overlays {}: the folder is not empty; name a new one", .0.display())]
     GalleryNotEmpty(PathBuf),
-    /// A mask with a value that is none of the classes.
+    /// A mask with a value that means no class.
     #[error("the mask {} has the value {value}, which is none of {classes}; name its class with --classes", mask.display())]
     UnknownValue {
         /// The mask.

@@ -127,7 +127,7 @@ impl fmt::Display for Architecture {
     }
 }
 
-/// The name is none of the table's.
+/// A name that no network of the table has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown architecture `{0}`; use {known}", known = listed(&names(), "or"))]
 pub struct UnknownArchitecture(pub String);

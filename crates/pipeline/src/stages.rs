@@ -47,7 +47,7 @@ impl Parts<'_> {
 /// What the detector found.
 pub(crate) struct Detected {
     pub detections: DetectionTensors,
-    /// `[1]` f32: 0, or not a number where one of the network's answers is none or is infinite.
+    /// `[1]` f32: 0, or not a number where one of the network's answers is not finite.
     pub check: Tensor,
 }
 

@@ -369,7 +369,7 @@ impl Receiver {
         read
     }
 
-    /// The frame of a TRACKEDFRAME, whose poses are entered; `None` if it is none, or if there are IMAGE messages.
+    /// The frame of a TRACKEDFRAME, whose poses are entered; `None` if it cannot be read, or if there are IMAGE messages.
     fn tracked_frame(&mut self, message: &Message<'_>, bytes: &[u8]) -> Option<LiveFrame> {
         let tracked = match TrackedFrame::decode(bytes) {
             Ok(tracked) => tracked,
@@ -411,7 +411,7 @@ impl Receiver {
         self.state.complaints.say("malformed", format_args!("a {kind} of '{device}' was rejected: {error}"));
     }
 
-    /// A frame, or `None` if the image is none.
+    /// A frame, or `None` if the image cannot be used.
     fn image(&mut self, device: DeviceName, message: &Message<'_>, image: &Image<'_>) -> Option<LiveFrame> {
         let ticket = self.state.books.receive();
         let mut pixels = self.pool.take();

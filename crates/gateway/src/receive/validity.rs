@@ -2,7 +2,7 @@
 //!
 //! PlusServer puts a status beside every transform, but only into header version 2: into the metadata of a TRANSFORM or
 //! POSITION (`TransformStatus`), of a TDATA for each tool (`ProbeToTrackerStatus`), and of an IMAGE for each transform of
-//! its frame (`ProbeToTrackerTransformStatus`). Anything but `OK` means that the matrix is none. Without metadata a tool
+//! its frame (`ProbeToTrackerTransformStatus`). Anything but `OK` means that the matrix says nothing. Without metadata a tool
 //! that was lost comes as the identity.
 
 use std::borrow::Cow;

@@ -54,7 +54,7 @@ impl LiveParameters {
 
     /// Sets all parameters of a command, or none.
     fn set(&self, xml: &str) -> Result<String, String> {
-        let mut wished = Vec::new();
+        let mut requested = Vec::new();
         for element in elements(xml).filter(|element| element.name == "Parameter") {
             let (name, value) = element
                 .attribute("Name")
@@ -68,13 +68,14 @@ impl LiveParameters {
             let number = value.trim().parse().ok().filter(|number| (least..=greatest).contains(number));
             let number: f64 = number
                 .ok_or_else(|| format!("{known} is '{value}', but it must be {least} to {greatest}"))?;
-            wished.push((known, number));
+            requested.push((known, number));
         }
-        if wished.is_empty() {
+        if requested.is_empty() {
             return Err("there is no Parameter".into());
         }
-        let words: Vec<String> = wished.iter().map(|(name, number)| format!("{name} is {number}")).collect();
-        wished.into_iter().for_each(|(name, number)| self.of(name).store(number.to_bits(), Relaxed));
+        let words: Vec<String> =
+            requested.iter().map(|(name, number)| format!("{name} is {number}")).collect();
+        requested.into_iter().for_each(|(name, number)| self.of(name).store(number.to_bits(), Relaxed));
         Ok(words.join(", "))
     }
 }

@@ -29,7 +29,7 @@ impl Pace {
         if now < next && !clears {
             return false;
         }
-        // On a grid, so that the mean is as wished; a pause is not made up for.
+        // On a grid, so that the mean is as configured; a pause is not made up for.
         self.next = Some((next + self.interval).max(now));
         self.cleared = is_empty;
         true

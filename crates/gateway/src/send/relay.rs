@@ -2,7 +2,7 @@
 //!
 //! TRANSFORM and TDATA go as they came. 3D Slicer has no device for QTRANS, POSITION and QTDATA, so these become
 //! TRANSFORM and TDATA. To clients of header version 1 metadata cannot be said, so poses of tools that were not seen do
-//! not go to them. Images, and poses beside them, go under names with a prefix where that is wished.
+//! not go to them. Images, and poses beside them, go under names with a prefix where that is asked for.
 
 use std::borrow::Cow;
 
@@ -19,10 +19,10 @@ use crate::send::header_version;
 /// Why a message was not passed on.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
-    /// It is none of its type.
+    /// It cannot be read as a message of its type.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// Under its new name it is none.
+    /// It makes no message under its new name.
     #[error(transparent)]
     Encode(#[from] EncodeError),
 }

@@ -314,7 +314,7 @@ fn frames_without_a_timestamp_have_that_of_their_arrival() {
 }
 
 #[test]
-fn what_is_wished_is_asked_for() {
+fn what_is_configured_is_asked_for() {
     // A server that by default sends nothing that is read.
     let plus = Plus::new(PlusConfig { message_types: vec!["USMESSAGE"], ..PlusConfig::default() });
     let mut config = tracker_config(&plus);

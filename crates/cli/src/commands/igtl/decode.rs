@@ -111,7 +111,7 @@ fn problem_in(content: &Content<'_>, depth: usize) -> Option<DecodeError> {
 fn read_message(input: &mut impl Read, bytes: &mut Vec<u8>) -> io::Result<bool> {
     bytes.clear();
     input.take(HEADER_SIZE as u64).read_to_end(bytes)?;
-    // After a header that is none, nobody knows where the next one is.
+    // After bytes that are not a header, nobody knows where the next one is.
     let Ok(header) = Header::decode(bytes) else { return Ok(false) };
     let body = input.take(header.body_size).read_to_end(bytes)?;
     Ok(body as u64 == header.body_size)
