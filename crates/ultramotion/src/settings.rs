@@ -14,6 +14,7 @@
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use thiserror::Error;
 use ultramotion_engine::CudaError;
@@ -182,10 +183,12 @@ impl Settings {
 
     /// The default of a key, as a file has it; `None` for a key without one. `table` is empty for keys that stand first.
     pub fn default_text(table: &str, key: &Key) -> Option<String> {
-        // By way of the text: there a number has no more digits than it needs.
-        let text = toml::to_string(&Settings::default()).unwrap_or_default();
+        // By way of the text: there a number has no more digits than it needs. Made once, for options are asked for at
+        // every start.
+        static DEFAULTS: LazyLock<String> =
+            LazyLock::new(|| toml::to_string(&Settings::default()).unwrap_or_default());
         let mut current = "";
-        for line in text.lines() {
+        for line in DEFAULTS.lines() {
             if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
                 current = name;
             } else if let Some((name, value)) = line.split_once(" = ").filter(|_| current == table)
