@@ -129,6 +129,15 @@ impl Orchestrator {
         self.profile = true;
     }
 
+    /// Where stages hand over from the next frame on. Programs are compiled anew when that changes; tracks go on.
+    pub fn set_residency(&mut self, residency: Residency) {
+        if residency != self.options.residency {
+            self.options.residency = residency;
+            self.modes.residency = residency;
+            self.programs.clear();
+        }
+    }
+
     /// Choices this pipeline was built with.
     pub fn options(&self) -> &PipelineOptions {
         &self.options

@@ -18,6 +18,7 @@ use ultramotion::source::SourceError;
 use ultramotion::{SessionError, SettingsError};
 use ultramotion_media::MediaError;
 use ultramotion_models::checkpoint::CheckpointError;
+use ultramotion_models::detector::DetectError;
 use ultramotion_models::segmenter::PredictorError;
 use ultramotion_models::zoo::ZooError;
 use ultramotion_pipeline::{DeviceChoiceError, PipelineError};
@@ -106,6 +107,15 @@ impl Raise for PredictorError {
         match self {
             PredictorError::Device(error) => error.raise(),
             PredictorError::NoImage => PyRuntimeError::new_err(self.to_string()),
+            error => value_error(error.to_string()),
+        }
+    }
+}
+
+impl Raise for DetectError {
+    fn raise(self) -> PyErr {
+        match self {
+            DetectError::Device(error) => error.raise(),
             error => value_error(error.to_string()),
         }
     }

@@ -4,10 +4,18 @@
 //! ([`errors`]), one call at a time without the interpreter's lock ([`exclusive`]). What is computed, and every setting,
 //! is the libraries' own.
 
+mod detector;
 mod errors;
 mod exclusive;
 mod image;
+mod matcher;
 mod memory;
+mod orchestrator;
+mod packet;
+mod predictor;
+mod run;
+mod settings;
+mod shots;
 mod tensor;
 
 use pyo3::prelude::*;
@@ -15,6 +23,12 @@ use pyo3::prelude::*;
 #[pymodule]
 fn _ultramotion(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<tensor::Tensor>()?;
+    module.add_class::<packet::ResultPacket>()?;
+    module.add_class::<orchestrator::Orchestrator>()?;
+    module.add_class::<predictor::SamPredictor>()?;
+    module.add_class::<detector::Detector>()?;
+    module.add_class::<run::Run>()?;
+    module.add_function(wrap_pyfunction!(run::run, module)?)?;
     module.add_function(wrap_pyfunction!(memory::copied_bytes, module)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     Ok(())

@@ -146,6 +146,24 @@ impl Tensor {
         memory::DEVICE.into()
     }
 
+    /// The same elements in another shape, which shares the memory. One size may be -1: what is left.
+    #[pyo3(signature = (*shape))]
+    fn reshape(&self, shape: Vec<isize>) -> PyResult<Tensor> {
+        let known: usize = shape.iter().filter_map(|&n| usize::try_from(n).ok()).product();
+        let size = |&n: &isize| match usize::try_from(n) {
+            Ok(n) => Some(n),
+            Err(_) if n == -1 => self.len().checked_div(known),
+            Err(_) => None,
+        };
+        let sizes: Option<Vec<usize>> = shape.iter().map(size).collect();
+        match sizes {
+            Some(sizes) if sizes.iter().product::<usize>() == self.len() => {
+                Ok(Tensor { values: self.values.clone(), start: self.start, shape: sizes })
+            }
+            _ => Err(value_error(format!("a Tensor of the shape {:?} cannot become {shape:?}", self.shape))),
+        }
+    }
+
     /// With elements of another type, as NumPy converts them; itself if it has that type.
     ///
     /// `dtype` is bool, int, float, or what `numpy.dtype` takes that comes to one of a Tensor's types.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// A bounded queue that drops its oldest item when it is full.
 ///
@@ -74,6 +75,13 @@ impl<T> Mailbox<T> {
         }
     }
 
+    /// Waits until [`Mailbox::take`] would not, for `time` at most. Returns whether it would not.
+    pub fn ready_within(&self, time: Duration) -> bool {
+        let waits = |inner: &mut Inner<T>| inner.items.is_empty() && !inner.closed;
+        let waited = self.arrived.wait_timeout_while(self.lock(), time, waits);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
     /// No more items will come.
     pub fn close(&self) {
         self.lock().closed = true;
@@ -116,5 +124,14 @@ mod tests {
         assert_eq!(taken.last(), Some(&9_999), "the newest always arrives");
         assert!(mailbox.is_closed());
         assert_eq!(mailbox.put(1), Some(1), "a closed mailbox takes nothing");
+        assert!(mailbox.ready_within(Duration::ZERO), "its end is there to be taken");
+    }
+
+    #[test]
+    fn an_empty_mailbox_is_not_ready() {
+        let mailbox = Mailbox::new(1);
+        assert!(!mailbox.ready_within(Duration::from_millis(1)));
+        mailbox.put(());
+        assert!(mailbox.ready_within(Duration::ZERO));
     }
 }

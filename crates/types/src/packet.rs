@@ -180,6 +180,11 @@ impl ResultPacket {
         MaskView::new(self.width, self.height, bits).filter(|_| object < self.objects.len())
     }
 
+    /// Masks of all objects, one after another, each `[height, ceil(width / 8)]` as [`MaskView`] has them.
+    pub fn mask_bits(&self) -> &[u8] {
+        &self.mask_bits
+    }
+
     /// Objects with their masks, best first.
     pub fn objects_with_masks(&self) -> impl Iterator<Item = (&DetectedObject, MaskView<'_>)> {
         self.objects.iter().enumerate().filter_map(|(i, object)| Some((object, self.mask(i)?)))

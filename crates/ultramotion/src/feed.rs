@@ -80,7 +80,6 @@ pub enum FeedError {
 #[derive(Debug)]
 pub struct Feed {
     kind: Kind,
-    frame: Frame,
     left: u64,
     stop: Stop,
 }
@@ -107,21 +106,28 @@ impl Feed {
                 listen(*receiver, mailbox, stop)
             })?,
         };
-        Ok(Feed { kind, frame: Frame::default(), left: limit, stop })
+        Ok(Feed { kind, left: limit, stop })
     }
 
-    /// The next frame, or why it cannot be read: report that and go on. `None` at the end, or after a stop.
-    pub fn next_frame(&mut self) -> Option<Result<&Frame, MediaError>> {
+    /// Waits for a frame, or the end, for `time` at most. Returns whether one is there, so that
+    /// [`Feed::next_frame_into`] does not wait.
+    pub fn ready_within(&self, time: Duration) -> bool {
+        match &self.kind {
+            Kind::Direct(_) => true,
+            Kind::Mailbox { mailbox, .. } => mailbox.ready_within(time),
+        }
+    }
+
+    /// The next frame into `frame`, whose memory is used again, or why it cannot be read: report that and go on. `None`
+    /// at the end, or after a stop.
+    pub fn next_frame_into(&mut self, frame: &mut Frame) -> Option<Result<(), MediaError>> {
         if self.stop.is_set() {
             return None;
         }
         self.left = self.left.checked_sub(1)?;
         match &mut self.kind {
-            Kind::Direct(source) => Some(source.read_into(&mut self.frame)?.map(|()| &self.frame)),
-            Kind::Mailbox { mailbox, .. } => Some(mailbox.take()?.map(|frame| {
-                self.frame = frame;
-                &self.frame
-            })),
+            Kind::Direct(source) => source.read_into(frame),
+            Kind::Mailbox { mailbox, .. } => Some(mailbox.take()?.map(|taken| *frame = taken)),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Frames in, packets out.
 
+use std::time::Duration;
+
 use thiserror::Error;
 use ultramotion_media::MediaError;
 use ultramotion_pipeline::{DeviceChoice, Orchestrator, PipelineError};
@@ -13,6 +15,8 @@ use crate::source::{Source, SourceError, default_limit};
 pub struct Session {
     pipeline: Orchestrator,
     feed: Feed,
+    frame: Frame,
+    packet: ResultPacket,
 }
 
 /// Why a session cannot begin, or what is wrong with a frame.
@@ -84,17 +88,28 @@ impl Session {
             source.rewind()?;
         }
         let feed = Feed::new(source, pace, limit, stop)?;
-        Ok(Session { pipeline, feed })
+        Ok(Session { pipeline, feed, frame: Frame::default(), packet: ResultPacket::default() })
     }
 
     /// The next frame with what was found in it; `None` at the end.
     pub fn next_result(&mut self) -> Option<Result<(&Frame, &ResultPacket), SessionError>> {
-        let frame = match self.feed.next_frame()? {
-            Ok(frame) => frame,
-            Err(error) => return Some(Err(error.into())),
-        };
-        let packet = self.pipeline.process(&frame.view());
-        Some(packet.map(|packet| (frame, packet)).map_err(|error| of_frame(frame, error)))
+        let Session { pipeline, feed, frame, packet } = self;
+        let result = next_into(pipeline, feed, frame, packet)?;
+        Some(result.map(|()| (&self.frame, &self.packet)))
+    }
+
+    /// The same into memory of the caller's, which is used again. After an error its content means nothing.
+    pub fn next_result_into(
+        &mut self,
+        frame: &mut Frame,
+        packet: &mut ResultPacket,
+    ) -> Option<Result<(), SessionError>> {
+        next_into(&mut self.pipeline, &mut self.feed, frame, packet)
+    }
+
+    /// Waits for a frame, or the end, for `time` at most: see [`Feed::ready_within`].
+    pub fn ready_within(&self, time: Duration) -> bool {
+        self.feed.ready_within(time)
     }
 
     /// What was found in the next frame; `None` at the end.
@@ -111,6 +126,18 @@ impl Session {
     pub fn finish(self) -> Result<(Orchestrator, Option<u64>), SessionError> {
         Ok((self.pipeline, self.feed.finish()?))
     }
+}
+
+fn next_into(
+    pipeline: &mut Orchestrator,
+    feed: &mut Feed,
+    frame: &mut Frame,
+    packet: &mut ResultPacket,
+) -> Option<Result<(), SessionError>> {
+    Some(match feed.next_frame_into(frame)? {
+        Ok(()) => pipeline.process_into(&frame.view(), packet).map_err(|error| of_frame(frame, error)),
+        Err(error) => Err(error.into()),
+    })
 }
 
 fn of_frame(frame: &Frame, error: PipelineError) -> SessionError {

@@ -1,14 +1,17 @@
 //! What a detector is to those who use one: an image in, scored boxes out, whichever network computes them.
 //!
 //! In: an image as [`DetectorNetwork::image_transform`] makes it of a raw frame. Out: [`DetectorTensors`], the logits and
-//! the box of every query, and of these the few detections worth handing on ([`select_detections`]). A network with its
+//! the box of every query, and of these the few detections worth handing on
+//! ([`select_detections`]); [`DetectorPredictor`] does all of it for single images. A network with its
 //! weights and class names is a [`Detector`](crate::zoo::Detector).
 
+mod predictor;
 mod selection;
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
+pub use predictor::{DetectError, Detection, DetectorPredictor};
 pub use selection::{DetectionTensors, SelectionOptions, select_detections};
 use ultramotion_engine::graph::{Graph, GraphError, ImageTransform, Tensor};
 use ultramotion_engine::tensor::DType;

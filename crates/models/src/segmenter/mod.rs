@@ -12,7 +12,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 pub use predictor::{
-    LabelledPoint, Mask, Masks, ObjectPrompt, PredictOptions, PredictorError, PredictorOptions, SamPredictor,
+    LabelledPoint, Mask, MaskValues, Masks, ObjectPrompt, PredictOptions, PredictorError, PredictorOptions,
+    SamPredictor,
 };
 use ultramotion_engine::graph::{Graph, GraphError, ImageTransform, Tensor};
 use ultramotion_engine::tensor::{DType, Shape};

@@ -39,6 +39,19 @@ pub struct Mask<'a> {
     pub low_res: Option<&'a [f32]>,
 }
 
+/// The values of some masks, one after another.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MaskValues {
+    /// `[…, height, ceil(width / 8)]`, as [`MaskView`] has them.
+    pub bits: Vec<u8>,
+    /// `[…]`: the network's estimate of each mask's IoU with the truth.
+    pub iou: Vec<f32>,
+    /// `[…, height, width]`, positive inside; empty unless asked for.
+    pub logits: Vec<f32>,
+    /// `[…, h, w]` at low resolution; empty unless asked for.
+    pub low_res: Vec<f32>,
+}
+
 impl Masks {
     pub(super) fn new(
         source_hw: [usize; 2],
@@ -139,6 +152,13 @@ impl Masks {
             logits: self.options.return_logits.then(|| &self.logits[at * logits..][..logits]),
             low_res: self.options.low_res.then(|| &self.low_res[at * low_res..][..low_res]),
         }
+    }
+
+    /// The values of all masks, without a copy. The leading dimensions of each are [`Masks::objects`] and
+    /// [`Masks::per_object`].
+    pub fn into_values(self) -> MaskValues {
+        let Masks { bits, iou, logits, low_res, .. } = self;
+        MaskValues { bits, iou, logits, low_res }
     }
 
     /// The mask of an object with the highest estimated IoU. Panics as [`Masks::get`].

@@ -29,14 +29,14 @@ mod prompt;
 
 use thiserror::Error;
 use ultramotion_engine::graph::GraphError;
-use ultramotion_engine::tensor::HostTensor;
+use ultramotion_engine::tensor::Shape;
 use ultramotion_engine::{Device, DeviceError};
 
 use super::{MAX_SOURCE_SIDE, MaskOutput};
 use crate::zoo::Segmenter;
 use programs::{MaskProducts, Programs, PromptForm};
 
-pub use masks::{Mask, Masks};
+pub use masks::{Mask, MaskValues, Masks};
 pub use prompt::{LabelledPoint, ObjectPrompt};
 
 /// Limits of a predictor.
@@ -206,9 +206,21 @@ impl SamPredictor {
         if pixels.len() != width * height * channels {
             return error(format!("it should be {} bytes", width * height * channels));
         }
-        self.programs.encode(&HostTensor::u8([height, width, channels], pixels))?;
+        self.programs.encode(pixels, [height, width, channels])?;
         self.source_hw = Some([height, width]);
         Ok(())
+    }
+
+    /// Forgets the image that is set.
+    pub fn reset_image(&mut self) {
+        self.source_hw = None;
+    }
+
+    /// The embedding of the image that is set, copied from the device, and its shape as the network has it.
+    pub fn image_embedding(&mut self) -> Result<(Shape, Vec<f32>), PredictorError> {
+        self.source_hw.ok_or(PredictorError::NoImage)?;
+        let shape = self.segmenter().network().embedding_shape();
+        Ok((shape, self.programs.read_embedding()?.to_vec()))
     }
 
     /// Masks of objects in the image that is set. Each object gets what it would get alone, in the order given.

@@ -3,7 +3,7 @@
 
 use ultramotion_engine::graph::{Graph, InputPort, OutputPort, Tensor};
 use ultramotion_engine::ledger::Budget;
-use ultramotion_engine::tensor::{DType, Element, HostTensor, Shape};
+use ultramotion_engine::tensor::{DType, Element, HostTensor};
 use ultramotion_engine::{CompileOptions, Device, InputBlock, OutputBlock, Program, StateStore};
 
 use super::{ObjectPrompt, PredictorError};
@@ -56,11 +56,20 @@ pub(super) struct Programs {
     states: StateStore,
     encoder: Program,
     /// For the last frame's shape.
-    preprocess: Option<(Shape, Program)>,
+    preprocess: Option<Preprocess>,
+    /// Gives the embedding out, once it was asked for.
+    embedding: Option<(Compiled, OutputPort<f32>)>,
     /// Most recently used last.
     decoders: Vec<Decoder>,
     /// For the last frame's size.
     finishers: Vec<Finisher>,
+}
+
+/// A raw frame → the network's input, which stays on the device.
+struct Preprocess {
+    frame_hwc: [usize; 3],
+    program: Compiled,
+    frame: InputPort<u8>,
 }
 
 /// Prompts of one form → low-resolution logits, which stay on the device.
@@ -126,6 +135,7 @@ impl Programs {
             states,
             encoder,
             preprocess: None,
+            embedding: None,
             decoders: Vec::new(),
             finishers: Vec::new(),
         })
@@ -136,24 +146,42 @@ impl Programs {
     }
 
     /// A frame `[H, W, C]` becomes the embedding on the device.
-    pub fn encode(&mut self, frame: &HostTensor) -> Result<(), PredictorError> {
-        if self.preprocess.as_ref().is_none_or(|(shape, _)| shape != frame.shape()) {
-            let mut g = Graph::new("preprocess");
-            let input = g.input("frame", DType::U8, frame.shape().clone())?;
-            let source_hw = [frame.shape()[0], frame.shape()[1]];
-            let image = g.image_to_tensor(input, self.segmenter.network().image_transform(source_hw))?;
-            let state = network_input(&mut g, &self.segmenter)?;
-            g.set_state(state, image)?;
-            self.preprocess = None;
-            self.finishers.clear();
-            self.preprocess = Some((frame.shape().clone(), compile(&self.device, &self.states, g)?));
-        }
-        if let Some((_, program)) = &mut self.preprocess {
-            program.run(&[frame])?;
-        }
+    pub fn encode(&mut self, pixels: &[u8], frame_hwc: [usize; 3]) -> Result<(), PredictorError> {
+        let preprocess = match self.preprocess.take().filter(|kept| kept.frame_hwc == frame_hwc) {
+            Some(kept) => self.preprocess.insert(kept),
+            None => {
+                self.finishers.clear();
+                let mut g = Graph::new("preprocess");
+                let (frame, port) = g.input_port("frame", frame_hwc)?;
+                let [height, width, _] = frame_hwc;
+                let image =
+                    g.image_to_tensor(frame, self.segmenter.network().image_transform([height, width]))?;
+                let state = network_input(&mut g, &self.segmenter)?;
+                g.set_state(state, image)?;
+                let program = Compiled::new(&self.device, &self.states, g)?;
+                self.preprocess.insert(Preprocess { frame_hwc, program, frame: port })
+            }
+        };
+        preprocess.frame.write(&mut preprocess.program.input, pixels);
+        preprocess.program.run()?;
         let done = self.encoder.launch()?;
         self.encoder.wait(done)?;
         Ok(())
+    }
+
+    /// The embedding that is on the device, in the shape that the network says.
+    pub fn read_embedding(&mut self) -> Result<&[f32], PredictorError> {
+        let (program, port) = match self.embedding.take() {
+            Some(kept) => self.embedding.insert(kept),
+            None => {
+                let mut g = Graph::new("embedding");
+                let state = embedding(&mut g, &self.segmenter)?;
+                let port = g.output_port("embedding", state)?;
+                self.embedding.insert((Compiled::new(&self.device, &self.states, g)?, port))
+            }
+        };
+        program.run()?;
+        Ok(port.read(&program.output))
     }
 
     /// Masks of objects whose prompts have one form, in an image of this height and width.
