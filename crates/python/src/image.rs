@@ -89,10 +89,8 @@ impl<'py> Image<'py> {
     /// The pixels: rows from the top, `[height, width, channels]`.
     pub(crate) fn pixels(&self) -> &[u8] {
         match &self.pixels {
-            Pixels::Numpy(array) => array.as_slice().unwrap_or_default(),
-            Pixels::Dlpack(tensor) => {
-                memory::host_view::<u8>(tensor).ok().and_then(|view| view.to_slice()).unwrap_or_default()
-            }
+            Pixels::Numpy(array) => memory_order(array.as_array()),
+            Pixels::Dlpack(tensor) => memory::host_view(tensor).map(memory_order).unwrap_or_default(),
             Pixels::Converted(pixels) => pixels,
         }
     }
@@ -172,6 +170,11 @@ impl<'py> Image<'py> {
 
 fn wrong_dtype(dtype: &str) -> PyErr {
     type_error(format!("an image is uint8, or floats from 0 to 1, not {dtype}"))
+}
+
+/// The elements as they lie, which [`take`] has seen to be in the order of `[H, W, C]`.
+fn memory_order(array: ArrayViewD<'_, u8>) -> &[u8] {
+    array.to_slice_memory_order().unwrap_or_default()
 }
 
 /// The array's size as an image, and its pixels where they had to be converted.
