@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::device_slice::DeviceSlice;
 use crate::error::DeviceError;
 use crate::graph::Graph;
 use crate::state_store::{StateAllocator, StateStore};
@@ -42,6 +43,10 @@ pub(crate) trait Backend: StateAllocator + Send + Sync {
     /// Threads of the host that take part in a run.
     fn threads(&self) -> usize {
         1
+    }
+    /// Number of the GPU whose memory programs use, if they use a GPU's.
+    fn gpu(&self) -> Option<usize> {
+        None
     }
     /// Whether programs can run, or only be looked at.
     fn runs(&self) -> bool {
@@ -97,6 +102,10 @@ pub struct KernelTime {
 pub(crate) trait Executable: Send {
     /// Copies into the input block; may return before the copy is done.
     fn upload(&mut self, offset: usize, bytes: &[u8]) -> Result<(), DeviceError>;
+    /// Copies into the input block from another place of the same GPU; may return before the copy is done.
+    fn copy_in(&mut self, _offset: usize, _from: DeviceSlice<'_>) -> Result<(), DeviceError> {
+        unreachable!("a program whose backend names a GPU has a copy of its own, and no other is asked")
+    }
     /// Starts a run; may return before it is done.
     fn launch(&mut self) -> Result<(), DeviceError>;
     /// Returns when everything started so far is done.

@@ -96,6 +96,11 @@ impl Device {
         self.backend.description()
     }
 
+    /// Number of the GPU whose memory its programs use; 0 for the emulated one, `None` where they use the host's.
+    pub fn gpu(&self) -> Option<usize> {
+        self.backend.gpu()
+    }
+
     /// Threads of the host that take part in a run.
     pub fn threads(&self) -> usize {
         self.backend.threads()

@@ -45,6 +45,17 @@ pub enum DeviceError {
         /// Program.
         program: String,
     },
+    /// Input bytes on a GPU that the program does not run on.
+    #[error(
+        "the input is on GPU {gpu}, but program '{program}' does not run there; copy it to the program's device, or to the \
+         host's memory"
+    )]
+    InputElsewhere {
+        /// Program.
+        program: String,
+        /// Number of the GPU that the bytes are on.
+        gpu: usize,
+    },
     /// The GPU or its driver.
     #[error(transparent)]
     Cuda(#[from] CudaError),

@@ -13,6 +13,8 @@ pub enum Event {
     HostToDevice,
     /// Bytes go from the device to the host.
     DeviceToHost,
+    /// Bytes go from one place of the device to another; the host has no part in it.
+    DeviceToDevice,
     /// The host waits for the device.
     HostSync,
     /// Device memory is allocated.
@@ -30,6 +32,10 @@ pub struct Counts {
     pub d2h: u64,
     /// Bytes of those.
     pub d2h_bytes: u64,
+    /// Copies from the device to the device: inputs that are there already.
+    pub d2d: u64,
+    /// Bytes of those.
+    pub d2d_bytes: u64,
     /// Times the host waited for the device.
     pub host_syncs: u64,
     /// Allocations of device memory.
@@ -46,6 +52,8 @@ impl Sub for Counts {
             h2d_bytes: self.h2d_bytes - earlier.h2d_bytes,
             d2h: self.d2h - earlier.d2h,
             d2h_bytes: self.d2h_bytes - earlier.d2h_bytes,
+            d2d: self.d2d - earlier.d2d,
+            d2d_bytes: self.d2d_bytes - earlier.d2d_bytes,
             host_syncs: self.host_syncs - earlier.host_syncs,
             allocations: self.allocations - earlier.allocations,
             allocated_bytes: self.allocated_bytes - earlier.allocated_bytes,
@@ -90,6 +98,10 @@ impl Ledger {
             Event::DeviceToHost => {
                 counts.d2h += 1;
                 counts.d2h_bytes += bytes;
+            }
+            Event::DeviceToDevice => {
+                counts.d2d += 1;
+                counts.d2d_bytes += bytes;
             }
             Event::HostSync => counts.host_syncs += 1,
             Event::Allocation => {
@@ -136,7 +148,8 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A frame that stays on the device: one copy in, one copy out, one wait, no allocation.
+    /// A frame that stays on the device: one copy in, one copy out, one wait, no allocation. Copies within the device are
+    /// free: the host has no part in them.
     pub const RESIDENT_FRAME: Budget = Budget { h2d: 1, d2h: 1, host_syncs: 1, allocations: 0 };
 
     /// What so many runs may do together.
@@ -184,7 +197,9 @@ mod tests {
         let before = ledger.counts();
         ledger.record(Event::HostToDevice, 50, "frame");
         ledger.record(Event::DeviceToHost, 8, "packet");
+        ledger.record(Event::DeviceToDevice, 30, "frame");
         let spent = ledger.counts() - before;
+        assert_eq!((spent.d2d, spent.d2d_bytes), (1, 30));
         assert_eq!((spent.h2d, spent.h2d_bytes, spent.d2h, spent.d2h_bytes), (1, 50, 1, 8));
         let frame = ledger.entries()[0];
         assert_eq!((frame.caller, frame.count, frame.bytes), ("frame", 2, 150));
@@ -195,6 +210,7 @@ mod tests {
         let budget = Budget::RESIDENT_FRAME;
         let within = Counts { h2d: 1, d2h: 1, host_syncs: 1, ..Counts::default() };
         assert!(budget.check(within).is_ok());
+        assert!(budget.check(Counts { d2d: 1, d2d_bytes: 9, ..within }).is_ok(), "not the host's");
         for over in [
             Counts { h2d: 2, ..within },
             Counts { d2h: 2, ..within },

@@ -2,11 +2,12 @@
 
 use crate::backend::{Executable, KernelTime, StageTime};
 use crate::block::{Block, InputBlock, OutputBlock};
-use crate::compile::{BlockEntry, block};
+use crate::compile::{ALIGNMENT, BlockEntry, block};
 use crate::device::Device;
+use crate::device_slice::InputBytes;
 use crate::error::DeviceError;
-use crate::graph::Graph;
-use crate::ledger::{self, Budget, Ledger};
+use crate::graph::{Graph, InputPort};
+use crate::ledger::{self, Budget, Counts, Ledger};
 use crate::state_store::StateStore;
 use crate::tensor::HostTensor;
 
@@ -32,6 +33,8 @@ pub struct Program {
     input_bytes: usize,
     output_bytes: usize,
     states: StateStore,
+    /// Whose memory the input block is in.
+    gpu: Option<usize>,
     ledger: Ledger,
     launches: u64,
 }
@@ -55,6 +58,7 @@ impl Program {
             input_bytes,
             output_bytes,
             states,
+            gpu: device.gpu(),
             ledger,
             launches: 0,
         })
@@ -116,6 +120,45 @@ impl Program {
         self.executable.upload(0, block)
     }
 
+    /// As [`Program::upload`], with the bytes of one value from wherever they are. Bytes on the program's own GPU go from there
+    /// into the input by one device-to-device copy, and only the rest of the block comes from the host, by one copy if the value is the
+    /// first or the last of the block; they must stay what
+    /// they are until the next run was waited for.
+    ///
+    /// # Panics
+    /// As [`InputPort::write`](crate::graph::Port::write) for bytes on the host.
+    pub fn upload_with(
+        &mut self,
+        block: &mut InputBlock,
+        port: InputPort<u8>,
+        bytes: InputBytes<'_>,
+    ) -> Result<(), DeviceError> {
+        let from = match bytes {
+            InputBytes::Host(bytes) => {
+                port.write(block, bytes);
+                return self.upload(block);
+            }
+            InputBytes::Device(from) => from,
+        };
+        self.check_size("the input block", self.input_bytes, block.len())?;
+        let entry = &self.inputs[port.index];
+        let (start, end) = (entry.offset, entry.offset + entry.bytes());
+        self.check_size(&format!("input '{}'", entry.name), end - start, from.bytes())?;
+        if self.gpu != Some(from.gpu()) {
+            return Err(DeviceError::InputElsewhere { program: self.name.clone(), gpu: from.gpu() });
+        }
+        // First, since an upload waits for the copies before it. What lies between the value's end and the next one's start is
+        // padding.
+        for rest in [0..start, end.next_multiple_of(ALIGNMENT)..block.len()] {
+            if !rest.is_empty() {
+                self.ledger.record(ledger::Event::HostToDevice, rest.len(), "upload");
+                self.executable.upload(rest.start, &block[rest])?;
+            }
+        }
+        self.ledger.record(ledger::Event::DeviceToDevice, from.bytes(), "input");
+        self.executable.copy_in(start, from)
+    }
+
     /// Starts a run.
     pub fn launch(&mut self) -> Result<Event, DeviceError> {
         self.executable.launch()?;
@@ -141,6 +184,23 @@ impl Program {
     pub fn run_frame(&mut self, input: &[u8], output: &mut [u8], budget: Budget) -> Result<(), DeviceError> {
         let before = self.ledger.counts();
         self.upload(input)?;
+        self.finish_frame(before, output, budget)
+    }
+
+    /// As [`Program::run_frame`], with the bytes of one input as [`Program::upload_with`] takes them.
+    pub fn run_frame_with(
+        &mut self,
+        input: &mut InputBlock,
+        (port, bytes): (InputPort<u8>, InputBytes<'_>),
+        output: &mut [u8],
+        budget: Budget,
+    ) -> Result<(), DeviceError> {
+        let before = self.ledger.counts();
+        self.upload_with(input, port, bytes)?;
+        self.finish_frame(before, output, budget)
+    }
+
+    fn finish_frame(&mut self, before: Counts, output: &mut [u8], budget: Budget) -> Result<(), DeviceError> {
         let event = self.launch()?;
         self.wait(event)?;
         self.download(output)?;

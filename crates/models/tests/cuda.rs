@@ -1,16 +1,20 @@
 //! The networks on the CUDA backend, emulated or on the GPU that `ULTRAMOTION_GPU` names: the CPU's features and masks, in
 //! f32 and, less exactly, in f16.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, unsafe_code)]
 
 use std::path::Path;
 
 use ultramotion_engine::graph::Graph;
 use ultramotion_engine::tensor::{DType, HostTensor};
-use ultramotion_engine::testing::device_for_tests;
-use ultramotion_engine::{CompileOptions, Device, Precision, Program};
-use ultramotion_models::segmenter::{MaskOutput, Prompts};
+use ultramotion_engine::testing::{device_for_tests, emulated_for_tests};
+use ultramotion_engine::{CompileOptions, Device, DeviceSlice, Precision, Program};
+use ultramotion_models::detector::DetectorPredictor;
+use ultramotion_models::segmenter::{
+    MaskOutput, ObjectPrompt, PredictOptions, PredictorError, PredictorOptions, Prompts, SamPredictor,
+};
 use ultramotion_models::zoo::{Detector, Segmenter};
+use ultramotion_types::Frame;
 
 const SIDE: usize = 64;
 /// `‖a − b‖ / ‖b‖` in each precision.
@@ -100,5 +104,44 @@ fn mobile_sam_on_a_gpu_has_the_cpus_masks_for_as_many_boxes_as_are_counted() {
             let error = relative_error(&counted(got), &counted(expected));
             assert!(error <= tolerance, "{device:?}: {} is off by {error:.1e}", got.shape());
         }
+    }
+}
+
+#[test]
+fn an_image_that_is_on_the_gpu_is_taken_from_there() {
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/kernels");
+    let Some(device) = emulated_for_tests(std::slice::from_ref(&kernels), Precision::F32, 1) else { return };
+    let image = Frame::grey8(SIDE, SIDE, frame().bytes().to_vec());
+    let on_gpu = |gpu, bytes: usize| {
+        // SAFETY: pixels of an image that lives as long, which an emulated GPU has as its own.
+        unsafe { DeviceSlice::from_raw_parts(gpu, image.pixels.as_ptr() as u64, bytes) }
+    };
+    let from_gpu = image.view().with_pixels(on_gpu(0, image.pixels.len()));
+    let bytes = image.pixels.len() as u64;
+
+    let detector = Detector::open("dfine_n").unwrap().with_input_hw([SIDE, SIDE]).unwrap();
+    let mut detector = DetectorPredictor::new(&device, detector);
+    let expected = detector.predict(&image.view(), 0.0).unwrap();
+    let before = device.ledger().counts();
+    assert_eq!(detector.predict(&from_gpu, 0.0).unwrap(), expected);
+    let spent = device.ledger().counts() - before;
+    assert_eq!((spent.d2d, spent.d2d_bytes, spent.h2d), (1, bytes, 0));
+    assert!(!expected.is_empty());
+
+    let segmenter = Segmenter::open("mobile_sam").unwrap().with_input_size(SIDE).unwrap();
+    let mut sam = SamPredictor::new(&device, segmenter, PredictorOptions::default()).unwrap();
+    let prompt = [ObjectPrompt::from_box([4.0, 4.0, 40.0, 50.0])];
+    sam.set_image(&image.pixels, SIDE, SIDE, 1).unwrap();
+    let expected = sam.predict(&prompt, PredictOptions::default()).unwrap();
+    sam.set_image(&vec![0; SIDE * SIDE], SIDE, SIDE, 1).unwrap();
+    let before = device.ledger().counts();
+    sam.set_image_from(from_gpu.pixels.into(), SIDE, SIDE, 1).unwrap();
+    let spent = device.ledger().counts() - before;
+    assert_eq!((spent.d2d, spent.d2d_bytes, spent.h2d), (1, bytes, 0));
+    assert_eq!(sam.predict(&prompt, PredictOptions::default()).unwrap(), expected);
+    for wrong in [on_gpu(0, 7), on_gpu(1, SIDE * SIDE)] {
+        assert!(sam.set_image_from(wrong.into(), SIDE, SIDE, 1).is_err());
+        let error = sam.predict(&prompt, PredictOptions::default());
+        assert!(matches!(error, Err(PredictorError::NoImage)), "no image is set after an error");
     }
 }

@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use ultramotion_engine::CudaError;
 use ultramotion_engine::ledger::Counts;
-use ultramotion_engine::{Device, DeviceError, KernelTime, StateStore};
+use ultramotion_engine::{Device, DeviceError, InputBytes, KernelTime, StateStore};
 use ultramotion_models::zoo::{Detector, Segmenter};
 use ultramotion_tracking::track::{Detections, FrameClock, Tracker};
 use ultramotion_types::{
-    DetectedObject, Fault, FrameFormat, FrameView, LatencyMs, Modes, Residency, ResultPacket, Transfers,
-    Visibility, boxes,
+    DetectedObject, Fault, FrameError, FrameFormat, FrameView, LatencyMs, Modes, Residency, ResultPacket,
+    Transfers, Visibility, boxes,
 };
 
 use crate::by_format::ByFormat;
@@ -187,7 +187,10 @@ impl Orchestrator {
     ///
     /// # Errors
     /// As [`Orchestrator::process_into`].
-    pub fn process(&mut self, frame: &FrameView<'_>) -> Result<&ResultPacket, PipelineError> {
+    pub fn process<'a, P: Into<InputBytes<'a>> + Copy>(
+        &mut self,
+        frame: &FrameView<'a, P>,
+    ) -> Result<&ResultPacket, PipelineError> {
         let mut packet = std::mem::take(&mut self.packet);
         let result = self.process_into(frame, &mut packet);
         self.packet = packet;
@@ -196,18 +199,31 @@ impl Orchestrator {
 
     /// Processes a frame, and fills a packet of the caller's, whose memory is used again.
     ///
+    /// Pixels that are on the pipeline's own GPU ([`DeviceSlice`](ultramotion_engine::DeviceSlice)) stay there: one copy within
+    /// the device takes them in.
+    ///
     /// A GPU that fails is given up once: this frame and those after it are computed on the CPU, and their packets say so.
     /// Tracks begin anew ([`Orchestrator::epoch`]).
     ///
     /// # Errors
     /// A [`PipelineError::Frame`] is about this frame alone. The packet's content means nothing then.
-    pub fn process_into(
+    pub fn process_into<'a, P: Into<InputBytes<'a>> + Copy>(
         &mut self,
-        frame: &FrameView<'_>,
+        frame: &FrameView<'a, P>,
+        packet: &mut ResultPacket,
+    ) -> Result<(), PipelineError> {
+        self.process_bytes(&frame.with_pixels(frame.pixels.into()), packet)
+    }
+
+    fn process_bytes(
+        &mut self,
+        frame: &FrameView<'_, InputBytes<'_>>,
         packet: &mut ResultPacket,
     ) -> Result<(), PipelineError> {
         let arrival = Instant::now();
-        frame.check()?;
+        frame.check_bytes(frame.pixels.bytes())?;
+        // Before the clock, which a frame that cannot be processed must not move.
+        self.check_place(frame.pixels)?;
         let format = frame.format();
         let dt_s = self.clock.step(frame.timestamp_s);
         self.outcome.fit(&self.options, format);
@@ -222,16 +238,21 @@ impl Orchestrator {
     /// Runs the frame's programs, and the matcher if it is the host's. Leaves the outcome.
     fn compute(
         &mut self,
-        frame: &FrameView<'_>,
+        frame: &FrameView<'_, InputBytes<'_>>,
         format: FrameFormat,
         dt_s: f32,
     ) -> Result<(LatencyMs, Counts), PipelineError> {
+        // Again: where a GPU has failed, the CPU cannot read what is on it.
+        self.check_place(frame.pixels)?;
         self.select_programs(format)?;
         let before = self.device.ledger().counts();
         let programs = self.programs.current_mut().expect("select_programs() leaves one");
-        let mut latency = match programs {
-            Programs::Resident(program) => program.run(frame, dt_s, &mut self.outcome)?,
-            Programs::Staged(programs) => programs.run(frame, dt_s, &mut self.outcome)?,
+        let mut latency = match (programs, frame.pixels) {
+            (Programs::Resident(program), _) => program.run(frame, dt_s, &mut self.outcome)?,
+            (Programs::Staged(programs), InputBytes::Host(pixels)) => {
+                programs.run(&frame.with_pixels(pixels), dt_s, &mut self.outcome)?
+            }
+            (Programs::Staged(_), InputBytes::Device(_)) => return Err(FrameError::NotOnHost.into()),
         };
         if let Some(tracker) = &mut self.host_tracker {
             let start = Instant::now();
@@ -239,6 +260,19 @@ impl Orchestrator {
             latency.matching = ms(start.elapsed());
         }
         Ok((latency, self.device.ledger().counts() - before))
+    }
+
+    /// An error where the pipeline cannot take pixels from where they are.
+    fn check_place(&self, pixels: InputBytes<'_>) -> Result<(), FrameError> {
+        let InputBytes::Device(slice) = pixels else { return Ok(()) };
+        if self.device.gpu() != Some(slice.gpu()) {
+            let computes_on = self.device.gpu().map_or_else(|| "the CPU".into(), |gpu| format!("GPU {gpu}"));
+            return Err(FrameError::Elsewhere { gpu: slice.gpu(), computes_on });
+        }
+        match self.options.residency {
+            Residency::Device => Ok(()),
+            Residency::Host => Err(FrameError::NotOnHost),
+        }
     }
 
     /// Does something, and does it again on the CPU if a GPU fails at it.
@@ -289,7 +323,7 @@ impl Orchestrator {
     }
 
     /// Everything but times and transfers.
-    fn fill(&mut self, packet: &mut ResultPacket, frame: &FrameView<'_>) {
+    fn fill<P>(&mut self, packet: &mut ResultPacket, frame: &FrameView<'_, P>) {
         let outcome = &self.outcome;
         packet.frame_id = frame.frame_id;
         packet.timestamp_s = frame.timestamp_s;
@@ -336,8 +370,8 @@ impl Orchestrator {
 
 /// What a packet says of the ledger's counts.
 pub fn transfers(counts: Counts) -> Transfers {
-    let Counts { h2d, h2d_bytes, d2h, d2h_bytes, host_syncs, allocations, .. } = counts;
-    Transfers { h2d, h2d_bytes, d2h, d2h_bytes, host_syncs, allocations }
+    let Counts { h2d, h2d_bytes, d2h, d2h_bytes, d2d, d2d_bytes, host_syncs, allocations, .. } = counts;
+    Transfers { h2d, h2d_bytes, d2h, d2h_bytes, d2d, d2d_bytes, host_syncs, allocations }
 }
 
 fn match_on_host(tracker: &mut Tracker, dt_s: f32, outcome: &mut Outcome) -> Result<(), PipelineError> {

@@ -1,10 +1,11 @@
-//! The whole frame as one device program: one copy in, one copy out, nothing in between.
+//! The whole frame as one device program: one copy in, one copy out, nothing in between. Pixels that are on the device
+//! already are taken from there.
 
 use std::time::Instant;
 
 use ultramotion_engine::graph::{Graph, GraphError, InputPort};
 use ultramotion_engine::ledger::Budget;
-use ultramotion_engine::{InputBlock, OutputBlock, Program};
+use ultramotion_engine::{InputBlock, InputBytes, OutputBlock, Program};
 use ultramotion_types::{FrameFormat, FrameView, LatencyMs};
 
 use crate::error::PipelineError;
@@ -43,18 +44,17 @@ impl ResidentProgram {
     /// Runs one frame. Copies, waits or allocations beyond the budget of a resident frame are an error.
     pub(crate) fn run(
         &mut self,
-        frame: &FrameView<'_>,
+        frame: &FrameView<'_, InputBytes<'_>>,
         dt_s: f32,
         outcome: &mut Outcome,
     ) -> Result<LatencyMs, PipelineError> {
-        self.ports.frame.write(&mut self.input, frame.pixels);
         if let Some((port, _)) = &self.ports.track {
             port.write(&mut self.input, &[dt_s]);
         }
         let ledger = self.program.ledger().clone();
         let before = ledger.counts();
         let start = Instant::now();
-        self.program.upload(&self.input)?;
+        self.program.upload_with(&mut self.input, self.ports.frame, frame.pixels)?;
         let uploaded = Instant::now();
         let event = self.program.launch()?;
         self.program.wait(event)?;

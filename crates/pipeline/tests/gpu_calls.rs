@@ -11,7 +11,7 @@ use std::io::Write;
 use std::path::Path;
 
 use driver::{calls_of, log};
-use small::{grey, options, picture, pipeline_in, pipeline_on};
+use small::{grey, on_gpu, options, picture, pipeline_in, pipeline_on};
 use ultramotion_engine::cuda::{ActivityError, Recording};
 use ultramotion_engine::{Device, Precision};
 use ultramotion_pipeline::{DeviceChoice, MAX_OBJECTS, PipelineOptions, RequestedDevice, Run};
@@ -78,6 +78,49 @@ fn a_frame_is_one_copy_in_one_graph_one_copy_out_and_one_wait() {
 }
 
 #[test]
+fn a_frame_on_the_gpu_is_copied_there_after_what_makes_it() {
+    if log().is_some() {
+        let mut pipeline = pipeline_on(Device::cuda(0, Precision::F16).unwrap(), options());
+        pipeline.prepare(&grey(0, &picture(0))).unwrap();
+        for id in 0..2 {
+            mark();
+            let pixels = picture(id);
+            let packet = pipeline.process(&grey(id, &[]).with_pixels(on_gpu(0, &pixels))).unwrap();
+            let t = packet.transfers;
+            assert_eq!([t.h2d, t.d2h, t.host_syncs, t.allocations], [1, 1, 1, 0]);
+            assert_eq!([t.d2d, t.d2d_bytes], [1, pixels.len() as u64]);
+            assert!(t.h2d_bytes < 100, "{t:?}");
+        }
+        mark();
+        return;
+    }
+    let name = "a_frame_on_the_gpu_is_copied_there_after_what_makes_it";
+    let Some(calls) = calls_of(name, &[]) else { return };
+    let frames: Vec<&str> = calls
+        .split(|call| call == MARK)
+        .nth(2)
+        .unwrap()
+        .iter()
+        .map(String::as_str)
+        .filter(|&call| call != "cuCtxSetCurrent")
+        .collect();
+    let expected = [
+        "cuMemcpyHtoDAsync_v2",
+        "cuEventRecord",
+        "cuEventRecord",
+        "legacy",
+        "cuStreamWaitEvent",
+        "cuMemcpyDtoDAsync_v2",
+        "cuEventRecord",
+        "cuGraphLaunch",
+        "cuMemcpyDtoHAsync_v2",
+        "cuEventRecord",
+        "cuEventSynchronize",
+    ];
+    assert_eq!(frames, expected);
+}
+
+#[test]
 fn kernels_overlap_from_hopper_on() {
     if log().is_some() {
         let mut pipeline = pipeline_on(Device::cuda(0, Precision::F16).unwrap(), options());
@@ -134,6 +177,11 @@ fn cupti_counts_what_the_ledger_counts() {
         // The first frame builds the program.
         pipeline.process(&grey(0, &picture(0))).unwrap();
         assert!(recording.take().unwrap().counts.allocations > 0);
+        let pixels = picture(1);
+        let packet = pipeline.process(&grey(1, &[]).with_pixels(on_gpu(0, &pixels))).unwrap();
+        let (said, seen) = (packet.transfers, recording.take().unwrap().counts);
+        assert_eq!([seen.d2d, seen.d2d_bytes, seen.h2d], [1, said.d2d_bytes, 1]);
+        assert_eq!((seen.h2d_bytes, seen.host_syncs), (said.h2d_bytes, 1));
         let mut said = Transfers::default();
         for id in 1..=FRAMES {
             said = pipeline.process(&grey(id, &picture(id))).unwrap().transfers;

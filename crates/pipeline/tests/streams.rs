@@ -102,7 +102,7 @@ fn odd_frames_are_processed() {
     let mut pipeline = pipeline(2, options());
     for (id, (width, height)) in [(1, 1), (1, 300), (300, 1), (9, 7)].into_iter().enumerate() {
         let pixels = vec![40; width * height];
-        let frame = FrameView { width, height, pixels: &pixels, ..grey(id as u64, &pixels) };
+        let frame = FrameView { width, height, pixels: &pixels[..], ..grey(id as u64, &pixels) };
         let packet = pipeline.process(&frame).unwrap();
         for object in &packet.objects {
             assert!(object.box_xyxy.iter().all(|v| v.is_finite()), "{width}x{height}: {object:?}");

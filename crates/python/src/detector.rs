@@ -30,6 +30,7 @@ pub(crate) struct Detector {
     origin: String,
     input_hw: (usize, usize),
     device: &'static str,
+    gpu: Option<usize>,
 }
 
 #[pymethods]
@@ -55,6 +56,7 @@ impl Detector {
                     origin: detector.origin().to_string(),
                     input_hw: (height, width),
                     device: device.name(),
+                    gpu: device.gpu(),
                     inner: Exclusive::new("this Detector", DetectorPredictor::new(&device, detector)),
                 })
             })
@@ -77,7 +79,7 @@ impl Detector {
         image: &Bound<'py, PyAny>,
         score_threshold: f32,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let image = Image::of(image)?;
+        let image = Image::of(image, self.gpu)?;
         let frame = FrameView {
             frame_id: 0,
             timestamp_s: 0.0,
@@ -86,7 +88,7 @@ impl Detector {
             width: image.width,
             height: image.height,
             pixel_format: image.pixel_format,
-            pixels: image.pixels(),
+            pixels: image.pixels()?,
         };
         let found = self.inner.with(py, |predictor| predictor.predict(&frame, score_threshold).or_raise())?;
         let corners: Vec<f32> = found.iter().flat_map(|detection| detection.box_xyxy).collect();

@@ -1,14 +1,15 @@
 //! Images as callers have them → 8-bit pixels as the library takes them.
 
-use dlpark::ffi::DLDeviceType;
+use dlpark::ffi::{DLDevice, DLDeviceType};
 use dlpark::python::{ImportRequest, ImportedDlpack};
-use numpy::ndarray::{ArrayView3, ArrayViewD, Axis, Ix3};
+use numpy::ndarray::{ArrayBase, ArrayViewD, Axis, Ix3, IxDyn, RawData};
 use numpy::{PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
+use ultramotion_engine::InputBytes;
 use ultramotion_types::PixelFormat;
 
 use crate::errors::{type_error, value_error};
-use crate::memory::{self, count_copy};
+use crate::memory::{self, LegacyDefaultStream, count_copy};
 
 /// Longest side of an image, as of the library's frames.
 const MAX_SIDE_PX: usize = ultramotion_types::MAX_SIDE_PX;
@@ -24,6 +25,8 @@ pub(crate) struct Image<'py> {
 enum Pixels<'py> {
     Numpy(PyReadonlyArrayDyn<'py, u8>),
     Dlpack(ImportedDlpack),
+    /// On the GPU with this number, which the object computes on.
+    Gpu(ImportedDlpack, usize),
     Converted(Vec<u8>),
 }
 
@@ -65,16 +68,18 @@ struct Size {
 impl<'py> Image<'py> {
     /// An image in `[H, W]`, `[H, W, 1 or 3]`, `[1 or 3, H, W]` or `[1, C, H, W]`: uint8, or floats from 0 to 1.
     ///
+    /// `gpu` is the number of the GPU that is to compute with it, where one is: an array there stays there.
+    ///
     /// # Errors
     /// `TypeError` for what is no array or has another dtype, `ValueError` for another shape, an empty or too large image,
-    /// and floats out of range.
-    pub(crate) fn of(object: &Bound<'py, PyAny>) -> PyResult<Self> {
+    /// floats out of range, and for an array on another device.
+    pub(crate) fn of(object: &Bound<'py, PyAny>, gpu: Option<usize>) -> PyResult<Self> {
         let py = object.py();
         if object.cast::<PyUntypedArray>().is_ok() {
             return Image::of_numpy(object);
         }
         if object.hasattr("__dlpack__")? {
-            return Image::of_dlpack(object);
+            return Image::of_dlpack(object, gpu);
         }
         if object.hasattr("__array_interface__")? || object.hasattr("__array__")? {
             // A picture of PIL's, for example.
@@ -87,23 +92,46 @@ impl<'py> Image<'py> {
     }
 
     /// The pixels: rows from the top, `[height, width, channels]`.
-    pub(crate) fn pixels(&self) -> &[u8] {
+    ///
+    /// # Errors
+    /// `ValueError` where an array on a GPU is not what it was.
+    pub(crate) fn pixels(&self) -> PyResult<InputBytes<'_>> {
+        match &self.pixels {
+            Pixels::Gpu(tensor, gpu) => {
+                let bytes = self.width * self.height * self.pixel_format.channels();
+                Ok(memory::gpu_bytes(tensor, *gpu, bytes)?.into())
+            }
+            _ => Ok(self.host_pixels().into()),
+        }
+    }
+
+    /// Pixels in the host's memory; none of those on a GPU.
+    fn host_pixels(&self) -> &[u8] {
         match &self.pixels {
             Pixels::Numpy(array) => memory_order(array.as_array()),
             Pixels::Dlpack(tensor) => memory::host_view(tensor).map(memory_order).unwrap_or_default(),
             Pixels::Converted(pixels) => pixels,
+            Pixels::Gpu(..) => &[],
         }
     }
 
     /// The same image with red and blue in each other's place.
-    pub(crate) fn with_red_and_blue_swapped(mut self) -> Self {
+    ///
+    /// # Errors
+    /// `ValueError` for colours on a GPU.
+    pub(crate) fn with_red_and_blue_swapped(mut self) -> PyResult<Self> {
         if self.pixel_format == PixelFormat::Rgb8 {
-            let mut pixels = self.pixels().to_vec();
+            if matches!(self.pixels, Pixels::Gpu(..)) {
+                return Err(value_error(
+                    "colours on a GPU are taken as RGB only; give image.flip(-1).contiguous() with image_format='RGB'",
+                ));
+            }
+            let mut pixels = self.host_pixels().to_vec();
             pixels.as_chunks_mut::<3>().0.iter_mut().for_each(|pixel| pixel.swap(0, 2));
             count_copy(pixels.len());
             self.pixels = Pixels::Converted(pixels);
         }
-        self
+        Ok(self)
     }
 
     fn new(size: Size, pixels: Pixels<'py>) -> Self {
@@ -135,12 +163,16 @@ impl<'py> Image<'py> {
         Err(wrong_dtype(&dtype.str()?.to_string()))
     }
 
-    fn of_dlpack(object: &Bound<'py, PyAny>) -> PyResult<Self> {
+    fn of_dlpack(object: &Bound<'py, PyAny>, gpu: Option<usize>) -> PyResult<Self> {
         let request = ImportRequest::new(object.as_borrowed())?;
         let device = request.device()?;
+        if let Some(gpu) = gpu.filter(|&gpu| on_gpu(device, gpu)) {
+            return Image::of_gpu(request.import(Some(&LegacyDefaultStream), None)?, gpu);
+        }
         if device.device_type != DLDeviceType::CPU {
+            let here = gpu.map_or_else(|| "the CPU".into(), |gpu| format!("GPU {gpu}"));
             return Err(value_error(format!(
-                "the image is on another device (DLPack type {}, number {}) than this object, which computes on the CPU; \
+                "the image is on another device (DLPack type {}, number {}) than this object, which computes on {here}; \
                  give an array in the host's memory, such as image.cpu()",
                 device.device_type.0, device.device_id
             )));
@@ -163,9 +195,35 @@ impl<'py> Image<'py> {
         read!(u8);
         read!(f32);
         read!(f64);
-        let dtype = tensor.validate().map_err(|error| value_error(error.to_string()))?.dtype();
-        Err(wrong_dtype(&format!("of DLPack's code {} with {} bits", dtype.code.0, dtype.bits)))
+        Err(wrong_dlpack_dtype(&tensor)?)
     }
+
+    /// An array on the GPU that is to compute with it.
+    fn of_gpu(tensor: ImportedDlpack, gpu: usize) -> PyResult<Self> {
+        let Some(array) = memory::gpu_layout(&tensor)? else {
+            return Err(wrong_dlpack_dtype(&tensor)?);
+        };
+        let image = rows_columns_channels(array)?;
+        let (height, width, channels) = image.dim();
+        if !image.is_standard_layout() {
+            return Err(value_error(
+                "an image on a GPU is contiguous in [H, W] or [H, W, C], so that it need not be rearranged; give \
+                 image.permute(1, 2, 0).contiguous() of [C, H, W]",
+            ));
+        }
+        Ok(Image::new(Size { width, height, channels }, Pixels::Gpu(tensor, gpu)))
+    }
+}
+
+fn on_gpu(device: DLDevice, gpu: usize) -> bool {
+    device.device_type == DLDeviceType::CUDA && usize::try_from(device.device_id) == Ok(gpu)
+}
+
+/// # Errors
+/// `ValueError` for what is no tensor.
+fn wrong_dlpack_dtype(tensor: &ImportedDlpack) -> PyResult<PyErr> {
+    let dtype = tensor.validate().map_err(|error| value_error(error.to_string()))?.dtype();
+    Ok(wrong_dtype(&format!("of DLPack's code {} with {} bits", dtype.code.0, dtype.bits)))
 }
 
 fn wrong_dtype(dtype: &str) -> PyErr {
@@ -196,7 +254,7 @@ fn take<T: Sample>(array: ArrayViewD<'_, T>) -> PyResult<(Size, Taken)> {
 }
 
 /// `[H, W, C]` with 1 or 3 channels, of any layout that is taken.
-fn rows_columns_channels<T>(array: ArrayViewD<'_, T>) -> PyResult<ArrayView3<'_, T>> {
+fn rows_columns_channels<S: RawData>(array: ArrayBase<S, IxDyn>) -> PyResult<ArrayBase<S, Ix3>> {
     let shape = array.shape().to_vec();
     let colours = |n: usize| n == 1 || n == 3;
     let image = match shape[..] {

@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dlpark::ffi::{DLDataType, DLDevice, DLDeviceType};
 use dlpark::metadata::Dynamic;
-use dlpark::python::ImportedDlpack;
+use dlpark::python::consumer::stream::cuda;
+use dlpark::python::{DlpackStream, ImportedDlpack, StreamArg};
 use dlpark::{DlpackElement, DlpackFlags, Managed, ManagedTensorBase};
-use numpy::ndarray::{ArrayViewD, IxDyn, ShapeBuilder};
+use numpy::ndarray::{ArrayViewD, IxDyn, RawArrayView, ShapeBuilder};
 use numpy::{PyArrayDyn, PyArrayMethods};
 use pyo3::prelude::*;
+use ultramotion_engine::DeviceSlice;
 
 use crate::errors::value_error;
 
@@ -151,10 +153,7 @@ pub(crate) fn host_view<T: DlpackElement>(tensor: &ImportedDlpack) -> PyResult<A
     if tensor.device().device_type != DLDeviceType::CPU || !tensor.dtype().is::<T>() {
         return Err(value_error("another device or another type of element"));
     }
-    let size = |&n: &i64| usize::try_from(n).map_err(|_| value_error("an array whose strides go backwards"));
-    let shape = tensor.shape().iter().map(size).collect::<PyResult<Vec<_>>>()?;
-    let strides = tensor.strides_or_compact().map_err(|error| failed(&error))?;
-    let strides = strides.iter().map(size).collect::<PyResult<Vec<_>>>()?;
+    let (shape, strides) = layout(&tensor)?;
     if tensor.num_elements() == 0 {
         return ArrayViewD::from_shape(IxDyn(&shape), &[]).map_err(|error| failed(&error));
     }
@@ -164,4 +163,50 @@ pub(crate) fn host_view<T: DlpackElement>(tensor: &ImportedDlpack) -> PyResult<A
         let data = tensor.offset_data_ptr::<T>().map_err(|error| failed(&error))?;
         Ok(ArrayViewD::from_shape_ptr(IxDyn(&shape).strides(IxDyn(&strides)), data))
     }
+}
+
+/// Sizes and strides in elements.
+fn layout(tensor: &dlpark::TensorRef<'_>) -> PyResult<(Vec<usize>, Vec<usize>)> {
+    let size = |&n: &i64| usize::try_from(n).map_err(|_| value_error("an array whose strides go backwards"));
+    let strides = tensor.strides_or_compact().map_err(|error| value_error(error.to_string()))?;
+    Ok((
+        tensor.shape().iter().map(size).collect::<PyResult<_>>()?,
+        strides.iter().map(size).collect::<PyResult<_>>()?,
+    ))
+}
+
+/// The stream that a GPU's producers are asked to be ready on: what they do on others, this one waits for. The engine takes
+/// bytes in after it.
+pub(crate) struct LegacyDefaultStream;
+
+// SAFETY: a GPU has this stream always; CUDA's convention for it is a null handle, DLPack's is 1, which `cuda` makes of that.
+unsafe impl DlpackStream for LegacyDefaultStream {
+    fn as_python_arg(&self, _py: Python<'_>, _device: DLDevice) -> PyResult<StreamArg> {
+        Ok(cuda(std::ptr::null_mut()))
+    }
+}
+
+/// Where the bytes of an imported tensor on a GPU are, as an array whose elements nobody here can read; `None` for elements
+/// that are no bytes.
+pub(crate) fn gpu_layout(tensor: &ImportedDlpack) -> PyResult<Option<RawArrayView<u8, IxDyn>>> {
+    let failed = |error: &dyn ToString| value_error(error.to_string());
+    let tensor = tensor.validate().map_err(|error| failed(&error))?;
+    if !tensor.dtype().is::<u8>() {
+        return Ok(None);
+    }
+    let (shape, strides) = layout(&tensor)?;
+    // SAFETY: the array serves for arithmetic with its address and strides alone, which are the producer's.
+    unsafe {
+        let data = tensor.offset_data_ptr::<u8>().map_err(|error| failed(&error))?;
+        Ok(Some(RawArrayView::from_shape_ptr(IxDyn(&shape).strides(IxDyn(&strides)), data)))
+    }
+}
+
+/// So many bytes from the start of an imported tensor on the GPU with this number.
+pub(crate) fn gpu_bytes(tensor: &ImportedDlpack, gpu: usize, bytes: usize) -> PyResult<DeviceSlice<'_>> {
+    let layout = gpu_layout(tensor)?.filter(|layout| layout.len() == bytes);
+    let layout = layout.ok_or_else(|| value_error("another number of bytes than the image has"))?;
+    // SAFETY: the producer says that this memory of its GPU holds so many bytes, keeps it for as long as the tensor is held,
+    // which the slice borrows, and was asked for it on the stream that `DeviceSlice` wants.
+    Ok(unsafe { DeviceSlice::from_raw_parts(gpu, layout.as_ptr() as u64, bytes) })
 }

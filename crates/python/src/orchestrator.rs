@@ -42,6 +42,7 @@ pub(crate) struct Orchestrator {
     inner: Exclusive<Inner>,
     configured: Configured,
     device: &'static str,
+    gpu: Option<usize>,
     threads: usize,
     class_names: Vec<String>,
 }
@@ -95,6 +96,7 @@ impl Orchestrator {
         Ok(Orchestrator {
             configured,
             device: pipeline.device().name(),
+            gpu: pipeline.device().gpu(),
             threads: pipeline.device().threads(),
             class_names: pipeline.detector().labels().to_vec(),
             inner: Exclusive::new(
@@ -109,7 +111,8 @@ impl Orchestrator {
     /// image
     ///     [H, W], [H, W, 1 or 3], [3, H, W] or [1, C, H, W], RGB where it has colours, of 1 to 8192 pixels a side: uint8, or
     ///     floats from 0 to 1; a NumPy array, or anything with __dlpack__ (PyTorch, CuPy). A contiguous uint8 array in
-    ///     [H, W] or [H, W, C] is taken without a copy: do not write to it during the call.
+    ///     [H, W] or [H, W, C] is taken without a copy: do not write to it during the call. Such an array on this object's own
+    ///     GPU stays there: one copy within the GPU takes it in.
     /// sam_as_numpy
     ///     Whether the packet's `masks` are an array of NumPy; False: a Tensor. The configuration can ask for Tensors for
     ///     all calls.
@@ -135,9 +138,9 @@ impl Orchestrator {
         if timestamp.is_some_and(|seconds| !seconds.is_finite()) {
             return Err(value_error("the timestamp is not a finite number of seconds"));
         }
-        let image = Image::of(image)?;
+        let image = Image::of(image, self.gpu)?;
         let (width, height, pixel_format, pixels) =
-            (image.width, image.height, image.pixel_format, image.pixels());
+            (image.width, image.height, image.pixel_format, image.pixels()?);
         let shot = self.inner.with(py, |inner| {
             let (timestamp_s, time_source) = match timestamp {
                 Some(seconds) => (seconds, TimeSource::Source),

@@ -34,6 +34,7 @@ pub(crate) struct SamPredictor {
     inner: Exclusive<Predictor>,
     origin: String,
     device: &'static str,
+    gpu: Option<usize>,
 }
 
 /// A numeric array that a caller gave, as f32.
@@ -236,6 +237,7 @@ impl SamPredictor {
                     inner: Exclusive::new("this SamPredictor", predictor),
                     origin,
                     device: device.name(),
+                    gpu: device.gpu(),
                 })
             })
         })
@@ -245,7 +247,8 @@ impl SamPredictor {
     ///
     /// image
     ///     [H, W], [H, W, 1 or 3], [3, H, W] or [1, C, H, W], of 1 to 8192 pixels a side: uint8, or floats from 0 to 1; a
-    ///     NumPy array, or anything with __dlpack__. It is resized with its aspect kept.
+    ///     NumPy array, or anything with __dlpack__. It is resized with its aspect kept. A contiguous uint8 array in [H, W] or
+    ///     [H, W, C] on this object's own GPU is taken from there, without the host.
     /// image_format
     ///     Order of the colours: 'RGB' or 'BGR'.
     ///
@@ -254,8 +257,8 @@ impl SamPredictor {
     #[pyo3(signature = (image, image_format="RGB"))]
     fn set_image(&self, py: Python<'_>, image: &Bound<'_, PyAny>, image_format: &str) -> PyResult<()> {
         let image = match image_format {
-            "RGB" => Image::of(image)?,
-            "BGR" => Image::of(image)?.with_red_and_blue_swapped(),
+            "RGB" => Image::of(image, self.gpu)?,
+            "BGR" => Image::of(image, self.gpu)?.with_red_and_blue_swapped()?,
             _ => {
                 return Err(value_error(format!(
                     "image_format is '{image_format}', but it must be 'RGB' or 'BGR'"
@@ -263,8 +266,8 @@ impl SamPredictor {
             }
         };
         let (width, height, channels) = (image.width, image.height, image.pixel_format.channels());
-        let pixels = image.pixels();
-        self.inner.with(py, |predictor| predictor.set_image(pixels, width, height, channels).or_raise())
+        let pixels = image.pixels()?;
+        self.inner.with(py, |predictor| predictor.set_image_from(pixels, width, height, channels).or_raise())
     }
 
     /// Masks of one object in the image that is set.

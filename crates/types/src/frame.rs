@@ -102,9 +102,10 @@ impl Frame {
     }
 }
 
-/// A frame as the pipeline takes it: borrowed, wherever its pixels are.
+/// A frame as the pipeline takes it: borrowed, wherever its pixels are. `P` is what has them: a slice of the host's memory,
+/// or what a device's owner names memory on it by.
 #[derive(Clone, Copy, Debug)]
-pub struct FrameView<'a> {
+pub struct FrameView<'a, P = &'a [u8]> {
     /// Index in the source.
     pub frame_id: u64,
     /// The source's own time in seconds; never re-stamped.
@@ -120,25 +121,38 @@ pub struct FrameView<'a> {
     /// Layout of `pixels`.
     pub pixel_format: PixelFormat,
     /// `height * width * channels` samples.
-    pub pixels: &'a [u8],
+    pub pixels: P,
 }
 
-impl FrameView<'_> {
+impl<'a, P> FrameView<'a, P> {
     /// Size and channels.
     pub fn format(&self) -> FrameFormat {
         FrameFormat { height: self.height, width: self.width, channels: self.pixel_format.channels() }
     }
 
-    /// Checks size and number of bytes.
-    pub fn check(&self) -> Result<(), FrameError> {
+    /// The same frame with its pixels named by something else.
+    pub fn with_pixels<Q>(&self, pixels: Q) -> FrameView<'a, Q> {
+        let &FrameView { frame_id, timestamp_s, time_source, source, width, height, pixel_format, .. } = self;
+        FrameView { frame_id, timestamp_s, time_source, source, width, height, pixel_format, pixels }
+    }
+
+    /// Checks the size, and that so many bytes of pixels are what it needs.
+    pub fn check_bytes(&self, bytes: usize) -> Result<(), FrameError> {
         let FrameFormat { height, width, channels } = self.format();
         if !(1..=MAX_SIDE_PX).contains(&width) || !(1..=MAX_SIDE_PX).contains(&height) {
             return Err(FrameError::Size { width, height });
         }
-        if self.pixels.len() != width * height * channels {
-            return Err(FrameError::Bytes { width, height, channels, bytes: self.pixels.len() });
+        if bytes != width * height * channels {
+            return Err(FrameError::Bytes { width, height, channels, bytes });
         }
         Ok(())
+    }
+}
+
+impl FrameView<'_> {
+    /// Checks size and number of bytes.
+    pub fn check(&self) -> Result<(), FrameError> {
+        self.check_bytes(self.pixels.len())
     }
 }
 
@@ -183,4 +197,21 @@ pub enum FrameError {
         /// Bytes.
         bytes: usize,
     },
+    /// Pixels on a GPU that the pipeline does not compute on.
+    #[error(
+        "the frame's pixels are on GPU {gpu}, but the pipeline computes on {computes_on}; copy them there, or to the host's \
+         memory"
+    )]
+    Elsewhere {
+        /// Number of the GPU with the pixels.
+        gpu: usize,
+        /// What computes.
+        computes_on: String,
+    },
+    /// Pixels on a GPU where every stage takes its input from the host.
+    #[error(
+        "the frame's pixels are on a GPU, but with residency = host every stage is fed from the host's memory; use residency = \
+         device, or copy the pixels to the host's memory"
+    )]
+    NotOnHost,
 }

@@ -106,10 +106,21 @@ pub struct Transfers {
     pub d2h: u64,
     /// Their bytes.
     pub d2h_bytes: u64,
+    /// Copies from one place of the device to another: of frames that are on it already. Named in a line of results only where
+    /// there are any.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub d2d: u64,
+    /// Their bytes.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub d2d_bytes: u64,
     /// Waits of the host for the device.
     pub host_syncs: u64,
     /// Allocations on the device.
     pub allocations: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Everything that is known about a frame. Serialised, it is a line of `results.jsonl`.

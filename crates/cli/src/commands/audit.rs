@@ -181,8 +181,8 @@ fn largest(a: Transfers, b: Transfers) -> Transfers {
 
 /// As a budget takes them.
 fn ledger_counts(transfers: Transfers) -> Counts {
-    let Transfers { h2d, h2d_bytes, d2h, d2h_bytes, host_syncs, allocations } = transfers;
-    Counts { h2d, h2d_bytes, d2h, d2h_bytes, host_syncs, allocations, ..Counts::default() }
+    let Transfers { h2d, h2d_bytes, d2h, d2h_bytes, d2d, d2d_bytes, host_syncs, allocations } = transfers;
+    Counts { h2d, h2d_bytes, d2h, d2h_bytes, d2d, d2d_bytes, host_syncs, allocations, ..Counts::default() }
 }
 
 /// A line of the report: its name, and how a mode's figure is found.

@@ -32,6 +32,7 @@ const KIND_MEMORY: u32 = 49;
 const KINDS: [u32; 4] = [KIND_MEMCPY, KIND_KERNEL, KIND_SYNCHRONIZATION, KIND_MEMORY];
 const HOST_TO_DEVICE: u8 = 1;
 const DEVICE_TO_HOST: u8 = 2;
+const DEVICE_TO_DEVICE: u8 = 8;
 /// A stream that waits for an event does not keep the host.
 const STREAM_WAIT_EVENT: u32 = 2;
 const ALLOCATION: u32 = 1;
@@ -71,6 +72,8 @@ impl Activity {
             h2d_bytes: 0,
             d2h: 0,
             d2h_bytes: 0,
+            d2d: 0,
+            d2d_bytes: 0,
             host_syncs: 0,
             allocations: 0,
             allocated_bytes: 0,
@@ -220,6 +223,9 @@ fn count(seen: &mut Activity, head: [u8; 16]) {
             match head[4] {
                 HOST_TO_DEVICE => (counts.h2d, counts.h2d_bytes) = (counts.h2d + 1, counts.h2d_bytes + bytes),
                 DEVICE_TO_HOST => (counts.d2h, counts.d2h_bytes) = (counts.d2h + 1, counts.d2h_bytes + bytes),
+                DEVICE_TO_DEVICE => {
+                    (counts.d2d, counts.d2d_bytes) = (counts.d2d + 1, counts.d2d_bytes + bytes)
+                }
                 _ => {}
             }
         }

@@ -20,21 +20,22 @@ pub(crate) struct CudaBackend {
     driver: Arc<dyn Driver>,
     precision: Precision,
     name: &'static str,
+    ordinal: usize,
 }
 
 impl CudaBackend {
     /// The GPU with this number.
     pub(crate) fn gpu(ordinal: usize, precision: Precision) -> Result<Self, CudaError> {
-        Ok(CudaBackend { driver: Arc::new(Gpu::open(ordinal)?), precision, name: "cuda" })
+        Ok(CudaBackend { driver: Arc::new(Gpu::open(ordinal)?), precision, name: "cuda", ordinal })
     }
     /// Kernels on this machine's processor.
     pub(crate) fn emulated(kernels: &Path, precision: Precision, seed: u64) -> Result<Self, CudaError> {
         let driver = Arc::new(Emulated::open(kernels, seed)?);
-        Ok(CudaBackend { driver, precision, name: "cuda-emulated" })
+        Ok(CudaBackend { driver, precision, name: "cuda-emulated", ordinal: 0 })
     }
     /// Neither: programs can be looked at.
     pub(crate) fn plan_only(precision: Precision) -> Self {
-        CudaBackend { driver: Arc::new(PlanOnly::new()), precision, name: "cuda" }
+        CudaBackend { driver: Arc::new(PlanOnly::new()), precision, name: "cuda", ordinal: 0 }
     }
 }
 
@@ -67,6 +68,9 @@ impl Backend for CudaBackend {
             Precision::F32 => "f32",
             Precision::F16 => "f16",
         }
+    }
+    fn gpu(&self) -> Option<usize> {
+        Some(self.ordinal)
     }
     fn runs(&self) -> bool {
         self.driver.runs()

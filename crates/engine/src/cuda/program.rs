@@ -8,6 +8,7 @@ use super::lower::lower;
 use super::memory::Memory;
 use super::plan::{Plan, Step};
 use crate::backend::{Executable, KernelTime, StageTime};
+use crate::device_slice::DeviceSlice;
 use crate::error::{CudaError, DeviceError};
 use crate::state_store::StateStore;
 
@@ -93,6 +94,10 @@ impl CudaProgram {
 impl Executable for CudaProgram {
     fn upload(&mut self, offset: usize, bytes: &[u8]) -> Result<(), DeviceError> {
         Ok(self.replay.upload(offset, bytes)?)
+    }
+
+    fn copy_in(&mut self, offset: usize, from: DeviceSlice<'_>) -> Result<(), DeviceError> {
+        Ok(self.replay.copy_in(offset, from)?)
     }
 
     fn launch(&mut self) -> Result<(), DeviceError> {

@@ -4,6 +4,7 @@
 
 mod cases;
 mod cuda;
+mod device_input;
 mod flaws;
 mod graphs;
 mod judge;

@@ -17,7 +17,7 @@
 use thiserror::Error;
 use ultramotion_engine::graph::{Graph, GraphError, InputPort, OutputPort};
 use ultramotion_engine::ledger::Budget;
-use ultramotion_engine::{CompileOptions, Device, DeviceError, InputBlock, OutputBlock, Program};
+use ultramotion_engine::{CompileOptions, Device, DeviceError, InputBlock, InputBytes, OutputBlock, Program};
 use ultramotion_types::{FrameError, FrameFormat, FrameView, boxes};
 
 use super::{SelectionOptions, select_detections};
@@ -87,12 +87,15 @@ impl DetectorPredictor {
 
     /// Structures in an image, best first: of each query its best class, and those that score at least
     /// `score_threshold`, 300 at most.
-    pub fn predict(
+    ///
+    /// Pixels that are on the detector's own GPU are taken from there by one copy within the device.
+    pub fn predict<'a, P: Into<InputBytes<'a>> + Copy>(
         &mut self,
-        image: &FrameView<'_>,
+        image: &FrameView<'a, P>,
         score_threshold: f32,
     ) -> Result<Vec<Detection>, DetectError> {
-        image.check()?;
+        let pixels: InputBytes<'a> = image.pixels.into();
+        image.check_bytes(pixels.bytes())?;
         if !(0.0..=1.0).contains(&score_threshold) {
             return Err(DetectError::Threshold(score_threshold));
         }
@@ -101,8 +104,7 @@ impl DetectorPredictor {
             None => self.compiled.insert(Compiled::new(&self.device, &self.detector, image.format())?),
         };
         let Compiled { program, input, output, .. } = compiled;
-        compiled.frame.write(input, image.pixels);
-        program.run_frame(input, output, Budget::RESIDENT_FRAME)?;
+        program.run_frame_with(input, (compiled.frame, pixels), output, Budget::RESIDENT_FRAME)?;
         let (boxes_cxcywh, _) = compiled.boxes_cxcywh.read(output).as_chunks::<4>();
         let (scores, classes) = (compiled.scores.read(output), compiled.classes.read(output));
         let count = usize::try_from(compiled.count.read(output)[0]).unwrap_or(0);

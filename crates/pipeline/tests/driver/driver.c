@@ -85,7 +85,7 @@ Result cuCtxSetCurrent(void *context) { CALL(); current = context; return SUCCES
 /* CUPTI: records go into one buffer at a time. */
 typedef struct { uint32_t kind; uint8_t copy, unused[3]; uint64_t bytes; } Copy;
 typedef struct { uint32_t kind, type; uint64_t unused; } Other;
-enum { COPY = 1, KERNEL = 10, WAIT = 38, MEMORY = 49, NO_MORE = 12, HTOD = 1, DTOH = 2 };
+enum { COPY = 1, KERNEL = 10, WAIT = 38, MEMORY = 49, NO_MORE = 12, HTOD = 1, DTOH = 2, DTOD = 8 };
 static void (*request)(uint8_t **, size_t *, size_t *);
 static void (*complete)(void *, uint32_t, uint8_t *, size_t, size_t);
 static uint64_t enabled;
@@ -168,6 +168,14 @@ Result cuMemcpyDtoHAsync_v2(void *to, const void *from, size_t bytes, Stream *st
     return SUCCESS;
 }
 
+Result cuMemcpyDtoDAsync_v2(void *to, const void *from, size_t bytes, Stream *stream) {
+    IN_CONTEXT();
+    if (stream->capture) return CAPTURE_UNSUPPORTED;
+    record(COPY, DTOD, bytes);
+    memcpy(to, from, bytes);
+    return SUCCESS;
+}
+
 /* Streams and events. */
 Result cuStreamCreate(Stream **stream, unsigned flags) {
     (void)flags;
@@ -190,6 +198,12 @@ Result cuEventCreate(Event **event, unsigned flags) { (void)flags; IN_CONTEXT();
 Result cuEventDestroy_v2(Event *event) { IN_CONTEXT(); free(event); return SUCCESS; }
 Result cuEventRecord(Event *event, Stream *stream) {
     IN_CONTEXT();
+    /* The legacy default stream, where others' work is. */
+    if (stream == (Stream *)1) {
+        note("legacy");
+        memset(event, 0, sizeof *event);
+        return SUCCESS;
+    }
     event->capture = stream->capture;
     event->before = stream->before;
     return SUCCESS;

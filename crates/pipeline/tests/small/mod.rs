@@ -1,9 +1,9 @@
 //! A pipeline small enough for tests: the untrained networks at their least sizes. They find noise, but the same noise
 //! each time.
 
-#![allow(clippy::unwrap_used, dead_code)] // each test program uses some of it
+#![allow(clippy::unwrap_used, dead_code, unsafe_code)] // each test program uses some of it
 
-use ultramotion_engine::Device;
+use ultramotion_engine::{Device, DeviceSlice};
 use ultramotion_models::zoo::{Detector, Segmenter};
 use ultramotion_pipeline::{Orchestrator, PipelineOptions, Run};
 use ultramotion_types::{FrameView, PixelFormat, TimeSource};
@@ -48,4 +48,10 @@ pub fn grey(frame_id: u64, pixels: &[u8]) -> FrameView<'_> {
         pixel_format: PixelFormat::Grey8,
         pixels,
     }
+}
+
+/// The pixels as a GPU has them whose memory is this process's: the emulated one, and that of `driver.c`.
+pub fn on_gpu(gpu: usize, pixels: &[u8]) -> DeviceSlice<'_> {
+    // SAFETY: they are borrowed for as long, and are where the slice says on such a GPU; any other is to refuse them.
+    unsafe { DeviceSlice::from_raw_parts(gpu, pixels.as_ptr() as u64, pixels.len()) }
 }

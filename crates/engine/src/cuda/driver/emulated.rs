@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use libloading::Library;
 
 use super::{Driver, Replay, Schedule, ScheduledStep};
+use crate::device_slice::DeviceSlice;
 use crate::error::CudaError;
 
 /// What `KERNEL` in `abi.cuh` makes of a kernel: parameters, grid, block, bytes of dynamic shared memory, seed.
@@ -177,6 +178,18 @@ impl Replay for EmulatedReplay {
         unsafe {
             let target = (address as *mut u8).add(offset);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len());
+        }
+        Ok(())
+    }
+
+    fn copy_in(&mut self, offset: usize, from: DeviceSlice<'_>) -> Result<(), CudaError> {
+        let (address, size) = self.schedule.input;
+        assert!(offset + from.bytes() <= size, "a transfer past the end of its block");
+        // SAFETY: the source is the slice's, in memory of this process; the target is inside the input block, as just checked,
+        // which nobody but this program has; no kernel runs meanwhile.
+        unsafe {
+            let target = (address as *mut u8).add(offset);
+            std::ptr::copy_nonoverlapping(from.address() as *const u8, target, from.bytes());
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ mod plan_only;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::device_slice::DeviceSlice;
 use crate::error::CudaError;
 use crate::launch::Launch;
 
@@ -64,6 +65,8 @@ pub(crate) struct ScheduledStep {
 pub(crate) trait Replay: Send {
     /// Starts a copy into the input block.
     fn upload(&mut self, offset: usize, bytes: &[u8]) -> Result<(), CudaError>;
+    /// Starts a copy into the input block from another place of the same GPU, after whatever makes those bytes.
+    fn copy_in(&mut self, offset: usize, from: DeviceSlice<'_>) -> Result<(), CudaError>;
     /// Starts a run, and the copy of the output block after it.
     fn launch(&mut self) -> Result<(), CudaError>;
     /// Returns when everything started is done.

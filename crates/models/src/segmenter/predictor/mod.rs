@@ -30,7 +30,7 @@ mod prompt;
 use thiserror::Error;
 use ultramotion_engine::graph::GraphError;
 use ultramotion_engine::tensor::Shape;
-use ultramotion_engine::{Device, DeviceError};
+use ultramotion_engine::{Device, DeviceError, InputBytes};
 
 use super::{MAX_SOURCE_SIDE, MaskOutput};
 use crate::zoo::Segmenter;
@@ -191,9 +191,21 @@ impl SamPredictor {
         height: usize,
         channels: usize,
     ) -> Result<(), PredictorError> {
+        self.set_image_from(pixels.into(), width, height, channels)
+    }
+
+    /// [`SamPredictor::set_image`] with pixels wherever they are: those on the predictor's own GPU are taken from there by one
+    /// copy within the device.
+    pub fn set_image_from(
+        &mut self,
+        pixels: InputBytes<'_>,
+        width: usize,
+        height: usize,
+        channels: usize,
+    ) -> Result<(), PredictorError> {
         self.source_hw = None;
         let error = |reason: String| {
-            let bytes = pixels.len();
+            let bytes = pixels.bytes();
             Err(PredictorError::Image { width, height, channels, bytes, reason })
         };
         let side = 1..=MAX_SOURCE_SIDE;
@@ -203,7 +215,7 @@ impl SamPredictor {
         if ![1, 3].contains(&channels) {
             return error("a pixel has 1 channel (grey) or 3 (red, green, blue)".into());
         }
-        if pixels.len() != width * height * channels {
+        if pixels.bytes() != width * height * channels {
             return error(format!("it should be {} bytes", width * height * channels));
         }
         self.programs.encode(pixels, [height, width, channels])?;

@@ -4,7 +4,7 @@
 use ultramotion_engine::graph::{Graph, InputPort, OutputPort, Tensor};
 use ultramotion_engine::ledger::Budget;
 use ultramotion_engine::tensor::{DType, Element, HostTensor};
-use ultramotion_engine::{CompileOptions, Device, InputBlock, OutputBlock, Program, StateStore};
+use ultramotion_engine::{CompileOptions, Device, InputBlock, InputBytes, OutputBlock, Program, StateStore};
 
 use super::{ObjectPrompt, PredictorError};
 use crate::segmenter::{MaskOutput, PointKind, Prompts};
@@ -117,6 +117,12 @@ impl Compiled {
     fn run(&mut self) -> Result<(), PredictorError> {
         Ok(self.program.run_frame(&self.input, &mut self.output, Budget::RESIDENT_FRAME)?)
     }
+
+    /// With the bytes of one input from wherever they are.
+    fn run_with(&mut self, port: InputPort<u8>, bytes: InputBytes<'_>) -> Result<(), PredictorError> {
+        let Compiled { program, input, output } = self;
+        Ok(program.run_frame_with(input, (port, bytes), output, Budget::RESIDENT_FRAME)?)
+    }
 }
 
 impl Programs {
@@ -146,7 +152,7 @@ impl Programs {
     }
 
     /// A frame `[H, W, C]` becomes the embedding on the device.
-    pub fn encode(&mut self, pixels: &[u8], frame_hwc: [usize; 3]) -> Result<(), PredictorError> {
+    pub fn encode(&mut self, pixels: InputBytes<'_>, frame_hwc: [usize; 3]) -> Result<(), PredictorError> {
         let preprocess = match self.preprocess.take().filter(|kept| kept.frame_hwc == frame_hwc) {
             Some(kept) => self.preprocess.insert(kept),
             None => {
@@ -162,8 +168,7 @@ impl Programs {
                 self.preprocess.insert(Preprocess { frame_hwc, program, frame: port })
             }
         };
-        preprocess.frame.write(&mut preprocess.program.input, pixels);
-        preprocess.program.run()?;
+        preprocess.program.run_with(preprocess.frame, pixels)?;
         let done = self.encoder.launch()?;
         self.encoder.wait(done)?;
         Ok(())

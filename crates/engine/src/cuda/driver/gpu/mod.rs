@@ -13,6 +13,7 @@ use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
 
 use super::{Driver, Replay, Schedule, ScheduledStep};
+use crate::device_slice::DeviceSlice;
 use crate::error::CudaError;
 use crate::launch::Launch;
 use capture::Captured;
@@ -31,6 +32,9 @@ const OVERLAP_CAPABILITY: (i32, i32) = (9, 0);
 const OVERLAP_VERSION: (i32, i32) = (12, 3);
 /// `0` keeps kernels one after another, to measure what their overlap gives.
 const OVERLAP_SETTING: &str = "ULTRAMOTION_OVERLAP";
+
+/// The stream that work without a stream of its own goes to: CU_STREAM_LEGACY.
+const LEGACY_STREAM: sys::CUstream = std::ptr::without_provenance_mut(1);
 
 /// A GPU. Cloning shares it.
 #[derive(Clone)]
@@ -189,6 +193,7 @@ impl Driver for Gpu {
             step.launches.iter().filter(launched).map(|launch| self.0.kernels.bind(launch)).collect()
         };
         let kernels: Vec<Vec<Kernel>> = schedule.steps.iter().map(bind).collect();
+        let made = Event::new(&self.0, false)?;
         let done = Event::new(&self.0, false)?;
         let times = vec![Duration::ZERO; schedule.steps.len()];
         let work = if schedule.profile {
@@ -204,6 +209,7 @@ impl Driver for Gpu {
             input,
             output,
             work,
+            made,
             done,
             in_flight: false,
             times,
@@ -226,6 +232,8 @@ struct GpuReplay {
     input: Pinned,
     output: Pinned,
     work: Work,
+    /// Reached when what others have started on the legacy default stream is done.
+    made: Event,
     done: Event,
     /// Something was started that `done` was not waited for.
     in_flight: bool,
@@ -261,6 +269,28 @@ impl Replay for GpuReplay {
         })?;
         self.in_flight = true;
         self.done.record(self.gpu.stream)
+    }
+
+    fn copy_in(&mut self, offset: usize, from: DeviceSlice<'_>) -> Result<(), CudaError> {
+        self.gpu.enter()?;
+        assert!(offset + from.bytes() <= self.schedule.input.1, "a transfer past the end of its block");
+        let stream = self.gpu.stream;
+        // In this program's stream, after the runs that still read the block; and after what makes the bytes, which the
+        // legacy default stream has or waits for. This stream does not wait for that one by itself.
+        self.made.record(LEGACY_STREAM)?;
+        self.made.hold_back(stream)?;
+        self.in_flight = true;
+        // SAFETY: the source is the slice's, which lives until the run is waited for; the target is inside the input block, as
+        // just checked.
+        check("cuMemcpyDtoDAsync", unsafe {
+            result::memcpy_dtod_async(
+                self.schedule.input.0 + offset as u64,
+                from.address(),
+                from.bytes(),
+                stream,
+            )
+        })?;
+        self.done.record(stream)
     }
 
     fn launch(&mut self) -> Result<(), CudaError> {
