@@ -16,8 +16,9 @@ impl DeviceSlice<'_> {
     /// Bytes at an address of the GPU with this number, as the driver counts GPUs.
     ///
     /// # Safety
-    /// For `'a`, whoever calls this keeps `bytes` bytes from `address` on in memory of that GPU (of the emulated GPU, which is
-    /// number 0: in memory of this process), and nobody writes to them. Whatever made them is done, or was started on the
+    /// For `'a`, and until the run of a program that took them was waited for, whoever calls this keeps `bytes` bytes from
+    /// `address` on in memory of that GPU (of the emulated GPU, which is number 0: in memory of this process), and nobody writes
+    /// to them. Whatever made them is done, or was started on the
     /// GPU's legacy default stream, or that stream waits for it: what DLPack's producers do for a consumer that names stream 1.
     pub unsafe fn from_raw_parts(gpu: usize, address: u64, bytes: usize) -> Self {
         DeviceSlice { gpu, address, bytes, owner: PhantomData }

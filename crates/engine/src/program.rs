@@ -121,9 +121,8 @@ impl Program {
     }
 
     /// As [`Program::upload`], with the bytes of one value from wherever they are. Bytes on the program's own GPU go from there
-    /// into the input by one device-to-device copy, and only the rest of the block comes from the host, by one copy if the value is the
-    /// first or the last of the block; they must stay what
-    /// they are until the next run was waited for.
+    /// into the input by one device-to-device copy, and only the rest of the block comes from the host: by one copy, if the value
+    /// is the first or the last of the block.
     ///
     /// # Panics
     /// As [`InputPort::write`](crate::graph::Port::write) for bytes on the host.
@@ -143,7 +142,9 @@ impl Program {
         self.check_size("the input block", self.input_bytes, block.len())?;
         let entry = &self.inputs[port.index];
         let (start, end) = (entry.offset, entry.offset + entry.bytes());
-        self.check_size(&format!("input '{}'", entry.name), end - start, from.bytes())?;
+        if end - start != from.bytes() {
+            return self.check_size(&format!("input '{}'", entry.name), end - start, from.bytes());
+        }
         if self.gpu != Some(from.gpu()) {
             return Err(DeviceError::InputElsewhere { program: self.name.clone(), gpu: from.gpu() });
         }

@@ -323,7 +323,7 @@ impl Orchestrator {
     }
 
     /// Everything but times and transfers.
-    fn fill<P>(&mut self, packet: &mut ResultPacket, frame: &FrameView<'_, P>) {
+    fn fill(&mut self, packet: &mut ResultPacket, frame: &FrameView<'_, InputBytes<'_>>) {
         let outcome = &self.outcome;
         packet.frame_id = frame.frame_id;
         packet.timestamp_s = frame.timestamp_s;

@@ -195,7 +195,8 @@ pub(crate) fn gpu_layout(tensor: &ImportedDlpack) -> PyResult<Option<RawArrayVie
         return Ok(None);
     }
     let (shape, strides) = layout(&tensor)?;
-    // SAFETY: the array serves for arithmetic with its address and strides alone, which are the producer's.
+    // SAFETY: the array serves for arithmetic with its address and strides alone, which are the producer's; no address is null
+    // here.
     unsafe {
         let data = tensor.offset_data_ptr::<u8>().map_err(|error| failed(&error))?;
         Ok(Some(RawArrayView::from_shape_ptr(IxDyn(&shape).strides(IxDyn(&strides)), data)))
@@ -207,6 +208,7 @@ pub(crate) fn gpu_bytes(tensor: &ImportedDlpack, gpu: usize, bytes: usize) -> Py
     let layout = gpu_layout(tensor)?.filter(|layout| layout.len() == bytes);
     let layout = layout.ok_or_else(|| value_error("another number of bytes than the image has"))?;
     // SAFETY: the producer says that this memory of its GPU holds so many bytes, keeps it for as long as the tensor is held,
-    // which the slice borrows, and was asked for it on the stream that `DeviceSlice` wants.
+    // which the slice borrows, and was asked for it on the stream that `DeviceSlice` wants. Whoever takes the slice here waits
+    // for the run before it returns.
     Ok(unsafe { DeviceSlice::from_raw_parts(gpu, layout.as_ptr() as u64, bytes) })
 }

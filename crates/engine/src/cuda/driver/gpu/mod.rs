@@ -280,7 +280,7 @@ impl Replay for GpuReplay {
         self.made.record(LEGACY_STREAM)?;
         self.made.hold_back(stream)?;
         self.in_flight = true;
-        // SAFETY: the source is the slice's, which lives until the run is waited for; the target is inside the input block, as
+        // SAFETY: the source is the slice's, which is kept until the run is waited for; the target is inside the input block, as
         // just checked.
         check("cuMemcpyDtoDAsync", unsafe {
             result::memcpy_dtod_async(
