@@ -23,6 +23,7 @@ use pyo3::prelude::*;
 #[pymodule]
 fn _ultramotion(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<tensor::Tensor>()?;
+    module.add_class::<matcher::HungarianMatcher>()?;
     module.add_class::<packet::ResultPacket>()?;
     module.add_class::<orchestrator::Orchestrator>()?;
     module.add_class::<predictor::SamPredictor>()?;
