@@ -19,9 +19,14 @@ mod shots;
 mod tensor;
 
 use pyo3::prelude::*;
+use tracing_subscriber::EnvFilter;
 
 #[pymodule]
 fn _ultramotion(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    // To standard error, as the command's log; not where the program that embeds the interpreter has one of its own.
+    let filter = EnvFilter::try_from_env("ULTRAMOTION_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let _ = log.with_target(false).try_init();
     module.add_class::<tensor::Tensor>()?;
     module.add_class::<matcher::HungarianMatcher>()?;
     module.add_class::<packet::ResultPacket>()?;
