@@ -51,9 +51,7 @@ def test_over_budget_is_exit_code_1(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         (["--detector", "/nowhere/my.pth"], 1, "/nowhere/my.pth"),
     ],
 )
-def test_what_cannot_be_audited(
-    arguments: list[str], code: int, text: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_audited(arguments: list[str], code: int, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:
         found = main(arguments)
     except SystemExit as exit_:

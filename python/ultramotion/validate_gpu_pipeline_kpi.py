@@ -24,14 +24,20 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", action="store_true", help="one JSON object for both modes, instead of the table")
-    parser.add_argument("--frames", type=int, default=30, metavar="N", help="frames in each mode, 2 at least (%(default)s)")
+    parser.add_argument(
+        "--frames", type=int, default=30, metavar="N", help="frames in each mode, 2 at least (%(default)s)"
+    )
     parser.add_argument(
         "--device",
         default="auto",
         help="auto, cpu or cuda[:N]; auto takes the first NVIDIA GPU that can be had, else the CPU (%(default)s)",
     )
     parser.add_argument(
-        "--threads", type=int, default=0, metavar="T", help="threads on the CPU; 0 takes one for each core (%(default)s)"
+        "--threads",
+        type=int,
+        default=0,
+        metavar="T",
+        help="threads on the CPU; 0 takes one for each core (%(default)s)",
     )
     parser.add_argument("--detector", metavar="NAME|PATH", help="a detector by name, or a checkpoint of one")
     parser.add_argument("--segmenter", metavar="NAME|PATH", help="a segmenter by name, or a checkpoint of one")
