@@ -55,9 +55,7 @@ def costs(matcher: HungarianMatcher, outputs: Outputs, targets: Targets, image: 
             powers = np.exp(logits - logits.max(axis=1, keepdims=True))
             class_cost = -(powers / powers.sum(axis=1, keepdims=True))[:, labels]
         l1 = np.abs(boxes[:, None] - target_boxes[None]).sum(-1)
-        cost = (
-            matcher.cost_bbox * l1 + matcher.cost_class * class_cost - matcher.cost_giou * giou(boxes, target_boxes)
-        )
+        cost = matcher.cost_bbox * l1 + matcher.cost_class * class_cost - matcher.cost_giou * giou(boxes, target_boxes)
     cost = np.where(np.isnan(cost), 1.0, cost)
     return np.where(np.isinf(cost), np.copysign(TAKEN_COST, cost), cost)
 
@@ -360,18 +358,33 @@ GOOD = {"labels": np.array([1]), "boxes": np.full((1, 4), 0.5, np.float32)}
         ({"pred_boxes": BOXES}, [GOOD, GOOD], ValueError, "outputs has no 'pred_logits'"),
         ([LOGITS, BOXES], [GOOD, GOOD], TypeError, "outputs is a dictionary, not <class 'list'>"),
         (None, [GOOD, GOOD], TypeError, "outputs is a dictionary"),
-        ({"pred_logits": LOGITS[0], "pred_boxes": BOXES}, [GOOD, GOOD], ValueError, r"\[3, 4\], but it must be \[B, Q, C"),
+        (
+            {"pred_logits": LOGITS[0], "pred_boxes": BOXES},
+            [GOOD, GOOD],
+            ValueError,
+            r"\[3, 4\], but it must be \[B, Q, C",
+        ),
         ({"pred_logits": LOGITS, "pred_boxes": BOXES[:, :2]}, [GOOD, GOOD], ValueError, r"must be \[2, 3, 4\]"),
         ({"pred_logits": LOGITS, "pred_boxes": BOXES[..., :3]}, [GOOD, GOOD], ValueError, r"must be \[2, 3, 4\]"),
         ({"pred_logits": LOGITS[..., :0], "pred_boxes": BOXES}, [GOOD, GOOD], ValueError, "at least one class"),
-        ({"pred_logits": LOGITS.astype(int), "pred_boxes": BOXES}, [GOOD, GOOD], TypeError, "int64, but it must be floats"),
+        (
+            {"pred_logits": LOGITS.astype(int), "pred_boxes": BOXES},
+            [GOOD, GOOD],
+            TypeError,
+            "int64, but it must be floats",
+        ),
         ({"pred_logits": LOGITS.astype(complex), "pred_boxes": BOXES}, [GOOD, GOOD], TypeError, "must be floats"),
         ({"pred_logits": LOGITS.astype(object), "pred_boxes": BOXES}, [GOOD, GOOD], TypeError, "must be floats"),
         ({"pred_logits": LOGITS.tolist(), "pred_boxes": BOXES}, [GOOD, GOOD], TypeError, "a NumPy array or anything"),
         ({"pred_logits": LOGITS, "pred_boxes": BOXES}, [GOOD], ValueError, "targets is of 1 images"),
         ({"pred_logits": LOGITS, "pred_boxes": BOXES}, GOOD, TypeError, "targets is a list"),
         ({"pred_logits": LOGITS, "pred_boxes": BOXES}, [GOOD, 5], TypeError, r"targets\[1\] is a dictionary"),
-        ({"pred_logits": LOGITS, "pred_boxes": BOXES}, [GOOD, {"labels": GOOD["labels"]}], ValueError, r"\[1\] has no 'boxes'"),
+        (
+            {"pred_logits": LOGITS, "pred_boxes": BOXES},
+            [GOOD, {"labels": GOOD["labels"]}],
+            ValueError,
+            r"\[1\] has no 'boxes'",
+        ),
         (
             {"pred_logits": LOGITS, "pred_boxes": BOXES},
             [GOOD, {**GOOD, "labels": np.array([1.0])}],
@@ -396,8 +409,18 @@ GOOD = {"labels": np.array([1]), "boxes": np.full((1, 4), 0.5, np.float32)}
             ValueError,
             "batch item 1: target 0 has label 4, but the logits have 4 classes",
         ),
-        ({"pred_logits": LOGITS, "pred_boxes": BOXES}, [{**GOOD, "labels": np.array([-1])}, GOOD], ValueError, "label -1"),
-        ({"pred_logits": LOGITS, "pred_boxes": BOXES}, [{**GOOD, "labels": np.array([1 << 40])}, GOOD], ValueError, "label"),
+        (
+            {"pred_logits": LOGITS, "pred_boxes": BOXES},
+            [{**GOOD, "labels": np.array([-1])}, GOOD],
+            ValueError,
+            "label -1",
+        ),
+        (
+            {"pred_logits": LOGITS, "pred_boxes": BOXES},
+            [{**GOOD, "labels": np.array([1 << 40])}, GOOD],
+            ValueError,
+            "label",
+        ),
     ],
 )
 @pytest.mark.parametrize("use_gpu_match", [False, True])
@@ -408,7 +431,9 @@ def test_wrong_batches(outputs: Any, targets: Any, error: type[Exception], text:
     assert len(matcher({"pred_logits": LOGITS, "pred_boxes": BOXES}, [GOOD, GOOD])["indices"]) == 2
 
 
-@pytest.mark.parametrize(("k", "error"), [(-1, ValueError), (4, ValueError), (1 << 70, ValueError), ("2", TypeError), (1.5, TypeError)])
+@pytest.mark.parametrize(
+    ("k", "error"), [(-1, ValueError), (4, ValueError), (1 << 70, ValueError), ("2", TypeError), (1.5, TypeError)]
+)
 def test_wrong_numbers_of_rounds(k: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="return_topk is"):
         HungarianMatcher(WEIGHTS)({"pred_logits": LOGITS, "pred_boxes": BOXES}, [GOOD, GOOD], return_topk=k)

@@ -4,6 +4,7 @@
 //! ([`errors`]), one call at a time without the interpreter's lock ([`exclusive`]). What is computed, and every setting,
 //! is the libraries' own.
 
+mod audit;
 mod detector;
 mod errors;
 mod exclusive;
@@ -34,6 +35,7 @@ fn _ultramotion(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<predictor::SamPredictor>()?;
     module.add_class::<detector::Detector>()?;
     module.add_class::<run::Run>()?;
+    module.add_function(wrap_pyfunction!(audit::run, module)?)?;
     module.add_function(wrap_pyfunction!(run::run, module)?)?;
     module.add_function(wrap_pyfunction!(memory::copied_bytes, module)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
