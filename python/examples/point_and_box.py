@@ -36,5 +36,5 @@ masks, mask_scores, _ = predictor.predict(
 print(f"two points: {masks.sum()} pixels, estimated IoU {mask_scores[0]:.2f}")
 
 # %% Several boxes at once; the results stay where they are until someone asks for them.
-tensors, _, _ = predictor.predict_torch(boxes=boxes, multimask_output=False)
+tensors = predictor.predict_torch(boxes=boxes, multimask_output=False)[0]
 print(tensors, tensors.numpy().sum(axis=(1, 2, 3)))
