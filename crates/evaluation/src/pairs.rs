@@ -252,8 +252,11 @@ mod tests {
         fs::write(&split, "[1]").unwrap();
         let found = Pairs::find(images.path(), masks.path()).unwrap();
         assert!(found.choose(&split, Part::Train).is_err());
-        fs::write(&split, r#"{"usgra":{"held_out":["0012"]}}"#.to_owned() + &" ".repeat(MAX_SPLIT_BYTES as usize))
-            .unwrap();
+        fs::write(
+            &split,
+            r#"{"usgra":{"held_out":["0012"]}}"#.to_owned() + &" ".repeat(MAX_SPLIT_BYTES as usize),
+        )
+        .unwrap();
         let found = Pairs::find(images.path(), masks.path()).unwrap();
         assert!(found.choose(&split, Part::Train).unwrap_err().to_string().contains("longer than 16 MiB"));
     }

@@ -212,9 +212,8 @@ fn structures_that_exhaust_other_readers_do_not_matter() {
     let long = Pickle::new().op(&b"N".repeat(9 << 20)).stop();
     assert!(matches!(pickle_error(long), CheckpointError::Unsupported { .. }));
     // Short opcodes that make large values, references, memo entries or items: 7 MiB of them would take up to 1 GB.
-    let many = |start: &[u8], ops: &[u8]| {
-        Pickle::new().op(start).op(&ops.repeat((7 << 20) / ops.len())).stop()
-    };
+    let many =
+        |start: &[u8], ops: &[u8]| Pickle::new().op(start).op(&ops.repeat((7 << 20) / ops.len())).stop();
     for pickle in [
         many(b"", b"N"),
         many(b"", b"]"),

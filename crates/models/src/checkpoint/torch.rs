@@ -50,7 +50,10 @@ pub(super) fn read(path: &Path, file: Arc<Vec<u8>>) -> Result<TorchFile, Checkpo
     };
     if roots.next().is_some() {
         let what = "a zip file with several `data.pkl`, of which none is said to be the model's";
-        return Err(unsupported(what, "unpack it and give the .pth file in it, or save the model's state_dict again"));
+        return Err(unsupported(
+            what,
+            "unpack it and give the .pth file in it, or save the model's state_dict again",
+        ));
     }
     if archive.names().any(|n| n.strip_prefix(root) == Some("constants.pkl")) {
         return Err(unsupported("a TorchScript program", "in PyTorch, save the model's state_dict instead"));
