@@ -150,10 +150,21 @@ ultramotion_types::settings! {
 }
 
 ultramotion_types::settings! {
-    /// Recording what was computed, to be run again with `ultramotion run FOLDER/frames.igs.mha`
+    /// Recording what was computed, to be run again with `ultramotion run FOLDER`
     pub struct RecordConfig in "record" {
-        /// A folder for frames.igs.mha (frames and poses) and results.jsonl; empty for no recording.
+        /// A folder for frames.igs.mhd with frames.raw (frames and poses) and results.jsonl; empty for no recording.
         pub folder: PathBuf = PathBuf::new();
+        /// frames.igs.mhd is made anew so often, in seconds: it has the frames up to then. What a killed program left is
+        /// completed by `ultramotion recover FOLDER`.
+        pub header_every_s: f64 = 5.0, in Range::within(0.1, 3600.0);
+        /// Each new header, and the frames in it, are forced to the disk itself (fsync), so that a loss of power costs what
+        /// came after. false: when they get there is left to the system, which serves slow disks better.
+        pub fsync: bool = true;
+        /// Less room on the disk is said in the log, and again each time that half of it is gone, MiB; 0: never.
+        pub warn_below_mb: u64 = 4096;
+        /// With less room the recording ends, complete, and the stream goes on, MiB. 0: when a write fails, which ends it
+        /// in order too, but leaves no room to others.
+        pub stop_below_mb: u64 = 256;
     }
 }
 

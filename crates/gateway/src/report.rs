@@ -58,6 +58,8 @@ pub struct Report {
     pub recorded: u64,
     /// Whether a recording had to end early.
     pub record_failed: bool,
+    /// What is left on the recording's disk, MiB; 0 without a recording, or where the system does not tell.
+    pub record_free_mb: u64,
 }
 
 /// A figure of any kind.
@@ -141,6 +143,7 @@ impl Report {
             count("restarts", self.restarts),
             count("recorded", self.recorded),
             ("record_failed".to_owned(), Value::Flag(self.record_failed)),
+            count("record_free_mb", self.record_free_mb),
         ]);
         figures
     }

@@ -119,6 +119,7 @@ struct Shared {
     record: Mutex<Option<SyncSender<Arc<Answer>>>>,
     recorded: AtomicU64,
     record_failed: AtomicBool,
+    record_free_mb: AtomicU64,
     timings: Mutex<Timings>,
     stop: Arc<StopSignal>,
     started: Instant,
@@ -166,7 +167,7 @@ const RECORD_QUEUE: usize = 8;
 /// How long the end waits for all stages, and so for the frame in work. With what the server waits for slow clients it
 /// is below a second.
 const LAST_FRAME: Duration = Duration::from_millis(450);
-/// How long the end waits for a recording to be completed: its header, which comes first, is written last.
+/// How long the end waits for a recording to be completed: all of it is forced to the disk.
 const LAST_RECORD: Duration = Duration::from_secs(600);
 
 impl Gateway {
@@ -175,8 +176,8 @@ impl Gateway {
         config.validate()?;
         let server = Server::start(config.output.server()?)?;
         let metrics = config.report.metrics.map(MetricsPage::start).transpose()?;
-        let folder = &config.record.folder;
-        let recorder = (!folder.as_os_str().is_empty()).then(|| Recorder::create(folder)).transpose()?;
+        let is_recorded = !config.record.folder.as_os_str().is_empty();
+        let recorder = is_recorded.then(|| Recorder::create(&config.record)).transpose()?;
         let source = Arc::new(SourceState::open(&config.source)?);
         let names = DeviceNames::new(&config.output.prefix);
         let mut supervisor = Supervisor::default();
@@ -193,6 +194,7 @@ impl Gateway {
             record: Mutex::new(record),
             recorded: AtomicU64::new(0),
             record_failed: AtomicBool::new(false),
+            record_free_mb: AtomicU64::new(recorder.as_ref().and_then(Recorder::free_mb).unwrap_or(0)),
             timings: Mutex::default(),
             stop: Arc::clone(supervisor.stop()),
             started: Instant::now(),
@@ -294,6 +296,7 @@ impl Gateway {
             restarts: self.supervisor.restarts(),
             recorded: shared.recorded.load(Relaxed),
             record_failed: shared.record_failed.load(Relaxed),
+            record_free_mb: shared.record_free_mb.load(Relaxed),
         };
         self.last = Snapshot { at: now, account };
         if let Some(metrics) = &self.metrics {
@@ -538,11 +541,17 @@ impl Shared {
         let written = answers.iter().try_for_each(|answer| {
             recorder.write(&answer)?;
             self.recorded.fetch_add(1, Relaxed);
+            self.record_free_mb.store(recorder.free_mb().unwrap_or(0), Relaxed);
             Ok::<(), RecordError>(())
         });
-        if let Err(error) = written.and_then(|()| recorder.finish()) {
+        // Said at once: to complete the files takes its time.
+        if let Err(error) = written {
             self.record_failed.store(true, Relaxed);
-            tracing::error!("the recording ends: {error}");
+            tracing::error!("the recording ends here, and the stream goes on: {error}");
+        }
+        if let Err(error) = recorder.finish() {
+            self.record_failed.store(true, Relaxed);
+            tracing::error!("the recording is not complete, `ultramotion recover` may make it so: {error}");
         }
         Ok(())
     }

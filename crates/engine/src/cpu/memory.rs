@@ -11,6 +11,7 @@ use std::ops::Deref;
 use super::kernels::{AlignedVec, View, ViewMut, reach};
 use super::plan::Plan;
 use crate::compile::{Home, Site};
+use crate::error::OutOfMemory;
 use crate::graph::{Op, Slice, SliceMut, Tensor};
 use crate::tensor::{DType, HostTensor};
 
@@ -53,14 +54,14 @@ impl Buffer {
 
 impl Memory {
     /// Allocates everything a plan needs. `states` are the addresses and bytes of its states.
-    pub(super) fn new(plan: &Plan, states: Vec<(*mut u8, usize)>) -> Self {
-        Memory {
-            arena: AlignedVec::zeros(plan.arena_bytes),
-            input: Buffer(AlignedVec::zeros(plan.input_bytes)),
-            output: Buffer(AlignedVec::zeros(plan.output_bytes)),
+    pub(super) fn new(plan: &Plan, states: Vec<(*mut u8, usize)>) -> Result<Self, OutOfMemory> {
+        Ok(Memory {
+            arena: AlignedVec::try_zeros(plan.arena_bytes)?,
+            input: Buffer(AlignedVec::try_zeros(plan.input_bytes)?),
+            output: Buffer(AlignedVec::try_zeros(plan.output_bytes)?),
             constants: vec![OnceCell::new(); plan.graph.nodes().len()],
             states,
-        }
+        })
     }
 
     /// Bytes of arena, blocks and kept constants.
@@ -307,7 +308,7 @@ mod tests {
     fn output_at(home: Home, offset: usize, pitch: usize, rows: usize, cols: usize) -> Output {
         let plan = plan();
         let mut state = [0f32; 3];
-        let memory = Memory::new(&plan, vec![(state.as_mut_ptr().cast(), size_of_val(&state))]);
+        let memory = Memory::new(&plan, vec![(state.as_mut_ptr().cast(), size_of_val(&state))]).unwrap();
         // SAFETY: only made, never used.
         unsafe { memory.output_at(&plan, Site { home, offset, pitch }, DType::F32, rows, cols) }
     }
@@ -315,7 +316,7 @@ mod tests {
     #[test]
     fn operands_and_outputs_share_what_the_plan_places_together() {
         let plan = plan();
-        let mut memory = Memory::new(&plan, vec![(std::ptr::null_mut(), 12)]);
+        let mut memory = Memory::new(&plan, vec![(std::ptr::null_mut(), 12)]).unwrap();
         let values = [1f32, 2.0, 3.0, 4.0, 5.0, 6.0];
         memory.input.write(0, bytemuck::cast_slice(&values));
         let [exp, affine] = [0, 1].map(|i| {
@@ -384,6 +385,6 @@ mod tests {
     fn a_transfer_past_the_end_is_refused() {
         let plan = plan();
         let end = plan.input_bytes;
-        Memory::new(&plan, Vec::new()).input.write(end, &[0; 4]);
+        Memory::new(&plan, Vec::new()).unwrap().input.write(end, &[0; 4]);
     }
 }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::element::{ElementType, Window};
 use crate::error::MediaError;
 use ultramotion_types::{MAX_SIDE_PX, NamedTransform};
 
 /// A line longer than this is not a header's.
-const MAX_LINE_BYTES: u64 = 1 << 16;
+pub(super) const MAX_LINE_BYTES: u64 = 1 << 16;
 
 /// Where the pixels are.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +49,8 @@ pub(crate) struct Header {
     pub(crate) skip_bytes: i64,
     /// Length of the header itself.
     pub(crate) header_bytes: u64,
+    /// Length of its last line, which says where the pixels are.
+    pub(crate) last_line_bytes: u64,
     pub(crate) fields: BTreeMap<u64, FrameFields>,
 }
 
@@ -56,6 +58,14 @@ impl Header {
     pub(crate) fn frame_bytes(&self) -> usize {
         // At most 8192 * 8192 * 3 * 8, checked when read.
         self.width * self.height * self.channels * self.element.bytes()
+    }
+
+    /// The file with the pixels, where the header is in `path`.
+    pub(crate) fn data_path(&self, path: &Path) -> PathBuf {
+        match &self.data_file {
+            DataFile::Local => path.to_owned(),
+            DataFile::Beside(name) => path.parent().unwrap_or(Path::new("")).join(name),
+        }
     }
 
     /// Reads up to and including the line `ElementDataFile`.
@@ -111,7 +121,11 @@ impl Header {
                 }
             }
         };
-        Self::check(&Values { path, values }, fields, data_file, header_bytes)
+        let last_line_bytes = line.len() as u64;
+        Ok(Self {
+            last_line_bytes,
+            ..Self::check(&Values { path, values }, fields, data_file, header_bytes)?
+        })
     }
 
     fn check(
@@ -243,6 +257,7 @@ impl Header {
             data_file,
             skip_bytes,
             header_bytes,
+            last_line_bytes: 0,
             fields,
         })
     }

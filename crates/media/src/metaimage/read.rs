@@ -48,11 +48,10 @@ impl SequenceReader {
     pub fn open(path: &Path) -> Result<Self, MediaError> {
         let mut file = BufReader::new(open_file(path)?);
         let header = Header::read(&mut file, path)?;
-        let (data_path, start) = match &header.data_file {
-            DataFile::Local => (path.to_owned(), header.header_bytes),
-            DataFile::Beside(name) => {
-                (path.parent().unwrap_or(Path::new("")).join(name), header.skip_bytes.max(0) as u64)
-            }
+        let data_path = header.data_path(path);
+        let start = match &header.data_file {
+            DataFile::Local => header.header_bytes,
+            DataFile::Beside(_) => header.skip_bytes.max(0) as u64,
         };
         let data = open_file(&data_path)?;
         let file_bytes = data.metadata().map_err(MediaError::io("read", &data_path))?.len();
