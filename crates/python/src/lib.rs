@@ -1,7 +1,7 @@
 //! The library for Python: the extension module `ultramotion._ultramotion` under the package in `python/`.
 //!
-//! A thin layer: arrays in and out without copies ([`image`], [`tensor`], [`memory`]), errors as exceptions
-//! ([`errors`]), one call at a time without the interpreter's lock ([`exclusive`]). What is computed, and every setting,
+//! A thin layer: arrays in and out without copies (`image`, `tensor`, `memory`), errors as exceptions
+//! (`errors`), one call at a time without the interpreter's lock (`exclusive`). What is computed, and every setting,
 //! is the libraries' own.
 
 mod audit;

@@ -130,7 +130,7 @@ impl BatchProgram {
         let images = (0..key.images).map(|image| ImagePorts::add(&mut g, matcher, key.room, image));
         let images = images.collect::<Result<Vec<_>, _>>()?;
         let program = Program::compile(g, device, &CompileOptions::default())?;
-        let (input, output) = (program.input_block(), program.output_block());
+        let (input, output) = (program.input_block()?, program.output_block()?);
         Ok(BatchProgram { key, program, input, output, images })
     }
 
