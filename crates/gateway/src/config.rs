@@ -98,6 +98,8 @@ ultramotion_types::settings! {
         pub allow: String = String::new();
         /// Most clients at a time.
         pub max_clients: usize = 16, in Range::within(1.0, 1024.0);
+        /// Most of them from one address.
+        pub max_clients_per_address: usize = 8, in Range::within(1.0, 1024.0);
         /// Messages that may wait for a client. A full queue lets its oldest go, so a slow client holds up nobody.
         pub queue: usize = 64, in Range::within(1.0, 4096.0);
         /// A client that takes nothing for so long is disconnected, in seconds; 0: never.
@@ -302,12 +304,20 @@ const RECEIVE_QUEUE: usize = 256;
 /// Peers that may be connected where the gateway listens for its source: a scanner, a tracker, and one to spare each.
 const MAX_SCANNERS: usize = 4;
 
+/// Messages a second that a client of the results may send: questions and commands. More wait at its end.
+const CLIENT_MESSAGES_PER_S: u32 = 100;
+/// Largest of them. A larger one ends the connection.
+const CLIENT_MESSAGE_BYTES: u64 = 64 << 10;
+
 impl OutputConfig {
     /// The server's settings.
     pub(crate) fn server(&self) -> Result<ServerConfig, ConfigError> {
         Ok(ServerConfig {
             allow: allow_list("output.allow", &self.allow)?,
             max_clients: self.max_clients,
+            max_clients_per_address: self.max_clients_per_address,
+            max_messages_per_s: Some(CLIENT_MESSAGES_PER_S),
+            decoder: DecoderConfig { max_body_bytes: CLIENT_MESSAGE_BYTES, ..DecoderConfig::default() },
             stall_timeout: optional_s(self.stall_timeout_s),
             keep_alive: optional_s(self.keep_alive_s),
             send_queue: self.queue,

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ultramotion_igtlink::{RecvError, ServerEvent};
+use ultramotion_igtlink::{RecvError, Refusal, ServerEvent};
 
 use super::{Shared, TICK};
 use crate::send::{Dialogue, Guests, header_version};
@@ -31,9 +31,12 @@ impl Shared {
                         self.note_old(peer);
                     }
                 }
-                Ok(ServerEvent::Refused { peer, by_allow_list }) => {
-                    let why =
-                        if by_allow_list { "not in output.allow" } else { "output.max_clients are there" };
+                Ok(ServerEvent::Refused { peer, why }) => {
+                    let why = match why {
+                        Refusal::NotAllowed => "not in output.allow",
+                        Refusal::Full => "output.max_clients are there",
+                        Refusal::AddressFull => "output.max_clients_per_address are there from this address",
+                    };
                     let problem = format_args!("a client from {peer} was refused: {why}");
                     self.source.complaints.say("client_refused", problem);
                 }

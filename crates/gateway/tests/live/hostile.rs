@@ -8,7 +8,7 @@ use ultramotion_gateway::service::{Gateway, GatewayError};
 use ultramotion_igtlink::{Content, Image, Message, ScalarType};
 
 use crate::bench::{
-    Scanner, client_of, complaints, config, next_of, picture, small_pipelines, time_of, wait_for,
+    SOON, Scanner, client_of, complaints, config, next_of, picture, small_pipelines, time_of, wait_for,
     wait_for_complaint,
 };
 
@@ -188,4 +188,21 @@ fn a_client_that_never_reads_holds_up_nobody() {
     assert_eq!(last.account.answered, number);
     assert!(last.account.balances());
     drop(stalled);
+}
+
+#[test]
+fn a_client_may_ask_but_not_send_images() {
+    let scanner = Scanner::new();
+    let mut gateway = Gateway::start(config(scanner.address()), small_pipelines()).unwrap();
+    let honest = client_of(&gateway);
+    scanner.wait_for_gateway();
+    let mut greedy = TcpStream::connect(gateway.output_addr().unwrap()).unwrap();
+    greedy.set_read_timeout(Some(SOON)).unwrap();
+    // The announcement alone ends it: nothing of the body need come.
+    let note = Message::new("Note".parse().unwrap(), Content::string("x".repeat(65_535)));
+    greedy.write_all(&note.to_bytes().unwrap()[..58]).unwrap();
+    assert!(greedy.read_to_end(&mut Vec::new()).is_ok(), "the gateway ends the connection");
+    scanner.send(&picture(1));
+    assert_eq!(next_of(&honest, "UM_Mask").header().timestamp, time_of(1));
+    wait_for(&mut gateway, "one client", |r| r.clients == 1);
 }
