@@ -49,7 +49,8 @@ ultramotion_types::settings! {
         /// Who may connect to `listen`: addresses and networks with commas between; empty for everyone who reaches it.
         pub allow: String = String::new();
         /// Device name of the IMAGE messages to take; empty for the first one seen on a connection. PlusServer calls it
-        /// Image_ and the name of the frame that it is placed in, such as Image_Reference.
+        /// Image_ and the name of the frame that it is placed in, such as Image_Reference. With `listen`, frames are those of
+        /// one connection until it ends, or for 2 s sends none and another does.
         pub device: String = String::new();
         /// Header version of what is sent to the scanner, 2 or 1. PlusServer answers in the version that it has heard,
         /// and only version 2 has the metadata that says which tools were lost; 1 is for scanners older than 2017.
@@ -66,7 +67,8 @@ ultramotion_types::settings! {
         pub check_crc: bool = true;
         /// A larger message ends the connection, MiB.
         pub max_message_mb: u64 = 64, in Range::within(1.0, 4096.0);
-        /// The connection is made anew when not a byte came for so long, in seconds; 0: never.
+        /// The connection is made anew, or with `listen` the peer let go, when no whole message came for so long, in
+        /// seconds; 0: never.
         pub idle_timeout_s: f64 = 10.0, in Range::SECONDS;
         /// A STATUS goes to the scanner when nothing else was sent to it for so long, in seconds; 0: never.
         pub keep_alive_s: f64 = 0.0, in Range::SECONDS;
@@ -290,6 +292,8 @@ impl SourceConfig {
         Ok(ServerConfig {
             allow: allow_list("source.allow", &self.allow)?,
             max_clients: MAX_SCANNERS,
+            max_clients_per_address: MAX_SCANNERS / 2,
+            displace_silent: true,
             idle_timeout: optional_s(self.idle_timeout_s),
             keep_alive: optional_s(self.keep_alive_s),
             receive_queue: RECEIVE_QUEUE,
@@ -301,8 +305,9 @@ impl SourceConfig {
 
 /// Messages that may wait between the socket and the receiving stage: a burst, not a backlog.
 const RECEIVE_QUEUE: usize = 256;
-/// Peers that may be connected where the gateway listens for its source: a scanner, a tracker, and one to spare each.
-const MAX_SCANNERS: usize = 4;
+/// Peers that may be connected where the gateway listens for its source: a scanner, a tracker, and some to spare. Half of
+/// them may be of one address.
+const MAX_SCANNERS: usize = 8;
 
 /// Messages a second that a client of the results may send: questions and commands. More wait at its end.
 const CLIENT_MESSAGES_PER_S: u32 = 100;

@@ -355,18 +355,23 @@ impl Shared {
                 }
                 Ok(Received::Poses(raw)) => self.pass(&relay, &raw),
                 Ok(Received::Other) => {}
-                Ok(Received::Connected { peer }) => {
+                Ok(Received::Connected { peer, only }) => {
                     if news {
                         tracing::info!("connected to the scanner at {peer}");
                     }
-                    last_frame = Instant::now();
-                    (connected_at, frames) = (last_frame, 0);
+                    if only {
+                        last_frame = Instant::now();
+                        (connected_at, frames) = (last_frame, 0);
+                    }
                     if self.status.state() == GatewayState::SourceLost {
                         self.say(GatewayState::Waiting, Timestamp::now());
                     }
                 }
-                Ok(Received::Disconnected { reason: Disconnect::Shutdown }) => {}
-                Ok(Received::Disconnected { reason }) => {
+                Ok(Received::Disconnected { reason: Disconnect::Shutdown, .. }) => {}
+                Ok(Received::Disconnected { was_source: false, reason }) => {
+                    complaints.say("peer_gone", format_args!("a peer of source.listen went: {reason}"));
+                }
+                Ok(Received::Disconnected { reason, .. }) => {
                     // A connection that went well is news again when it ends; one that flutters is not.
                     if frames > 0 && connected_at.elapsed() >= GOOD_CONNECTION {
                         complaints.over("disconnected");

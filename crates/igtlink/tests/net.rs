@@ -304,7 +304,9 @@ fn a_flood_waits_at_its_own_end() {
     let server = serve(|config| (config.max_messages_per_s, config.receive_queue) = (Some(1), 2 * FLOOD));
     let mut flooder = raw_peer(&server);
     assert!(server.wait_clients(1, WATCHDOG));
-    flooder.write_all(&note("flood").to_bytes().expect("a message").repeat(FLOOD)).expect("room in the socket");
+    flooder
+        .write_all(&note("flood").to_bytes().expect("a message").repeat(FLOOD))
+        .expect("room in the socket");
     let other = connect(&server, |_| {});
     other.send(&note("me too")).expect("connected");
     let mut before = 0;

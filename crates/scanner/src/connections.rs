@@ -12,7 +12,8 @@ use ultramotion_igtlink::{Budget, DecoderConfig, HeaderVersion, StreamDecoder};
 
 use super::compose::{Bundle, Fault, Outgoing, keep_alive};
 use super::config::{
-    LOG, MAX_ARRIVALS_PER_S, MAX_CLIENTS, MAX_CLIENTS_PER_ADDRESS, MAX_MESSAGE_BYTES, MAX_MESSAGES_PER_S, SimulateError,
+    LOG, MAX_ARRIVALS_PER_S, MAX_CLIENTS, MAX_CLIENTS_PER_ADDRESS, MAX_MESSAGE_BYTES, MAX_MESSAGES_PER_S,
+    SimulateError,
 };
 use super::summary::Books;
 

@@ -206,3 +206,44 @@ fn a_client_may_ask_but_not_send_images() {
     assert_eq!(next_of(&honest, "UM_Mask").header().timestamp, time_of(1));
     wait_for(&mut gateway, "one client", |r| r.clients == 1);
 }
+
+#[test]
+fn peers_that_only_drip_do_not_keep_the_scanner_out() {
+    let mut config = config(String::new());
+    config.source.listen = Some("127.0.0.1:0".parse().unwrap());
+    let mut gateway = Gateway::start(config, small_pipelines()).unwrap();
+    let client = client_of(&gateway);
+    let address = gateway.source_addr().unwrap();
+    let drips: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(address).unwrap()).collect();
+    drips.iter().for_each(|mut drip| drip.write_all(&[0]).unwrap());
+    let mut scanner = TcpStream::connect(address).unwrap();
+    scanner.write_all(&picture(0).to_bytes().unwrap()).unwrap();
+    assert_eq!(next_of(&client, "UM_Mask").header().timestamp, time_of(0));
+    wait_for(&mut gateway, "the answer", |r| r.account.answered == 1);
+}
+
+#[test]
+fn the_first_peer_of_many_does_not_choose_the_device_for_ever() {
+    let mut config = config(String::new());
+    config.source.listen = Some("127.0.0.1:0".parse().unwrap());
+    let mut gateway = Gateway::start(config, small_pipelines()).unwrap();
+    let client = client_of(&gateway);
+    let address = gateway.source_addr().unwrap();
+    let from = |device: &str, number| {
+        Message { device_name: device.parse().unwrap(), ..picture(number) }.to_bytes().unwrap()
+    };
+    let (mut first, mut second) =
+        (TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap());
+    first.write_all(&from("Image_Stray", 0)).unwrap();
+    assert_eq!(next_of(&client, "UM_Mask").header().timestamp, time_of(0));
+    // While the first is there its device is taken, and no other connection's, even under the same name.
+    second.write_all(&from("Image_Probe", 1)).unwrap();
+    second.write_all(&from("Image_Stray", 2)).unwrap();
+    wait_for(&mut gateway, "both", |r| r.other_images == 2);
+    drop(first);
+    wait_for_complaint(&mut gateway, "disconnected");
+    second.write_all(&from("Image_Probe", 3)).unwrap();
+    let mask = next_of(&client, "UM_Mask");
+    assert_eq!(mask.header().timestamp, time_of(3));
+    assert_eq!(mask.decode().unwrap().metadata.get("Source").unwrap(), "Image_Probe");
+}

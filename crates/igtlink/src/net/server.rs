@@ -499,9 +499,8 @@ impl Shared {
         if !address_full && state.clients.len() < self.config.max_clients {
             return None;
         }
-        let is_in_the_way = |link: &Link| {
-            (!address_full || link.peer.ip() == address) && !link.has_spoken.load(Relaxed)
-        };
+        let is_in_the_way =
+            |link: &Link| (!address_full || link.peer.ip() == address) && !link.has_spoken.load(Relaxed);
         let silent = state.clients.iter().find(|(_, link)| is_in_the_way(link)).map(|(id, _)| *id);
         match silent.filter(|_| self.config.displace_silent).and_then(|id| state.clients.remove(&id)) {
             Some(link) => {
