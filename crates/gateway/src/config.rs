@@ -147,8 +147,9 @@ ultramotion_types::settings! {
     pub struct StreamConfig in "stream" {
         /// Frames that may wait for the pipeline; a newer one pushes the oldest out, which is counted.
         pub depth: usize = 1, in Range::within(1.0, 64.0);
-        /// A frame that waited longer is dropped and counted, in milliseconds. So is one that was older than this when the
-        /// connection to the scanner was made.
+        /// A frame that is older is dropped and counted, in milliseconds: by its own timestamp, compared with that of the
+        /// frame that came fastest, or from its arrival where the scanner's clock does not go as ours does. So is one that
+        /// was older than this when the connection to the scanner was made.
         pub max_lag_ms: u64 = 500, in Range::within(1.0, 3_600_000.0);
     }
 }
@@ -174,7 +175,6 @@ ultramotion_types::settings! {
 
 ultramotion_types::settings! {
     /// Figures
-    #[derive(Copy)]
     pub struct ReportConfig in "report" {
         /// Seconds between two lines on standard output; 0: none.
         pub every_s: f64 = 1.0, in Range::SECONDS;
@@ -183,6 +183,8 @@ ultramotion_types::settings! {
         /// A page for Prometheus at `http://ADDRESS/metrics`.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub metrics: Option<SocketAddr> = None, such as "\"127.0.0.1:9464\"";
+        /// Names of this machine by which the page may be asked for, beside localhost and addresses.
+        pub hosts: Vec<String> = Vec::new();
     }
 }
 

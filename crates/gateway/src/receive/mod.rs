@@ -39,6 +39,7 @@ mod peers;
 pub mod pixels;
 pub mod placement;
 pub mod poses;
+pub mod source_clock;
 pub mod tracked_frame;
 pub mod validity;
 
@@ -118,7 +119,8 @@ impl SourceState {
             complaints: Arc::default(),
             poses: Mutex::new(
                 PoseBook::new(config.pose_tolerance_ms, &config.transforms)
-                    .believing_identity(config.identity_is_valid),
+                    .believing_identity(config.identity_is_valid)
+                    .keeping(needed_poses(config)),
             ),
             other_images: AtomicU64::new(0),
             pose_messages: AtomicU64::new(0),
@@ -129,6 +131,11 @@ impl SourceState {
     pub fn with_poses<T>(&self, look: impl FnOnce(&mut PoseBook) -> T) -> T {
         // A ring of poses is whole whatever its other user died of.
         look(&mut self.poses.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Names of poses that went because there were too many.
+    pub fn poses_evicted(&self) -> u64 {
+        self.with_poses(|book| book.evicted())
     }
 
     /// Images of devices other than the one that is taken.
@@ -155,6 +162,14 @@ pub struct Receiver {
     /// The device of the last frame, and its URL.
     device: DeviceName,
     source: Arc<str>,
+}
+
+/// Names of the poses that results need: those that are configured, and those that a configured device has by its name.
+fn needed_poses(config: &SourceConfig) -> Vec<String> {
+    let mut needed = poses::chain_of_device(&config.device).unwrap_or_default();
+    needed.extend_from_slice(&config.image_to_tracker);
+    needed.extend(config.ask_for.iter().filter(|name| !name.contains('_')).cloned());
+    needed
 }
 
 /// A connection that a peer ends so early was not to its liking.
@@ -341,7 +356,19 @@ impl Receiver {
 
     /// Enters poses, and says so if one of them is not believed.
     fn read_poses<T>(&self, read: impl FnOnce(&mut PoseBook) -> T) -> T {
-        let (read, doubted) = self.state.with_poses(|book| (read(book), book.take_doubted()));
+        let (read, doubted, crowded) = self.state.with_poses(|book| {
+            let before = book.evicted();
+            (read(book), book.take_doubted(), book.evicted() > before)
+        });
+        if crowded {
+            self.state.complaints.say(
+                "pose_names",
+                format_args!(
+                    "too many transforms have names of their own: those that were not heard of for longest are forgotten, \
+                     but for those in source.image_to_tracker and source.ask_for"
+                ),
+            );
+        }
         if let Some(name) = doubted {
             self.state.complaints.say(
                 "identity",
@@ -421,20 +448,27 @@ impl Receiver {
                 "unstamped",
                 format_args!("images of '{device}' have no timestamp: the time of their arrival is taken"),
             );
-        } else if let Some(backlog) = &mut self.peers.session(peer).backlog
-            && backlog.is_old(timestamp, ticket.arrived(), SystemTime::now())
-        {
-            ticket.dropped(DropReason::Stale);
-            self.state.complaints.say(
-                "backlog",
-                format_args!("frames that the scanner had kept before the connection was made are left out"),
-            );
-            return None;
+        }
+        let mut late_by = None;
+        if time_source == TimeSource::Source {
+            let (session, now) = (self.peers.session(peer), SystemTime::now());
+            late_by = session.clock.late_by(timestamp, ticket.arrived(), now);
+            if session.backlog.as_mut().is_some_and(|b| b.is_old(timestamp, ticket.arrived(), now)) {
+                ticket.dropped(DropReason::Stale);
+                self.state.complaints.say(
+                    "backlog",
+                    format_args!(
+                        "frames that the scanner had kept before the connection was made are left out"
+                    ),
+                );
+                return None;
+            }
         }
         Some(LiveFrame {
             ticket,
             timestamp,
             time_source,
+            late_by,
             device,
             source: Arc::clone(&self.source),
             size: image.size,

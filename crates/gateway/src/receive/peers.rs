@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use ultramotion_igtlink::{ClientId, DeviceName};
 
 use crate::receive::backlog::Backlog;
+use crate::receive::source_clock::SourceClock;
 
 /// A connection; `None` is the only one, where the gateway connects.
 pub(super) type PeerId = Option<ClientId>;
@@ -28,6 +29,7 @@ pub(super) struct Session {
     /// Messages with pictures in a form that is not read.
     pub(super) unread: u64,
     pub(super) backlog: Option<Backlog>,
+    pub(super) clock: SourceClock,
 }
 
 /// All connections.
@@ -73,8 +75,14 @@ impl Peers {
             self.sessions.pop_first();
         }
         let backlog = self.max_lag.map(Backlog::new);
-        let new =
-            || Session { since: Instant::now(), speaks_version_2: false, images: 0, unread: 0, backlog };
+        let new = || Session {
+            since: Instant::now(),
+            speaks_version_2: false,
+            images: 0,
+            unread: 0,
+            backlog,
+            clock: SourceClock::new(),
+        };
         self.sessions.entry(peer).or_insert_with(new)
     }
 

@@ -8,8 +8,8 @@ use ultramotion_gateway::service::{Gateway, GatewayError};
 use ultramotion_igtlink::{Content, Image, Message, ScalarType};
 
 use crate::bench::{
-    SOON, Scanner, client_of, complaints, config, next_of, picture, small_pipelines, time_of, wait_for,
-    wait_for_complaint,
+    SOON, Scanner, client_of, complaints, config, next_of, picture, small_pipelines, squares, time_of,
+    wait_for, wait_for_complaint,
 };
 
 #[test]
@@ -246,4 +246,30 @@ fn the_first_peer_of_many_does_not_choose_the_device_for_ever() {
     let mask = next_of(&client, "UM_Mask");
     assert_eq!(mask.header().timestamp, time_of(3));
     assert_eq!(mask.decode().unwrap().metadata.get("Source").unwrap(), "Image_Probe");
+}
+
+#[test]
+fn pose_names_without_end_do_not_displace_those_that_are_needed() {
+    let scanner = Scanner::new();
+    let mut config = config(scanner.address());
+    config.output.tracker_contours = true;
+    config.source.image_to_tracker = vec!["ProbeToTracker".into()];
+    let mut gateway = Gateway::start(config, squares(2)).unwrap();
+    let client = client_of(&gateway);
+    scanner.wait_for_gateway();
+    let shift = ultramotion_igtlink::Transform {
+        translation: [1.0, 2.0, 3.0],
+        ..ultramotion_igtlink::Transform::IDENTITY
+    };
+    let pose = |name: &str| Message::new(name.parse().unwrap(), Content::Transform(shift)).at(time_of(0));
+    scanner.send(&pose("ProbeToTracker"));
+    for number in 0..100 {
+        scanner.send(&pose(&format!("T{number}")));
+        wait_for(&mut gateway, "the name", |r| r.poses == number + 2);
+    }
+    assert_eq!(gateway.report().poses_evicted, 37);
+    scanner.send(&picture(0));
+    let outlines = next_of(&client, "UM_TrackerContours");
+    assert!(matches!(outlines.decode().unwrap().content, Content::PolyData(data) if data.lines.len() == 2));
+    assert_eq!(complaints(&gateway), [("pose_names", 37)]);
 }
