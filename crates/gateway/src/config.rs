@@ -65,8 +65,8 @@ ultramotion_types::settings! {
         pub identity_is_valid: bool = false;
         /// Messages whose checksum is wrong are rejected and counted. Some senders leave it 0: then say false.
         pub check_crc: bool = true;
-        /// A larger message ends the connection, MiB.
-        pub max_message_mb: u64 = 64, in Range::within(1.0, 4096.0);
+        /// A larger message ends the connection, MiB. The default is room for 8192x8192 pixels in colour.
+        pub max_message_mb: u64 = 200, in Range::within(1.0, 4096.0);
         /// The connection is made anew, or with `listen` the peer let go, when no whole message came for so long, in
         /// seconds; 0: never.
         pub idle_timeout_s: f64 = 10.0, in Range::SECONDS;
@@ -240,6 +240,12 @@ impl SourceConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.check()?;
         allow_list("source.allow", &self.allow)?;
+        let port = self.connect.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+        let has_port = port.is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0));
+        if self.listen.is_none() && !has_port {
+            let value = format!("'{}'", self.connect.escape_debug());
+            return Err(ConfigError::range("source.connect", value, "host:port, as plus.local:18944"));
+        }
         if DeviceName::new(&self.device).is_err() {
             let value = format!("'{}'", self.device.escape_debug());
             return Err(ConfigError::range("source.device", value, "a device name of at most 20 bytes"));
@@ -344,6 +350,8 @@ fn optional_s(seconds: f64) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use ultramotion_types::MAX_SIDE_PX;
+
     use super::*;
 
     #[test]
@@ -357,6 +365,10 @@ mod tests {
             ("[output]\nversion = 3", "output.version"),
             ("[output]\ncontours_per_s = -1.0", "output.contours_per_s"),
             ("[source]\nversion = 3", "source.version"),
+            ("[source]\nconnect = 'plus.local'", "source.connect"),
+            ("[source]\nconnect = 'plus.local:'", "source.connect"),
+            ("[source]\nconnect = ':18944'", "source.connect"),
+            ("[source]\nconnect = 'plus.local:0'", "source.connect"),
             ("[source]\nask_for = ['ProbeToTracker', '']", "source.ask_for"),
             ("[output]\nprefix = 'Ultramotion'", "output.prefix"),
             ("[output]\nallow = 'localhost'", "output.allow"),
@@ -369,6 +381,8 @@ mod tests {
         ] {
             assert!(refused(text).starts_with(key), "{}", refused(text));
         }
+        let largest = MAX_SIDE_PX * MAX_SIDE_PX * 3 + 4096;
+        assert!(SourceConfig::default().decoder().max_body_bytes >= largest as u64, "as documented");
         let unknown = toml::from_str::<GatewayConfig>("[source]\nconect = 'x'").unwrap_err();
         assert!(unknown.message().contains("conect"), "{unknown}");
     }

@@ -66,7 +66,13 @@ impl MetricsPage {
         let bound = listener.local_addr().map_err(failed)?;
         let shared = Arc::new(Shared { text: Mutex::default(), hosts, open: Mutex::default() });
         let serving = Arc::clone(&shared);
-        let serve = move || (0..).for_each(|number| serving.accept(&listener, number));
+        let serve = move || {
+            let mut number = 0;
+            loop {
+                serving.accept(&listener, number);
+                number += 1;
+            }
+        };
         thread::Builder::new().name("metrics".into()).spawn(serve).map_err(failed)?;
         Ok(MetricsPage { address: bound, shared })
     }

@@ -27,6 +27,7 @@ use ultramotion_pipeline::{Orchestrator, PipelineError};
 use ultramotion_types::{FrameView, Mailbox, ResultPacket};
 
 use crate::books::{Account, DropReason};
+use crate::complaints::Comings;
 use crate::config::{ConfigError, GatewayConfig};
 use crate::metrics::{MetricsError, MetricsPage};
 use crate::receive::placement::Placed;
@@ -353,6 +354,7 @@ impl Shared {
         let mut last_frame = Instant::now();
         let (mut connected_at, mut frames, mut news) = (Instant::now(), 0u64, true);
         let complaints = &self.source.complaints;
+        let mut comings = Comings::new("connections to the scanner");
         while !self.stop.is_set() {
             match receiver.next(TICK) {
                 Ok(Received::Frame(mut frame)) => {
@@ -366,7 +368,7 @@ impl Shared {
                 Ok(Received::Other) => {}
                 Ok(Received::Connected { peer, only }) => {
                     if news {
-                        tracing::info!("connected to the scanner at {peer}");
+                        comings.say(Instant::now(), format_args!("connected to the scanner at {peer}"));
                     }
                     if only {
                         last_frame = Instant::now();

@@ -54,7 +54,7 @@ pub use link::{Link, LinkError, LinkEvent, LinkStats};
 pub use poses::{MatchedPose, PoseBook};
 use ultramotion_igtlink::{
     ConnectError, Content, DecodeError, DeviceName, Disconnect, Image, Message, RawMessage, RecvError,
-    Refusal, Timestamp,
+    Refusal, StreamError, Timestamp,
 };
 use ultramotion_types::TimeSource;
 
@@ -68,6 +68,7 @@ use crate::recycle::Recycler;
 
 /// What a [`Receiver`] met.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a box for each frame would be an allocation for each")]
 pub enum Received {
     /// A frame to be computed.
     Frame(LiveFrame),
@@ -158,6 +159,8 @@ pub struct Receiver {
     peers: Peers,
     /// Connections in a row that the scanner ended right after the greeting.
     curt: u32,
+    /// What ended the last connection, if a setting may be the cause of it.
+    last_end: &'static str,
     pool: Recycler<Vec<u8>>,
     /// The device of the last frame, and its URL.
     device: DeviceName,
@@ -191,6 +194,7 @@ impl Receiver {
             keeps_messages: false,
             peers: Peers::new(DeviceName::truncated(&config.device)),
             curt: 0,
+            last_end: "",
             pool: Recycler::default(),
             device: DeviceName::EMPTY,
             source: "".into(),
@@ -237,6 +241,7 @@ impl Receiver {
             }
             LinkEvent::Disconnected { client, reason } => {
                 self.note_curtness(client, reason);
+                self.note_repetition(reason);
                 let was_source = self.peers.gone(client);
                 Received::Disconnected { reason, was_source }
             }
@@ -270,6 +275,39 @@ impl Receiver {
                      older than 2017, set source.version = 1"
                 ),
             );
+        }
+    }
+
+    /// A link that ends twice in a row for a reason that a setting may be the cause of goes on like that.
+    fn note_repetition(&mut self, reason: Disconnect) {
+        let (kind, advice) = match reason {
+            Disconnect::BadHeader(StreamError::TooLarge { body_size, limit }) => (
+                "always_too_large",
+                format!(
+                    "by a message of {} MiB where {} MiB are allowed: set source.max_message_mb",
+                    body_size.div_ceil(1 << 20),
+                    limit >> 20
+                ),
+            ),
+            Disconnect::BadHeader(_) => (
+                "always_bad_header",
+                "by what is no OpenIGTLink message: see whether source.connect is the scanner's address"
+                    .to_owned(),
+            ),
+            Disconnect::Idle => (
+                "always_idle",
+                format!(
+                    "since no whole message came for {} s: see source.idle_timeout_s",
+                    self.config.idle_timeout_s
+                ),
+            ),
+            _ => ("", String::new()),
+        };
+        if kind.is_empty() || self.last_end != kind {
+            self.last_end = kind;
+        } else {
+            let problem = format_args!("the connection to the scanner ends again and again, {advice}");
+            self.state.complaints.say(kind, problem);
         }
     }
 

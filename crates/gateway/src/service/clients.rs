@@ -1,10 +1,12 @@
 //! The stage that speaks with clients.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use ultramotion_igtlink::{RecvError, Refusal, ServerEvent};
 
 use super::{Shared, TICK};
+use crate::complaints::Comings;
 use crate::send::{Dialogue, Guests, header_version};
 use crate::supervise::BoxError;
 
@@ -14,10 +16,13 @@ impl Shared {
         let dialogue =
             Dialogue::new(self.names.status, header_version(&self.config.output), &self.config.output);
         let mut guests = Guests::default();
+        let mut comings = Comings::new("comings and goings of clients");
         while !self.stop.is_set() {
+            let now = Instant::now();
+            comings.sum_up(now);
             match self.server.recv_timeout(TICK) {
                 Ok(ServerEvent::Connected { client, peer }) => {
-                    tracing::info!("client {client} connected from {peer}");
+                    comings.say(now, format_args!("client {client} connected from {peer}"));
                     let is_old = guests.came(client, peer.ip());
                     self.audience.note(client, is_old && self.config.output.version == 0);
                     if self.config.output.status {
@@ -25,7 +30,7 @@ impl Shared {
                     }
                 }
                 Ok(ServerEvent::Disconnected { client, reason }) => {
-                    tracing::info!("client {client} went: {reason}");
+                    comings.say(now, format_args!("client {client} went: {reason}"));
                     self.audience.note(client, false);
                     if let Some(peer) = guests.gone(client, reason) {
                         self.note_old(peer);

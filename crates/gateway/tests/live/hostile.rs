@@ -273,3 +273,29 @@ fn pose_names_without_end_do_not_displace_those_that_are_needed() {
     assert!(matches!(outlines.decode().unwrap().content, Content::PolyData(data) if data.lines.len() == 2));
     assert_eq!(complaints(&gateway), [("pose_names", 37)]);
 }
+
+#[test]
+fn the_largest_frame_that_is_documented_is_taken() {
+    let scanner = Scanner::new();
+    let mut gateway = Gateway::start(config(scanner.address()), squares(1)).unwrap();
+    scanner.wait_for_gateway();
+    let image = Image::grey8(8192, 8192, vec![7; 8192 * 8192]);
+    scanner.send(&Message::new("Image_Probe".parse().unwrap(), Content::Image(image)).at(time_of(0)));
+    wait_for(&mut gateway, "the answer", |r| r.account.answered == 1);
+}
+
+#[test]
+fn a_link_that_fails_the_same_way_again_names_the_setting() {
+    let scanner = RawScanner::new();
+    let mut config = config(scanner.address());
+    config.source.max_message_mb = 1;
+    let mut gateway = Gateway::start(config, small_pipelines()).unwrap();
+    let image = Image::grey8(2048, 1024, vec![7; 2048 * 1024]);
+    let image = Message::new("Image_Probe".parse().unwrap(), Content::Image(image)).to_bytes().unwrap();
+    for _ in 0..2 {
+        // The header alone ends the connection.
+        scanner.accept().write_all(&image[..58]).unwrap();
+    }
+    wait_for_complaint(&mut gateway, "always_too_large");
+    assert!(complaints(&gateway).contains(&("too_large", 2)));
+}
