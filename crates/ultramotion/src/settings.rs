@@ -159,7 +159,7 @@ impl Settings {
             output: self.output.clone(),
             stream: self.stream,
             record: self.record.clone(),
-            report: self.report,
+            report: self.report.clone(),
         }
     }
 

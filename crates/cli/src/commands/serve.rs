@@ -78,7 +78,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     settings.record.folder = args.record.unwrap_or_else(|| std::mem::take(&mut settings.record.folder));
     settings.report.json |= args.json;
     let config = settings.gateway();
-    let report = config.report;
+    let report = config.report.clone();
     config.validate().map_err(|error| in_file(error, &resolved))?;
 
     let stop = interrupt::listen();
