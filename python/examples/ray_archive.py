@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--detector", help="a detector by name, or a checkpoint of one")
     given = parser.parse_args()
     if importlib.util.find_spec("ray") is None:
-        print('Ray is not installed, so nothing was done: pip install "ray[data]"')
+        print('skipped: Ray is not installed; pip install "ray[data]"')
         return
     settings = {"device": given.device} | ({"detector": given.detector} if given.detector else {})
     with tempfile.TemporaryDirectory() as made:
