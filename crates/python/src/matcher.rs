@@ -4,9 +4,9 @@ use numpy::{
     PyArray1, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray,
     PyUntypedArrayMethods,
 };
-use pyo3::exceptions::PyKeyError;
+use pyo3::exceptions::{PyKeyError, PyOverflowError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyList, PyMapping, PySequence, PyTuple};
+use pyo3::types::{PyDict, PyList, PyMapping, PySequence, PyTuple};
 use ultramotion::DeviceChoice;
 use ultramotion_engine::Precision;
 use ultramotion_tracking::assignment::{self, BatchItem, ClassCost, CostWeights, Solver};
@@ -316,23 +316,18 @@ fn rounds(return_topk: &Bound<'_, PyAny>, queries: usize) -> PyResult<Option<usi
     if !return_topk.is_truthy()? {
         return Ok(None);
     }
-    let range = || {
-        value_error(format!(
-            "return_topk is {return_topk}, but it must be False, or 1 to {queries} (queries)"
-        ))
+    let most = queries.max(1);
+    let out_of_range = || {
+        value_error(format!("return_topk is {return_topk}, but it must be False, or 1 to {most} (queries)"))
     };
-    let rounds: i64 = match return_topk.cast::<PyBool>() {
-        Ok(_) => 1,
-        Err(_) => return_topk.extract().map_err(|error: PyErr| {
-            if error.is_instance_of::<pyo3::exceptions::PyOverflowError>(return_topk.py()) {
-                range()
-            } else {
-                type_error(format!("return_topk is {return_topk}, but it must be False or a whole number"))
-            }
-        })?,
-    };
-    let rounds = usize::try_from(rounds).ok().filter(|&rounds| rounds <= queries.max(1));
-    rounds.map(Some).ok_or_else(range)
+    let rounds: usize = return_topk.extract().map_err(|error: PyErr| {
+        if error.is_instance_of::<PyOverflowError>(return_topk.py()) {
+            out_of_range()
+        } else {
+            type_error(format!("return_topk is {return_topk}, but it must be False or a whole number"))
+        }
+    })?;
+    if rounds <= most { Ok(Some(rounds)) } else { Err(out_of_range()) }
 }
 
 /// What arrays a caller works with.
