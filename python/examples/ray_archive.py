@@ -3,10 +3,11 @@
     pip install "ray[data]"
     python examples/ray_archive.py FOLDER --out results
 
-One actor on each node of the cluster takes one recording after another, on all of the node's cores or its GPU. It
-writes what it finds as OUT/RECORDING.jsonl, the lines that `ultramotion run` writes. FOLDER and OUT have to be where
-every node sees them. What comes back is a row a recording. A recording that cannot be read is named, and does not end
-the job.
+One actor on each node of the cluster takes one recording after another, on all of the node's cores or its GPU. The
+library is loaded once for all of them; models are opened when a recording begins, in less time than a few of its frames
+take. An actor writes what it finds as OUT/RECORDING.jsonl, the lines that `ultramotion run` writes. FOLDER and OUT have
+to be where every node sees them. What comes back is a row a recording. A recording that cannot be read is named, and
+does not end the job.
 
 Without FOLDER, two short recordings of the phantom are made and taken. Where Ray is missing, this says so and does
 nothing.
@@ -72,17 +73,16 @@ def summarise(folder: Path, out: Path, settings: dict[str, Any]) -> list[dict[st
 
     ray.init(ignore_reinit_error=True, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    # All cores but one, which Ray itself needs: no node has room for two such actors.
-    cores = max(1, int(min(node.get("CPU", 1) for node in nodes)) - 1)
+    # More than half of its cores: no node has room for two such actors.
+    cores = int(min(node.get("CPU", 1) for node in nodes)) // 2 + 1
     on_gpus = all(node.get("GPU", 0) >= 1 for node in nodes)
     recordings = [{"recording": str(path)} for path in sorted(folder.glob("*.mh[ad]"))]
     job = ray.data.from_items(recordings, override_num_blocks=max(1, len(recordings))).map(
         Perceive,
         fn_constructor_kwargs={"out": str(out), "settings": settings},
-        concurrency=len(nodes),
+        compute=ray.data.ActorPoolStrategy(size=len(nodes)),
         num_cpus=cores,
         num_gpus=1 if on_gpus else 0,
-        scheduling_strategy="SPREAD",
     )
     rows: list[dict[str, Any]] = job.take_all()
     ray.shutdown()
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--detector", help="a detector by name, or a checkpoint of one")
     given = parser.parse_args()
     if importlib.util.find_spec("ray") is None:
-        print('Ray is not installed, so nothing was done: pip install "ray[data]"')
+        print('skipped: Ray is not installed; pip install "ray[data]"')
         return
     settings = {"device": given.device} | ({"detector": given.detector} if given.detector else {})
     with tempfile.TemporaryDirectory() as made:

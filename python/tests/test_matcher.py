@@ -288,6 +288,23 @@ def test_kind_of_the_result_follows_the_input() -> None:
     assert all(np.from_dlpack(side).dtype == np.int64 for pair in of_dlpack for side in pair)
 
 
+class LentFromElsewhere(Lent):
+    """The same of a library whose memory the host cannot read."""
+
+    def __dlpack_device__(self) -> Any:
+        return (2, 0)
+
+    def __dlpack__(self, **keywords: Any) -> Any:
+        raise BufferError("it is on a GPU")
+
+
+def test_memory_that_is_not_the_hosts() -> None:
+    outputs, targets = random_batch(np.random.default_rng(13))
+    outputs["pred_boxes"] = LentFromElsewhere(outputs["pred_boxes"])
+    with pytest.raises(ValueError, match=r"outputs\['pred_boxes'\] cannot be read, it must be in the host's memory"):
+        HungarianMatcher(WEIGHTS)(outputs, targets)
+
+
 def test_contiguous_float32_is_not_copied() -> None:
     outputs, targets = random_batch(np.random.default_rng(9))
     matcher = HungarianMatcher(WEIGHTS)

@@ -4,9 +4,9 @@ use numpy::{
     PyArray1, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray,
     PyUntypedArrayMethods,
 };
-use pyo3::exceptions::PyKeyError;
+use pyo3::exceptions::{PyKeyError, PyOverflowError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyList, PyMapping, PySequence, PyTuple};
+use pyo3::types::{PyDict, PyList, PyMapping, PySequence, PyTuple};
 use ultramotion::DeviceChoice;
 use ultramotion_engine::Precision;
 use ultramotion_tracking::assignment::{self, BatchItem, ClassCost, CostWeights, Solver};
@@ -27,37 +27,47 @@ const WEIGHTS: [&str; 3] = ["cost_class", "cost_bbox", "cost_giou"];
 /// cost is minus the softmax probability of the target's class, or with use_focal_loss the focal loss of that class
 /// against that of any other, on its sigmoid. A pair whose cost is not a number costs 1.
 ///
-/// Args:
-///     weight_dict: exactly 'cost_class', 'cost_bbox' and 'cost_giou': finite numbers, not all 0.
-///     use_focal_loss: the focal class cost instead of the softmax one.
-///     alpha: weight of the focal cost's positive side, 0 to 1.
-///     gamma: how fast an easy example stops counting in it, 0 or more.
-///     use_gpu_match: match on the device, greedily unless mode says otherwise. False: the optimum, on the host.
-///     device: where it matches with use_gpu_match: 'auto' (the first NVIDIA GPU that can be had, else the CPU), 'cpu' or
-///         'cuda[:N]'. It is opened when it is first needed.
-///     mode: 'exact' (the optimum), 'greedy' (each target takes its cheapest query; where two want the same, the cheaper
-///         pair stays and the other goes on to its next best), or None: greedy on the device, exact on the host.
+/// weight_dict
+///     Exactly 'cost_class', 'cost_bbox' and 'cost_giou': finite numbers, not all 0.
+/// use_focal_loss
+///     The focal class cost instead of the softmax one.
+/// alpha
+///     Weight of the focal cost's positive side, 0 to 1.
+/// gamma
+///     How fast an easy example stops counting in it, 0 or more.
+/// use_gpu_match
+///     Match on the device, greedily unless mode says otherwise. False: the optimum, on the host.
+/// device
+///     Where it matches with use_gpu_match: 'auto' (the first NVIDIA GPU that can be had, else the CPU), 'cpu' or
+///     'cuda[:N]'. It is opened when it is first needed.
+/// mode
+///     'exact': the optimum. 'greedy': each target takes its cheapest query; where two want the same, the cheaper pair
+///     stays and the other goes on to its next best. None: greedy on the device, exact on the host.
 ///
-/// Calling it: matcher(outputs, targets, return_topk=False, use_gpu_match=None, *, mode=None)
+/// Called as matcher(outputs, targets, return_topk=False, use_gpu_match=None, *, mode=None):
 ///
-///     outputs: a mapping with 'pred_logits' [B, Q, C] and 'pred_boxes' [B, Q, 4], floats: B images, Q queries, C classes,
-///         boxes as (cx, cy, w, h), normally as shares of the image. Other keys are not looked at.
-///     targets: a list of B mappings with 'labels' [T], integers from 0 to C - 1, and 'boxes' [T, 4]. Each image has its
-///         own T, 0 included. Other keys are not looked at.
-///     return_topk: k matches each target k times (1 to Q): all pairs of the first round, then of the second, and so on; a
-///         query that is taken costs at least a million in the rounds that follow.
-///     use_gpu_match, mode: as above, for this call; None takes the matcher's own.
+/// outputs
+///     A mapping with 'pred_logits' [B, Q, C] and 'pred_boxes' [B, Q, 4], floats: B images, Q queries, C classes, boxes as
+///     (cx, cy, w, h), normally as shares of the image. Other keys are not looked at.
+/// targets
+///     A list of B mappings with 'labels' [T], integers from 0 to C - 1, and 'boxes' [T, 4]. Each image has its own T, 0
+///     included. Other keys are not looked at.
+/// return_topk
+///     k (1 to Q) matches each target k times: all pairs of the first round, then of the second, and so on. A query that
+///     is taken costs at least a million in the rounds that follow.
+/// use_gpu_match, mode
+///     As above, for this call; None takes the matcher's own.
 ///
-///     Returns {'indices': [(i, j), ...]} with one pair of int64 arrays an image: query i[n] answers for target j[n],
-///     min(Q, T) of them, i ascending; with return_topk {'indices_o2m': ...}, of k rounds. The arrays are as
-///     'pred_logits' is: NumPy's, PyTorch's (in the host's memory, as indices are), else ultramotion.Tensor.
+/// Returns {'indices': [(i, j), ...]} with one pair of int64 arrays an image: query i[n] answers for target j[n], min(Q, T)
+/// of them, i ascending. With return_topk {'indices_o2m': ...}, of k rounds. The arrays are as 'pred_logits' is: NumPy's,
+/// PyTorch's (in the host's memory, as indices are), else ultramotion.Tensor.
 ///
-///     Raises ValueError for shapes that do not fit each other, labels that are no class, and missing keys; TypeError for
-///     what is no array, or one of another dtype; RuntimeError if the device fails.
+/// Raises ValueError for shapes that do not fit each other, labels that are no class, and missing keys; TypeError for what
+/// is no array, or one of another dtype; RuntimeError if the device fails.
 ///
-/// Arrays are NumPy's, or anything with __dlpack__ in the host's memory; PyTorch's may be on a GPU and require
-/// gradients, which do not flow through a match. Costs are float32. Several threads may share a matcher; other threads
-/// run while it computes.
+/// Arrays are NumPy's, or anything with __dlpack__ in the host's memory; PyTorch's may be on a GPU, from which they are
+/// copied, and require gradients, which do not flow through a match. Costs are float32. Several threads may share a
+/// matcher; other threads run while it computes.
 #[pyclass(frozen, module = "ultramotion", name = "HungarianMatcher")]
 pub(crate) struct HungarianMatcher {
     weights: [f64; 3],
@@ -316,23 +326,18 @@ fn rounds(return_topk: &Bound<'_, PyAny>, queries: usize) -> PyResult<Option<usi
     if !return_topk.is_truthy()? {
         return Ok(None);
     }
-    let range = || {
-        value_error(format!(
-            "return_topk is {return_topk}, but it must be False, or 1 to {queries} (queries)"
-        ))
+    let most = queries.max(1);
+    let out_of_range = || {
+        value_error(format!("return_topk is {return_topk}, but it must be False, or 1 to {most} (queries)"))
     };
-    let rounds: i64 = match return_topk.cast::<PyBool>() {
-        Ok(_) => 1,
-        Err(_) => return_topk.extract().map_err(|error: PyErr| {
-            if error.is_instance_of::<pyo3::exceptions::PyOverflowError>(return_topk.py()) {
-                range()
-            } else {
-                type_error(format!("return_topk is {return_topk}, but it must be False or a whole number"))
-            }
-        })?,
-    };
-    let rounds = usize::try_from(rounds).ok().filter(|&rounds| rounds <= queries.max(1));
-    rounds.map(Some).ok_or_else(range)
+    let rounds: usize = return_topk.extract().map_err(|error: PyErr| {
+        if error.is_instance_of::<PyOverflowError>(return_topk.py()) {
+            out_of_range()
+        } else {
+            type_error(format!("return_topk is {return_topk}, but it must be False or a whole number"))
+        }
+    })?;
+    if rounds <= most { Ok(Some(rounds)) } else { Err(out_of_range()) }
 }
 
 /// What arrays a caller works with.
