@@ -89,6 +89,7 @@ impl CpuProgram {
                     }
                     (None, _) => unreachable!("every step but a copy ends with a node"),
                 };
+                memory.end_step();
                 let stage_index = stages.iter().position(|s| s.stage == stage).unwrap_or_else(|| {
                     stages.push(StageTime { stage, time: Duration::ZERO });
                     stages.len() - 1

@@ -1,6 +1,6 @@
 //! Reads and checks the header.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
 
@@ -72,6 +72,7 @@ impl Header {
     pub(crate) fn read(reader: &mut impl BufRead, path: &Path) -> Result<Self, MediaError> {
         let mut values: BTreeMap<String, String> = BTreeMap::new();
         let mut fields: BTreeMap<u64, FrameFields> = BTreeMap::new();
+        let mut indices: BTreeMap<u64, Index> = BTreeMap::new();
         let mut header_bytes = 0;
         let mut line = Vec::new();
         let data_file = loop {
@@ -114,7 +115,8 @@ impl Header {
                     let index: u64 = number.parse().map_err(|_| {
                         MediaError::header(path, key, "has no frame number: correct the header")
                     })?;
-                    keep_frame_field(fields.entry(index).or_default(), name, value);
+                    let of_frame = (fields.entry(index).or_default(), indices.entry(index).or_default());
+                    keep_frame_field(of_frame, name, value);
                 }
                 None => {
                     values.insert(key.to_owned(), value.to_owned());
@@ -263,16 +265,22 @@ impl Header {
     }
 }
 
-fn keep_frame_field(fields: &mut FrameFields, name: &str, value: &str) {
+/// Transforms of a frame that are looked through one by one; where there are more, they are found by an index.
+const FEW_TRANSFORMS: usize = 64;
+
+/// Where the transforms of a frame are, by name; empty while it has few.
+type Index = HashMap<String, usize>;
+
+fn keep_frame_field((fields, index): (&mut FrameFields, &mut Index), name: &str, value: &str) {
     if name == "Timestamp" {
         let number = value.parse::<f64>().ok().filter(|seconds| seconds.is_finite());
         fields.timestamp_s = Some(number.ok_or_else(|| value.to_owned()));
     } else if name == "ImageStatus" {
         fields.image_status = Some(value.to_owned());
     } else if let Some(name) = name.strip_suffix("TransformStatus") {
-        transform_named(fields, name).valid &= value == "OK";
+        transform_named(fields, index, name).valid &= value == "OK";
     } else if let Some(name) = name.strip_suffix("Transform") {
-        let transform = transform_named(fields, name);
+        let transform = transform_named(fields, index, name);
         match parse_matrix(value) {
             Some(matrix) => transform.matrix = matrix,
             None => transform.valid = false,
@@ -281,13 +289,26 @@ fn keep_frame_field(fields: &mut FrameFields, name: &str, value: &str) {
 }
 
 /// The transform of that name, made valid and identity when it is new: matrix and status come in any order.
-fn transform_named<'a>(fields: &'a mut FrameFields, name: &str) -> &'a mut NamedTransform {
-    let index = fields.transforms.iter().position(|transform| transform.name == name).unwrap_or_else(|| {
+fn transform_named<'a>(fields: &'a mut FrameFields, index: &mut Index, name: &str) -> &'a mut NamedTransform {
+    let transforms = &mut fields.transforms;
+    let count = transforms.len();
+    let place = if count <= FEW_TRANSFORMS {
+        transforms.iter().position(|transform| transform.name == name)
+    } else {
+        if index.is_empty() {
+            index.extend(transforms.iter().enumerate().map(|(at, transform)| (transform.name.clone(), at)));
+        }
+        index.get(name).copied()
+    };
+    let place = place.unwrap_or_else(|| {
         let matrix = std::array::from_fn(|i| std::array::from_fn(|j| f64::from(u8::from(i == j))));
-        fields.transforms.push(NamedTransform { name: name.to_owned(), matrix, valid: true });
-        fields.transforms.len() - 1
+        transforms.push(NamedTransform { name: name.to_owned(), matrix, valid: true });
+        if count > FEW_TRANSFORMS {
+            index.insert(name.to_owned(), count);
+        }
+        count
     });
-    &mut fields.transforms[index]
+    &mut transforms[place]
 }
 
 fn parse_matrix(text: &str) -> Option<[[f64; 4]; 4]> {

@@ -69,6 +69,11 @@ impl<'p> Context<'p> {
         // SAFETY: the promise of `lower`; a tensor is the output of one node.
         self.node.outputs.iter().map(|&t| unsafe { self.memory.output(self.plan, t) }).collect()
     }
+    /// The part of the output that `like` fits, from this row and column on. Parts are apart.
+    fn output_part(&self, from: [usize; 2], like: Operand) -> Output {
+        // SAFETY: as for `outputs`.
+        unsafe { self.memory.output_part(self.plan, self.node.outputs[0], from, [like.rows, like.cols]) }
+    }
     fn input_shape(&self, argument: usize) -> &Shape {
         self.plan.graph.shape(self.node.inputs[argument])
     }
