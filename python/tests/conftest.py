@@ -17,7 +17,7 @@ import pytest
 import ultramotion
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SHARED = REPOSITORY.parent / "shared"
+SHARED = Path(os.environ.get("ULTRAMOTION_SHARED", REPOSITORY.parent / "shared"))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Types of the extension module; what each name does stands in its docstring: ``help(ultramotion.run)``."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, final, overload
 
@@ -22,6 +22,14 @@ _Floats: TypeAlias = npt.NDArray[np.float32]
 _Ints: TypeAlias = npt.NDArray[np.int64]
 
 def copied_bytes() -> int: ...
+def audit(
+    *,
+    frames: int = 30,
+    device: str = "auto",
+    threads: int = 0,
+    precision: Literal["f32", "f16"] | None = None,
+    **settings: Any,
+) -> tuple[str, str, bool]: ...
 
 @final
 class Tensor:
@@ -56,6 +64,49 @@ class Tensor:
     def __ne__(self, other: float) -> Tensor: ...  # type: ignore[override]
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Tensor: ...
+
+@final
+class HungarianMatcher:
+    def __new__(
+        cls,
+        weight_dict: Mapping[str, float],
+        use_focal_loss: bool = False,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        use_gpu_match: bool = False,
+        *,
+        device: str = "auto",
+        mode: Literal["exact", "greedy"] | None = None,
+    ) -> Self: ...
+    def __call__(
+        self,
+        outputs: Mapping[str, Any],
+        targets: Sequence[Mapping[str, Any]],
+        return_topk: int | None = False,
+        use_gpu_match: bool | None = None,
+        *,
+        mode: Literal["exact", "greedy"] | None = None,
+    ) -> dict[str, list[tuple[Any, Any]]]: ...
+    @property
+    def weight_dict(self) -> dict[str, float]: ...
+    @property
+    def cost_class(self) -> float: ...
+    @property
+    def cost_bbox(self) -> float: ...
+    @property
+    def cost_giou(self) -> float: ...
+    @property
+    def use_focal_loss(self) -> bool: ...
+    @property
+    def alpha(self) -> float: ...
+    @property
+    def gamma(self) -> float: ...
+    @property
+    def use_gpu_match(self) -> bool: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def mode(self) -> Literal["exact", "greedy"] | None: ...
 
 @final
 class ResultPacket:

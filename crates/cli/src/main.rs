@@ -41,6 +41,7 @@ struct Cli {
 enum Command {
     Run(commands::run::Args),
     Serve(commands::serve::Args),
+    Recover(commands::recover::Args),
     Eval(commands::eval::Args),
     Parity(commands::parity::Args),
     Bench(commands::bench::Args),
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         Command::Run(args) => commands::run::run(args),
         Command::Eval(args) => commands::eval::run(args),
         Command::Serve(args) => commands::serve::run(args),
+        Command::Recover(args) => commands::recover::run(args),
         Command::Parity(args) => commands::parity::run(args),
         Command::Bench(args) => commands::bench::run(args),
         Command::Audit(args) => commands::audit::run(args),

@@ -64,7 +64,8 @@ impl Bench {
         let out = shape.output(input);
         let w = noise(cout * cin * k * k);
         let pack = if std::env::var("DIRECT").is_ok() { PackedConv::direct } else { PackedConv::new };
-        let weight = pack(self.level, &w, cout, cin, 1, shape, Epilogue::bias_act(&noise(cout), Act::Relu));
+        let weight = pack(self.level, &w, cout, cin, 1, shape, Epilogue::bias_act(&noise(cout), Act::Relu))
+            .expect("memory");
         let x = noise(input.pixels() * cin);
         let mut y = AlignedVec::zeros(out.pixels() * cout);
         let flops = 2.0 * (out.pixels() * cout * cin * k * k) as f64;
@@ -87,7 +88,8 @@ impl Bench {
             return;
         }
         let w = noise(n * k);
-        let weight = PackedLinear::new(self.level, &w, n, k, Epilogue::bias_act(&noise(n), act));
+        let weight =
+            PackedLinear::new(self.level, &w, n, k, Epilogue::bias_act(&noise(n), act)).expect("memory");
         let x = noise(m * k);
         let mut y = AlignedVec::zeros(m * n);
         let bytes = 4.0 * (x.len() + y.len() + w.len()) as f64;
@@ -112,7 +114,7 @@ fn noise(n: usize) -> AlignedVec {
 /// first-level cache.
 fn measured_peak(pool: &Pool, level: Level) -> f64 {
     let (m, k, n) = (24, 120, 32);
-    let weight = PackedLinear::new(level, &noise(n * k), n, k, Epilogue::default());
+    let weight = PackedLinear::new(level, &noise(n * k), n, k, Epilogue::default()).expect("memory");
     let x = noise(m * k);
     let one = Pool::new(1);
     let mut y = AlignedVec::zeros(m * n);
@@ -137,7 +139,8 @@ impl Bench {
         let shape = ConvShape::square(k, stride, k / 2);
         let out = shape.output(input);
         let weight =
-            PackedDepthwise::new(self.level, &noise(c * k * k), c, shape, Epilogue::bias_act(&noise(c), act));
+            PackedDepthwise::new(self.level, &noise(c * k * k), c, shape, Epilogue::bias_act(&noise(c), act))
+                .expect("memory");
         let x = noise(input.pixels() * c);
         let mut y = AlignedVec::zeros(out.pixels() * c);
         let flops = 2.0 * (out.pixels() * c * k * k) as f64;
@@ -234,7 +237,8 @@ impl Bench {
         let input = Map::new(1, h, h);
         let w = noise(cin * cout * 4);
         let weight =
-            PackedConvTranspose::new(self.level, &w, cin, cout, Epilogue::bias_act(&noise(cout), Act::None));
+            PackedConvTranspose::new(self.level, &w, cin, cout, Epilogue::bias_act(&noise(cout), Act::None))
+                .expect("memory");
         let x = noise(input.pixels() * cin);
         let mut y = AlignedVec::zeros(input.pixels() * cout * 4);
         let flops = 8.0 * (input.pixels() * cin * cout) as f64;
@@ -294,9 +298,9 @@ impl Bench {
             return;
         }
         let first = Epilogue::bias_act(&noise(hidden), Act::Gelu);
-        let first = PackedLinear::new(self.level, &noise(hidden * c), hidden, c, first);
+        let first = PackedLinear::new(self.level, &noise(hidden * c), hidden, c, first).expect("memory");
         let second = Epilogue::bias_act(&noise(c), Act::None);
-        let second = PackedLinear::new(self.level, &noise(c * hidden), c, hidden, second);
+        let second = PackedLinear::new(self.level, &noise(c * hidden), c, hidden, second).expect("memory");
         let x = noise(m * c);
         let mut y = AlignedVec::zeros(m * c);
         let flops = 4.0 * (m * c * hidden) as f64;
@@ -315,9 +319,9 @@ impl Bench {
         let shape = ConvShape::square(3, stride, 1);
         let out = shape.output(input).pixels();
         let act = |n: usize| Epilogue::bias_act(&noise(n), Act::Gelu);
-        let expand = PackedLinear::new(self.level, &noise(c * cin), c, cin, act(c));
-        let middle = PackedDepthwise::new(self.level, &noise(c * 9), c, shape, act(c));
-        let project = PackedLinear::new(self.level, &noise(c * cout), cout, c, act(cout));
+        let expand = PackedLinear::new(self.level, &noise(c * cin), c, cin, act(c)).expect("memory");
+        let middle = PackedDepthwise::new(self.level, &noise(c * 9), c, shape, act(c)).expect("memory");
+        let project = PackedLinear::new(self.level, &noise(c * cout), cout, c, act(cout)).expect("memory");
         let x = noise(input.pixels() * cin);
         let mut y = AlignedVec::zeros(out * cout);
         let flops = 2.0 * (c * (input.pixels() * cin + out * 9 + out * cout)) as f64;
@@ -344,6 +348,7 @@ impl Bench {
         }
         let linear = |n: usize| {
             PackedLinear::new(self.level, &noise(n * c), n, c, Epilogue::bias_act(&noise(n), Act::None))
+                .expect("memory")
         };
         let (qkv, project, pixels) = (linear(3 * c), linear(c), side * side);
         let (gamma, bias) = (noise(c), noise(heads * pixels * pixels));

@@ -13,7 +13,7 @@
 //! let y_port = g.output_port::<f32>("y", y)?;
 //! let mut program = Program::compile(g, &Device::cpu(1), &CompileOptions::default())?;
 //!
-//! let (mut input, mut output) = (program.input_block(), program.output_block());
+//! let (mut input, mut output) = (program.input_block()?, program.output_block()?);
 //! x_port.write(&mut input, &[-1.0, 0.0, 2.0]);
 //! program.upload(&input)?;
 //! let event = program.launch()?;
@@ -29,6 +29,7 @@ use std::ops::{Deref, DerefMut};
 use bytemuck::{Pod, Zeroable};
 
 use crate::compile::{ALIGNMENT, BlockEntry};
+use crate::error::OutOfMemory;
 use crate::graph::{Input, Output, Port};
 use crate::tensor::Element;
 
@@ -52,9 +53,11 @@ struct Line([u8; ALIGNMENT]);
 
 impl<S> Block<S> {
     /// `bytes` is a multiple of [`ALIGNMENT`], as the plan makes it.
-    pub(crate) fn new(entries: &[BlockEntry], bytes: usize) -> Self {
-        let lines = vec![Line::zeroed(); bytes.div_ceil(ALIGNMENT)];
-        Block { lines, entries: entries.to_vec(), side: PhantomData }
+    pub(crate) fn new(entries: &[BlockEntry], bytes: usize) -> Result<Self, OutOfMemory> {
+        let (mut lines, count) = (Vec::new(), bytes.div_ceil(ALIGNMENT));
+        lines.try_reserve_exact(count).map_err(|_| OutOfMemory { bytes })?;
+        lines.resize(count, Line::zeroed());
+        Ok(Block { lines, entries: entries.to_vec(), side: PhantomData })
     }
 }
 

@@ -4,6 +4,16 @@ use thiserror::Error;
 
 use crate::ledger::OverBudget;
 
+/// Host memory for a program, its weights or its blocks that could not be had.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "there is no memory for {bytes} bytes more; smaller frames, --max-objects or a smaller model need less"
+)]
+pub struct OutOfMemory {
+    /// What was asked for; the highest number where no number is high enough.
+    pub bytes: usize,
+}
+
 /// What can go wrong between the host and a device.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DeviceError {
@@ -45,6 +55,9 @@ pub enum DeviceError {
         /// Program.
         program: String,
     },
+    /// The host's memory.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
     /// Input bytes on a GPU that the program does not run on.
     #[error(
         "the input is on GPU {gpu}, but program '{program}' does not run there; copy it to the program's device, or to the \

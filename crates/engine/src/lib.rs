@@ -44,7 +44,7 @@ pub use backend::{DeviceKind, KernelTime, Precision, StageTime};
 pub use block::{Block, InputBlock, OutputBlock};
 pub use device::Device;
 pub use device_slice::{DeviceSlice, InputBytes};
-pub use error::{CudaError, DeviceError};
+pub use error::{CudaError, DeviceError, OutOfMemory};
 pub use program::{CompileOptions, Event, Program};
 pub use state_store::StateStore;
 pub use tune::tune;

@@ -89,12 +89,18 @@ impl Program {
         self.output_bytes
     }
     /// Host memory for all inputs, which [`InputPort`](crate::graph::InputPort)s write and [`Program::upload`] takes.
-    pub fn input_block(&self) -> InputBlock {
-        Block::new(&self.inputs, self.input_bytes)
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`].
+    pub fn input_block(&self) -> Result<InputBlock, DeviceError> {
+        Ok(Block::new(&self.inputs, self.input_bytes)?)
     }
     /// Host memory for all outputs, which [`Program::download`] fills and [`OutputPort`](crate::graph::OutputPort)s read.
-    pub fn output_block(&self) -> OutputBlock {
-        Block::new(&self.outputs, self.output_bytes)
+    ///
+    /// # Errors
+    /// [`DeviceError::OutOfMemory`].
+    pub fn output_block(&self) -> Result<OutputBlock, DeviceError> {
+        Ok(Block::new(&self.outputs, self.output_bytes)?)
     }
     /// States of this program.
     pub fn states(&self) -> &StateStore {
@@ -215,7 +221,7 @@ impl Program {
             let what = format!("{} inputs; it has {}", inputs.len(), self.inputs.len());
             return Err(DeviceError::NoSuchPort { program: self.name.clone(), what });
         }
-        let mut block = vec![0u8; self.input_bytes];
+        let mut block = self.input_block()?;
         for (entry, value) in self.inputs.iter().zip(inputs) {
             if entry.dtype != value.dtype() || entry.shape != *value.shape() {
                 let what = format!(
@@ -233,7 +239,7 @@ impl Program {
         self.upload(&block)?;
         let event = self.launch()?;
         self.wait(event)?;
-        let mut block = vec![0u8; self.output_bytes];
+        let mut block = self.output_block()?;
         self.download(&mut block)?;
         Ok(self.outputs.iter().map(|entry| entry.read(&block)).collect())
     }

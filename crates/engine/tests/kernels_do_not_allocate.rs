@@ -20,11 +20,13 @@ fn main() {
         let weight = vec![0.125f32; c * c * 9];
         let bias = vec![0.5f32; c];
         let epilogue = || Epilogue::bias_act(&bias, Act::Silu);
-        let linear_weight = PackedLinear::new(level, &weight[..c * c], c, c, epilogue());
+        let linear_weight = PackedLinear::new(level, &weight[..c * c], c, c, epilogue()).expect("memory");
         let shape = ConvShape::square(3, 1, 1);
-        let conv_weight = PackedConv::new(level, &weight, c, c, 1, shape, epilogue());
-        let depthwise_weight = PackedDepthwise::new(level, &weight[..c * 9], c, shape, epilogue());
-        let up_weight = PackedConvTranspose::new(level, &weight[..c * c * 4], c, c, epilogue());
+        let conv_weight = PackedConv::new(level, &weight, c, c, 1, shape, epilogue()).expect("memory");
+        let depthwise_weight =
+            PackedDepthwise::new(level, &weight[..c * 9], c, shape, epilogue()).expect("memory");
+        let up_weight =
+            PackedConvTranspose::new(level, &weight[..c * c * 4], c, c, epilogue()).expect("memory");
         let placement = ImagePlacement {
             size: [20, 24],
             corner: [0, 0],

@@ -64,7 +64,8 @@ fn main() {
         let options = CompileOptions { profile, ..CompileOptions::default() };
         let (graph, ports) = network().expect("a graph");
         let mut program = Program::compile(graph, &device, &options).expect("a program");
-        let (mut input, mut output) = (program.input_block(), program.output_block());
+        let (mut input, mut output) =
+            (program.input_block().expect("memory"), program.output_block().expect("memory"));
         ports.image.write(&mut input, weights(&[1, 24, 24, 3]).as_f32().expect("floats"));
         // The ledger makes an entry for each caller when it first meets him.
         program.run_frame(&input, &mut output, Budget::RESIDENT_FRAME).expect("a run");

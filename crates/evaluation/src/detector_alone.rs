@@ -98,7 +98,7 @@ impl Compiled {
         let all = SelectionPorts::declare(&mut g, "all", &found, all)?;
         let by_pipeline_rules = SelectionPorts::declare(&mut g, "rules", &found, by_pipeline_rules)?;
         let program = Program::compile(g, device, &CompileOptions::default())?;
-        let (input, output) = (program.input_block(), program.output_block());
+        let (input, output) = (program.input_block()?, program.output_block()?);
         Ok(Compiled { program, input, output, frame: frame_port, all, by_pipeline_rules })
     }
 }

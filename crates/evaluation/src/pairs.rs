@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use thiserror::Error;
 use ultramotion_media::MediaError;
 use ultramotion_media::source::ImageFiles;
+
+/// Longer files are no split.
+const MAX_SPLIT_BYTES: u64 = 16 << 20;
 
 /// An image and its mask.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,7 +129,13 @@ impl Pairs {
     pub fn choose(self, split: &Path, part: Part) -> Result<Self, PairsError> {
         let error = |reason: String| PairsError::Split { path: split.to_owned(), reason };
         let read_error = |source| MediaError::Io { action: "read the split", path: split.to_owned(), source };
-        let text = fs::read_to_string(split).map_err(read_error)?;
+        let mut text = String::new();
+        fs::File::open(split)
+            .and_then(|file| file.take(MAX_SPLIT_BYTES + 1).read_to_string(&mut text))
+            .map_err(read_error)?;
+        if text.len() as u64 > MAX_SPLIT_BYTES {
+            return Err(error("it is longer than 16 MiB, which no list of names is".into()));
+        }
         let sets: BTreeMap<String, SetSplit> = serde_json::from_str(&text)
             .map_err(|e| error(format!("{e}; it has an object of sets, each with a list \"held_out\"")))?;
         let lists: Vec<&str> =
@@ -242,6 +252,13 @@ mod tests {
         fs::write(&split, "[1]").unwrap();
         let found = Pairs::find(images.path(), masks.path()).unwrap();
         assert!(found.choose(&split, Part::Train).is_err());
+        fs::write(
+            &split,
+            r#"{"usgra":{"held_out":["0012"]}}"#.to_owned() + &" ".repeat(MAX_SPLIT_BYTES as usize),
+        )
+        .unwrap();
+        let found = Pairs::find(images.path(), masks.path()).unwrap();
+        assert!(found.choose(&split, Part::Train).unwrap_err().to_string().contains("longer than 16 MiB"));
     }
 
     #[test]

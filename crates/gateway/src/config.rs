@@ -49,7 +49,8 @@ ultramotion_types::settings! {
         /// Who may connect to `listen`: addresses and networks with commas between; empty for everyone who reaches it.
         pub allow: String = String::new();
         /// Device name of the IMAGE messages to take; empty for the first one seen on a connection. PlusServer calls it
-        /// Image_ and the name of the frame that it is placed in, such as Image_Reference.
+        /// Image_ and the name of the frame that it is placed in, such as Image_Reference. With `listen`, frames are those of
+        /// one connection until it ends, or for 2 s sends none and another does.
         pub device: String = String::new();
         /// Header version of what is sent to the scanner, 2 or 1. PlusServer answers in the version that it has heard,
         /// and only version 2 has the metadata that says which tools were lost; 1 is for scanners older than 2017.
@@ -64,9 +65,10 @@ ultramotion_types::settings! {
         pub identity_is_valid: bool = false;
         /// Messages whose checksum is wrong are rejected and counted. Some senders leave it 0: then say false.
         pub check_crc: bool = true;
-        /// A larger message ends the connection, MiB.
-        pub max_message_mb: u64 = 64, in Range::within(1.0, 4096.0);
-        /// The connection is made anew when not a byte came for so long, in seconds; 0: never.
+        /// A larger message ends the connection, MiB. The default is room for 8192x8192 pixels in colour.
+        pub max_message_mb: u64 = 200, in Range::within(1.0, 4096.0);
+        /// The connection is made anew, or with `listen` the peer let go, when no whole message came for so long, in
+        /// seconds; 0: never.
         pub idle_timeout_s: f64 = 10.0, in Range::SECONDS;
         /// A STATUS goes to the scanner when nothing else was sent to it for so long, in seconds; 0: never.
         pub keep_alive_s: f64 = 0.0, in Range::SECONDS;
@@ -98,6 +100,8 @@ ultramotion_types::settings! {
         pub allow: String = String::new();
         /// Most clients at a time.
         pub max_clients: usize = 16, in Range::within(1.0, 1024.0);
+        /// Most of them from one address.
+        pub max_clients_per_address: usize = 8, in Range::within(1.0, 1024.0);
         /// Messages that may wait for a client. A full queue lets its oldest go, so a slow client holds up nobody.
         pub queue: usize = 64, in Range::within(1.0, 4096.0);
         /// A client that takes nothing for so long is disconnected, in seconds; 0: never.
@@ -143,23 +147,34 @@ ultramotion_types::settings! {
     pub struct StreamConfig in "stream" {
         /// Frames that may wait for the pipeline; a newer one pushes the oldest out, which is counted.
         pub depth: usize = 1, in Range::within(1.0, 64.0);
-        /// A frame that waited longer is dropped and counted, in milliseconds. So is one that was older than this when the
-        /// connection to the scanner was made.
+        /// A frame that is older is dropped and counted, in milliseconds: by its own timestamp, compared with that of the
+        /// frame that came fastest, or from its arrival where the scanner's clock does not go as ours does. So is one that
+        /// was older than this when the connection to the scanner was made.
         pub max_lag_ms: u64 = 500, in Range::within(1.0, 3_600_000.0);
     }
 }
 
 ultramotion_types::settings! {
-    /// Recording what was computed, to be run again with `ultramotion run FOLDER/frames.igs.mha`
+    /// Recording what was computed, to be run again with `ultramotion run FOLDER`
     pub struct RecordConfig in "record" {
-        /// A folder for frames.igs.mha (frames and poses) and results.jsonl; empty for no recording.
+        /// A folder for frames.igs.mhd with frames.raw (frames and poses) and results.jsonl; empty for no recording.
         pub folder: PathBuf = PathBuf::new();
+        /// frames.igs.mhd is made anew so often, in seconds: it has the frames up to then. What a killed program left is
+        /// completed by `ultramotion recover FOLDER`.
+        pub header_every_s: f64 = 5.0, in Range::within(0.1, 3600.0);
+        /// Each new header, and the frames in it, are forced to the disk itself (fsync), so that a loss of power costs what
+        /// came after. false: when they get there is left to the system, which serves slow disks better.
+        pub fsync: bool = true;
+        /// Less room on the disk is said in the log, and again each time that half of it is gone, MiB; 0: never.
+        pub warn_below_mb: u64 = 4096;
+        /// With less room the recording ends, complete, and the stream goes on, MiB. 0: when a write fails, which ends it
+        /// in order too, but leaves no room to others.
+        pub stop_below_mb: u64 = 256;
     }
 }
 
 ultramotion_types::settings! {
     /// Figures
-    #[derive(Copy)]
     pub struct ReportConfig in "report" {
         /// Seconds between two lines on standard output; 0: none.
         pub every_s: f64 = 1.0, in Range::SECONDS;
@@ -168,6 +183,8 @@ ultramotion_types::settings! {
         /// A page for Prometheus at `http://ADDRESS/metrics`.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub metrics: Option<SocketAddr> = None, such as "\"127.0.0.1:9464\"";
+        /// Names of this machine by which the page may be asked for, beside localhost and addresses.
+        pub hosts: Vec<String> = Vec::new();
     }
 }
 
@@ -223,6 +240,12 @@ impl SourceConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.check()?;
         allow_list("source.allow", &self.allow)?;
+        let port = self.connect.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+        let has_port = port.is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0));
+        if self.listen.is_none() && !has_port {
+            let value = format!("'{}'", self.connect.escape_debug());
+            return Err(ConfigError::range("source.connect", value, "host:port, as plus.local:18944"));
+        }
         if DeviceName::new(&self.device).is_err() {
             let value = format!("'{}'", self.device.escape_debug());
             return Err(ConfigError::range("source.device", value, "a device name of at most 20 bytes"));
@@ -277,6 +300,8 @@ impl SourceConfig {
         Ok(ServerConfig {
             allow: allow_list("source.allow", &self.allow)?,
             max_clients: MAX_SCANNERS,
+            max_clients_per_address: MAX_SCANNERS / 2,
+            displace_silent: true,
             idle_timeout: optional_s(self.idle_timeout_s),
             keep_alive: optional_s(self.keep_alive_s),
             receive_queue: RECEIVE_QUEUE,
@@ -288,8 +313,14 @@ impl SourceConfig {
 
 /// Messages that may wait between the socket and the receiving stage: a burst, not a backlog.
 const RECEIVE_QUEUE: usize = 256;
-/// Peers that may be connected where the gateway listens for its source: a scanner, a tracker, and one to spare each.
-const MAX_SCANNERS: usize = 4;
+/// Peers that may be connected where the gateway listens for its source: a scanner, a tracker, and some to spare. Half of
+/// them may be of one address.
+const MAX_SCANNERS: usize = 8;
+
+/// Messages a second that a client of the results may send: questions and commands. More wait at its end.
+const CLIENT_MESSAGES_PER_S: u32 = 100;
+/// Largest of them. A larger one ends the connection.
+const CLIENT_MESSAGE_BYTES: u64 = 64 << 10;
 
 impl OutputConfig {
     /// The server's settings.
@@ -297,6 +328,9 @@ impl OutputConfig {
         Ok(ServerConfig {
             allow: allow_list("output.allow", &self.allow)?,
             max_clients: self.max_clients,
+            max_clients_per_address: self.max_clients_per_address,
+            max_messages_per_s: Some(CLIENT_MESSAGES_PER_S),
+            decoder: DecoderConfig { max_body_bytes: CLIENT_MESSAGE_BYTES, ..DecoderConfig::default() },
             stall_timeout: optional_s(self.stall_timeout_s),
             keep_alive: optional_s(self.keep_alive_s),
             send_queue: self.queue,
@@ -316,6 +350,8 @@ fn optional_s(seconds: f64) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use ultramotion_types::MAX_SIDE_PX;
+
     use super::*;
 
     #[test]
@@ -329,6 +365,10 @@ mod tests {
             ("[output]\nversion = 3", "output.version"),
             ("[output]\ncontours_per_s = -1.0", "output.contours_per_s"),
             ("[source]\nversion = 3", "source.version"),
+            ("[source]\nconnect = 'plus.local'", "source.connect"),
+            ("[source]\nconnect = 'plus.local:'", "source.connect"),
+            ("[source]\nconnect = ':18944'", "source.connect"),
+            ("[source]\nconnect = 'plus.local:0'", "source.connect"),
             ("[source]\nask_for = ['ProbeToTracker', '']", "source.ask_for"),
             ("[output]\nprefix = 'Ultramotion'", "output.prefix"),
             ("[output]\nallow = 'localhost'", "output.allow"),
@@ -341,6 +381,8 @@ mod tests {
         ] {
             assert!(refused(text).starts_with(key), "{}", refused(text));
         }
+        let largest = MAX_SIDE_PX * MAX_SIDE_PX * 3 + 4096;
+        assert!(SourceConfig::default().decoder().max_body_bytes >= largest as u64, "as documented");
         let unknown = toml::from_str::<GatewayConfig>("[source]\nconect = 'x'").unwrap_err();
         assert!(unknown.message().contains("conect"), "{unknown}");
     }

@@ -26,6 +26,13 @@ pub struct Report {
     pub latency_p50_ms: f64,
     /// The same, 99 % are at most this.
     pub latency_p99_ms: f64,
+    /// Age at the hand-over, median since the last report: from the source's own timestamp, where clocks agree, less the
+    /// shortest time that a frame took to come; else from arrival.
+    pub age_p50_ms: f64,
+    /// The same, 99 % are at most this.
+    pub age_p99_ms: f64,
+    /// Whether ages count from the source's own timestamps.
+    pub clocks_agree: bool,
     /// The pipeline alone, median since the last report.
     pub pipeline_p50_ms: f64,
     /// Whether the scanner is connected.
@@ -40,6 +47,8 @@ pub struct Report {
     pub messages_evicted: u64,
     /// Messages with poses.
     pub poses: u64,
+    /// Names of poses that went because there were too many.
+    pub poses_evicted: u64,
     /// Images of other devices.
     pub other_images: u64,
     /// Rejected messages, by [`RejectReason`].
@@ -58,6 +67,8 @@ pub struct Report {
     pub recorded: u64,
     /// Whether a recording had to end early.
     pub record_failed: bool,
+    /// What is left on the recording's disk, MiB; 0 without a recording, or where the system does not tell.
+    pub record_free_mb: u64,
 }
 
 /// A figure of any kind.
@@ -120,6 +131,9 @@ impl Report {
             count("queue", self.queue),
             ("latency_p50_ms".to_owned(), Value::Real(self.latency_p50_ms, 2)),
             ("latency_p99_ms".to_owned(), Value::Real(self.latency_p99_ms, 2)),
+            ("age_p50_ms".to_owned(), Value::Real(self.age_p50_ms, 2)),
+            ("age_p99_ms".to_owned(), Value::Real(self.age_p99_ms, 2)),
+            ("clocks_agree".to_owned(), Value::Flag(self.clocks_agree)),
             ("pipeline_p50_ms".to_owned(), Value::Real(self.pipeline_p50_ms, 2)),
             ("connected".to_owned(), Value::Flag(self.connected)),
             count("reconnects", self.reconnects),
@@ -127,6 +141,7 @@ impl Report {
             count("messages", self.messages),
             count("messages_evicted", self.messages_evicted),
             count("poses", self.poses),
+            count("poses_evicted", self.poses_evicted),
             count("other_images", self.other_images),
             count("rejected", self.rejected()),
         ]);
@@ -141,6 +156,7 @@ impl Report {
             count("restarts", self.restarts),
             count("recorded", self.recorded),
             ("record_failed".to_owned(), Value::Flag(self.record_failed)),
+            count("record_free_mb", self.record_free_mb),
         ]);
         figures
     }

@@ -27,6 +27,7 @@ use ultramotion_pipeline::{Orchestrator, PipelineError};
 use ultramotion_types::{FrameView, Mailbox, ResultPacket};
 
 use crate::books::{Account, DropReason};
+use crate::complaints::Comings;
 use crate::config::{ConfigError, GatewayConfig};
 use crate::metrics::{MetricsError, MetricsPage};
 use crate::receive::placement::Placed;
@@ -119,7 +120,10 @@ struct Shared {
     record: Mutex<Option<SyncSender<Arc<Answer>>>>,
     recorded: AtomicU64,
     record_failed: AtomicBool,
+    record_free_mb: AtomicU64,
     timings: Mutex<Timings>,
+    /// Whether the last frame's age counts from its own timestamp.
+    clocks_agree: AtomicBool,
     stop: Arc<StopSignal>,
     started: Instant,
 }
@@ -131,6 +135,7 @@ type StageBody = Box<dyn FnMut(&Shared) -> Result<(), BoxError> + Send>;
 #[derive(Default)]
 struct Timings {
     latency_ms: Vec<f64>,
+    age_ms: Vec<f64>,
     pipeline_ms: Vec<f64>,
 }
 
@@ -166,7 +171,7 @@ const RECORD_QUEUE: usize = 8;
 /// How long the end waits for all stages, and so for the frame in work. With what the server waits for slow clients it
 /// is below a second.
 const LAST_FRAME: Duration = Duration::from_millis(450);
-/// How long the end waits for a recording to be completed: its header, which comes first, is written last.
+/// How long the end waits for a recording to be completed: all of it is forced to the disk.
 const LAST_RECORD: Duration = Duration::from_secs(600);
 
 impl Gateway {
@@ -174,9 +179,10 @@ impl Gateway {
     pub fn start(config: GatewayConfig, build: BuildPipeline) -> Result<Self, GatewayError> {
         config.validate()?;
         let server = Server::start(config.output.server()?)?;
-        let metrics = config.report.metrics.map(MetricsPage::start).transpose()?;
-        let folder = &config.record.folder;
-        let recorder = (!folder.as_os_str().is_empty()).then(|| Recorder::create(folder)).transpose()?;
+        let is_recorded = !config.record.folder.as_os_str().is_empty();
+        let recorder = is_recorded.then(|| Recorder::create(&config.record)).transpose()?;
+        let page = |address| MetricsPage::start(address, config.report.hosts.clone());
+        let metrics = config.report.metrics.map(page).transpose()?;
         let source = Arc::new(SourceState::open(&config.source)?);
         let names = DeviceNames::new(&config.output.prefix);
         let mut supervisor = Supervisor::default();
@@ -193,7 +199,9 @@ impl Gateway {
             record: Mutex::new(record),
             recorded: AtomicU64::new(0),
             record_failed: AtomicBool::new(false),
+            record_free_mb: AtomicU64::new(recorder.as_ref().and_then(Recorder::free_mb).unwrap_or(0)),
             timings: Mutex::default(),
+            clocks_agree: AtomicBool::new(false),
             stop: Arc::clone(supervisor.stop()),
             started: Instant::now(),
             config,
@@ -266,7 +274,7 @@ impl Gateway {
         let account = shared.source.books.account();
         let elapsed_s = now.duration_since(self.last.at).as_secs_f64().max(1e-9);
         let timings = std::mem::take(&mut *shared.timings());
-        let latency = Quantiles::of(&timings.latency_ms);
+        let (latency, age) = (Quantiles::of(&timings.latency_ms), Quantiles::of(&timings.age_ms));
         let link = shared.source.link.stats();
         let server = shared.server.stats();
         let report = Report {
@@ -278,6 +286,9 @@ impl Gateway {
             queue: shared.queue.load(Relaxed),
             latency_p50_ms: latency.p50,
             latency_p99_ms: latency.p99,
+            age_p50_ms: age.p50,
+            age_p99_ms: age.p99,
+            clocks_agree: shared.clocks_agree.load(Relaxed),
             pipeline_p50_ms: Quantiles::of(&timings.pipeline_ms).p50,
             connected: link.connected,
             reconnects: link.connects.saturating_sub(1),
@@ -285,6 +296,7 @@ impl Gateway {
             messages: link.messages,
             messages_evicted: link.evicted,
             poses: shared.source.pose_messages(),
+            poses_evicted: shared.source.poses_evicted(),
             other_images: shared.source.other_images(),
             rejected: RejectReason::ALL.map(|reason| link.rejects.get(reason)),
             clients: server.clients as u64,
@@ -294,6 +306,7 @@ impl Gateway {
             restarts: self.supervisor.restarts(),
             recorded: shared.recorded.load(Relaxed),
             record_failed: shared.record_failed.load(Relaxed),
+            record_free_mb: shared.record_free_mb.load(Relaxed),
         };
         self.last = Snapshot { at: now, account };
         if let Some(metrics) = &self.metrics {
@@ -341,6 +354,7 @@ impl Shared {
         let mut last_frame = Instant::now();
         let (mut connected_at, mut frames, mut news) = (Instant::now(), 0u64, true);
         let complaints = &self.source.complaints;
+        let mut comings = Comings::new("connections to the scanner");
         while !self.stop.is_set() {
             match receiver.next(TICK) {
                 Ok(Received::Frame(mut frame)) => {
@@ -352,18 +366,23 @@ impl Shared {
                 }
                 Ok(Received::Poses(raw)) => self.pass(&relay, &raw),
                 Ok(Received::Other) => {}
-                Ok(Received::Connected { peer }) => {
+                Ok(Received::Connected { peer, only }) => {
                     if news {
-                        tracing::info!("connected to the scanner at {peer}");
+                        comings.say(Instant::now(), format_args!("connected to the scanner at {peer}"));
                     }
-                    last_frame = Instant::now();
-                    (connected_at, frames) = (last_frame, 0);
+                    if only {
+                        last_frame = Instant::now();
+                        (connected_at, frames) = (last_frame, 0);
+                    }
                     if self.status.state() == GatewayState::SourceLost {
                         self.say(GatewayState::Waiting, Timestamp::now());
                     }
                 }
-                Ok(Received::Disconnected { reason: Disconnect::Shutdown }) => {}
-                Ok(Received::Disconnected { reason }) => {
+                Ok(Received::Disconnected { reason: Disconnect::Shutdown, .. }) => {}
+                Ok(Received::Disconnected { was_source: false, reason }) => {
+                    complaints.say("peer_gone", format_args!("a peer of source.listen went: {reason}"));
+                }
+                Ok(Received::Disconnected { reason, .. }) => {
                     // A connection that went well is news again when it ends; one that flutters is not.
                     if frames > 0 && connected_at.elapsed() >= GOOD_CONNECTION {
                         complaints.over("disconnected");
@@ -421,8 +440,17 @@ impl Shared {
                 frame.ticket.dropped(DropReason::Shutdown);
                 continue;
             }
-            if frame.ticket.arrived().elapsed() > max_lag {
+            self.clocks_agree.store(frame.late_by.is_some(), Relaxed);
+            if frame.age() > max_lag {
                 frame.ticket.dropped(DropReason::Stale);
+                if frame.late_by.is_some_and(|late_by| late_by > max_lag) {
+                    self.source.complaints.say(
+                        "late",
+                        format_args!(
+                            "frames are older than stream.max_lag_ms when they come: they are left out"
+                        ),
+                    );
+                }
                 continue;
             }
             let start = Instant::now();
@@ -516,7 +544,10 @@ impl Shared {
                     self.source.complaints.say("encode", problem);
                 }
             }
-            Timings::note(&mut self.timings().latency_ms, ticket.arrived().elapsed());
+            let mut timings = self.timings();
+            Timings::note(&mut timings.latency_ms, ticket.arrived().elapsed());
+            Timings::note(&mut timings.age_ms, answer.frame.age());
+            drop(timings);
             let scene = answer.packet.state.as_str();
             let state = if answer.placed.is_astray() {
                 GatewayState::Unplaced(scene)
@@ -538,11 +569,17 @@ impl Shared {
         let written = answers.iter().try_for_each(|answer| {
             recorder.write(&answer)?;
             self.recorded.fetch_add(1, Relaxed);
+            self.record_free_mb.store(recorder.free_mb().unwrap_or(0), Relaxed);
             Ok::<(), RecordError>(())
         });
-        if let Err(error) = written.and_then(|()| recorder.finish()) {
+        // Said at once: to complete the files takes its time.
+        if let Err(error) = written {
             self.record_failed.store(true, Relaxed);
-            tracing::error!("the recording ends: {error}");
+            tracing::error!("the recording ends here, and the stream goes on: {error}");
+        }
+        if let Err(error) = recorder.finish() {
+            self.record_failed.store(true, Relaxed);
+            tracing::error!("the recording is not complete, `ultramotion recover` may make it so: {error}");
         }
         Ok(())
     }

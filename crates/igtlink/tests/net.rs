@@ -2,10 +2,11 @@
 //!
 //! Time-outs of the tests themselves are watchdogs against hanging, not expectations.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
 use ultramotion_igtlink::*;
 
 const WATCHDOG: Duration = Duration::from_secs(30);
@@ -235,27 +236,107 @@ fn half_a_message_is_counted() {
     assert_eq!(server.stats().traffic.rejects.get(RejectReason::Truncated), 1);
 }
 
+fn await_refusal(server: &Server) -> Refusal {
+    await_event(server, |event| match event {
+        ServerEvent::Refused { why, .. } => Some(why),
+        _ => None,
+    })
+}
+
+/// A connection of bytes.
+fn raw_peer(server: &Server) -> TcpStream {
+    let peer = TcpStream::connect(server.local_addrs()[0]).expect("a connection");
+    peer.set_read_timeout(Some(WATCHDOG)).expect("a time-out");
+    peer
+}
+
 #[test]
 fn strangers_and_crowds_are_turned_away() {
     let server = serve(|config| config.allow = "10.0.0.0/8".parse().expect("a list"));
-    let mut peer = TcpStream::connect(server.local_addrs()[0]).expect("a connection");
-    let by_allow_list = |event| match event {
-        ServerEvent::Refused { by_allow_list, .. } => Some(by_allow_list),
-        other => panic!("{other:?}"),
-    };
-    assert!(await_event(&server, by_allow_list));
+    let mut peer = raw_peer(&server);
+    assert_eq!(await_refusal(&server), Refusal::NotAllowed);
     assert_eq!(peer.read(&mut [0]).expect("an end"), 0);
     assert_eq!((server.stats().refused, server.stats().accepted), (1, 0));
 
     let server = serve(|config| config.max_clients = 1);
     let _first = connect(&server, |_| {});
     assert!(server.wait_clients(1, WATCHDOG));
-    let _second = TcpStream::connect(server.local_addrs()[0]).expect("a connection");
-    let by_allow_list = await_event(&server, |event| match event {
-        ServerEvent::Refused { by_allow_list, .. } => Some(by_allow_list),
+    let _second = raw_peer(&server);
+    assert_eq!(await_refusal(&server), Refusal::Full);
+}
+
+#[test]
+fn one_address_cannot_take_all_places() {
+    let server = serve(|config| config.max_clients_per_address = 2);
+    let _clients = [raw_peer(&server), raw_peer(&server)];
+    assert!(server.wait_clients(2, WATCHDOG));
+    let _third = raw_peer(&server);
+    assert_eq!(await_refusal(&server), Refusal::AddressFull);
+    // Other systems have one loopback address alone.
+    if cfg!(target_os = "linux") {
+        let other = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        other.bind(&SocketAddr::from(([127, 0, 0, 2], 0)).into()).expect("an address");
+        other.connect(&server.local_addrs()[0].into()).expect("a connection");
+        assert!(server.wait_clients(3, WATCHDOG), "there is room for others");
+    }
+}
+
+#[test]
+fn who_has_said_nothing_makes_room() {
+    let server = serve(|config| (config.max_clients, config.displace_silent) = (2, true));
+    let speaks = raw_peer(&server);
+    (&speaks).write_all(&note("here").to_bytes().expect("a message")).expect("room in the socket");
+    await_event(&server, |event| matches!(event, ServerEvent::Message { .. }).then_some(()));
+    let mut silent = raw_peer(&server);
+    assert!(server.wait_clients(2, WATCHDOG));
+    let also_speaks = raw_peer(&server);
+    assert_eq!(await_disconnect(&server), Disconnect::Displaced);
+    assert_eq!(silent.read(&mut [0]).expect("an end"), 0);
+    (&also_speaks).write_all(&note("too").to_bytes().expect("a message")).expect("room in the socket");
+    await_event(&server, |event| matches!(event, ServerEvent::Message { .. }).then_some(()));
+    let _late = raw_peer(&server);
+    assert_eq!(await_refusal(&server), Refusal::Full, "both have something to say");
+}
+
+#[test]
+fn a_flood_waits_at_its_own_end() {
+    const FLOOD: usize = 300;
+    let server = serve(|config| (config.max_messages_per_s, config.receive_queue) = (Some(1), 2 * FLOOD));
+    let mut flooder = raw_peer(&server);
+    assert!(server.wait_clients(1, WATCHDOG));
+    flooder
+        .write_all(&note("flood").to_bytes().expect("a message").repeat(FLOOD))
+        .expect("room in the socket");
+    let other = connect(&server, |_| {});
+    other.send(&note("me too")).expect("connected");
+    let mut before = 0;
+    await_event(&server, |event| match event {
+        ServerEvent::Message { raw, .. } if words(&raw) == "me too" => Some(()),
+        ServerEvent::Message { .. } => {
+            before += 1;
+            None
+        }
         _ => None,
     });
-    assert!(!by_allow_list);
+    assert!(before < FLOOD, "{before} of the flood came first");
+}
+
+#[test]
+fn bytes_that_make_no_message_do_not_keep_a_connection() {
+    let server = serve(|config| config.idle_timeout = Some(Duration::from_millis(200)));
+    let mut peer = raw_peer(&server);
+    let bytes = note(&"long".repeat(1000)).to_bytes().expect("a message");
+    // A byte now and then, until the server has had enough of it.
+    peer.set_read_timeout(Some(Duration::from_millis(20))).expect("a time-out");
+    let is_waiting = |result: std::io::Result<usize>| {
+        result.is_err_and(|e| matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+    };
+    let dripped = bytes.iter().take_while(|&&byte| {
+        let _ = peer.write_all(&[byte]);
+        is_waiting(peer.read(&mut [0]))
+    });
+    assert!(dripped.count() < 1000, "dripped on for 20 s");
+    assert_eq!(await_disconnect(&server), Disconnect::Idle);
 }
 
 #[test]

@@ -88,6 +88,12 @@ pub enum MediaError {
         /// What differs.
         problem: String,
     },
+    /// A sequence that is to be recovered is not a dead program's.
+    #[error("{path} is being written: end the program that records it first", path = path.display())]
+    BeingWritten {
+        /// The sequence.
+        path: PathBuf,
+    },
     /// A value cannot be written as JSON.
     #[error("cannot write a line of {path}: {source}", path = path.display())]
     Json {

@@ -198,10 +198,10 @@ fn sizes_that_the_file_does_not_hold_are_refused() {
     }
 }
 
-/// Deep nesting, self-reference and mass reference cost neither stack nor more memory than the pickle has bytes.
+/// Deep nesting, self-reference and mass reference cost neither stack nor memory beyond what the file's size allows.
 #[test]
 fn structures_that_exhaust_other_readers_do_not_matter() {
-    let deep = Pickle::new().op(&b"]".repeat(1_000_000)).op(&b"a".repeat(999_999)).stop();
+    let deep = Pickle::new().op(&b"]".repeat(100_000)).op(&b"a".repeat(99_999)).stop();
     assert!(matches!(pickle_error(deep), CheckpointError::NoWeights { .. }));
     let cycle = Pickle::new().op(b"}q\x00").text("ema").op(b"h\x00s").stop();
     assert!(matches!(pickle_error(cycle), CheckpointError::NoWeights { .. }));
@@ -211,6 +211,39 @@ fn structures_that_exhaust_other_readers_do_not_matter() {
     assert!(matches!(pickle_error(laughs), CheckpointError::NoWeights { .. }));
     let long = Pickle::new().op(&b"N".repeat(9 << 20)).stop();
     assert!(matches!(pickle_error(long), CheckpointError::Unsupported { .. }));
+    // Short opcodes that make large values, references, memo entries or items: 7 MiB of them would take up to 1 GB.
+    let many =
+        |start: &[u8], ops: &[u8]| Pickle::new().op(start).op(&ops.repeat((7 << 20) / ops.len())).stop();
+    for pickle in [
+        many(b"", b"N"),
+        many(b"", b"]"),
+        many(b"", b")"),
+        many(b"", b"("),
+        many(b"N", b"2"),
+        many(b"N", b"\x94"),
+        many(b"N", b"NN\x86"),
+        many(b"]", b"Na"),
+        many(b"}", b"NNs"),
+    ] {
+        let message = pickle_error(pickle).to_string();
+        assert!(message.contains("makes more values than a file of its size needs"), "{message}");
+    }
+    // One long name, a thousand times.
+    let name = "n".repeat(1 << 20);
+    let classes = Pickle::new().op(b"}(").text("w").tensor(("0", 4), 0, &[4], &[1]).text("classes").op(b"](");
+    let classes = classes.text(&name).op(b"q\x07").op(&b"h\x07".repeat(1000)).op(b"eu").stop();
+    assert!(pickle_error(classes).to_string().contains("its class names are longer than the file"));
+}
+
+/// Which of two models is read must not be a matter of chance.
+#[test]
+fn a_file_of_two_models_is_refused() {
+    let weights = Pickle::new().op(b"}(").text("w").tensor(("0", 4), 0, &[4], &[1]).op(b"u").stop();
+    let one: [(&str, &[u8]); 2] = [("data.pkl", &weights), ("data/0", &[0; 16])];
+    load_bytes("one.pth", archive(&one)).expect("is sound");
+    let two: [(&str, &[u8]); 2] = [("b/data.pkl", &weights), ("b/data/0", &[1; 16])];
+    let message = error(archive(&[one, two].concat())).to_string();
+    assert!(message.contains("is a zip file with several `data.pkl`"), "{message}");
 }
 
 #[test]

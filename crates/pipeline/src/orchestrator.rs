@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use ultramotion_engine::CudaError;
 use ultramotion_engine::ledger::Counts;
-use ultramotion_engine::{Device, DeviceError, InputBytes, KernelTime, StateStore};
+use ultramotion_engine::{Device, DeviceError, InputBytes, KernelTime, OutOfMemory, StateStore};
 use ultramotion_models::zoo::{Detector, Segmenter};
 use ultramotion_tracking::track::{Detections, FrameClock, Tracker};
 use ultramotion_types::{
@@ -226,7 +226,8 @@ impl Orchestrator {
         self.check_place(frame.pixels)?;
         let format = frame.format();
         let dt_s = self.clock.step(frame.timestamp_s);
-        self.outcome.fit(&self.options, format);
+        packet.begin(format.width, format.height, self.options.max_objects)?;
+        self.outcome.fit(&self.options, format)?;
         let (latency, counts) = self.or_on_cpu(|pipeline| pipeline.compute(frame, format, dt_s))?;
         self.run.gave(&self.outcome.track_ids);
         self.fill(packet, frame);
@@ -306,23 +307,25 @@ impl Orchestrator {
     fn select_programs(&mut self, format: FrameFormat) -> Result<(), PipelineError> {
         let Orchestrator { device, states, detector, segmenter, options, profile, programs, .. } = self;
         let parts = Parts { device, states, detector, segmenter, options, last_id: self.last_id };
-        programs.select(format, || {
-            let start = Instant::now();
-            let programs = match options.residency {
-                Residency::Device => {
-                    Programs::Resident(Box::new(ResidentProgram::new(&parts, format, *profile)?))
-                }
-                Residency::Host => Programs::Staged(Box::new(StagedPrograms::new(&parts, format)?)),
-            };
-            let FrameFormat { height, width, channels } = format;
-            let build_ms = ms(start.elapsed());
-            tracing::info!(width, height, channels, build_ms, "compiled for a frame format");
-            Ok::<_, PipelineError>(programs)
-        })?;
+        programs
+            .select(format, || {
+                let start = Instant::now();
+                let programs = match options.residency {
+                    Residency::Device => {
+                        Programs::Resident(Box::new(ResidentProgram::new(&parts, format, *profile)?))
+                    }
+                    Residency::Host => Programs::Staged(Box::new(StagedPrograms::new(&parts, format)?)),
+                };
+                let FrameFormat { height, width, channels } = format;
+                let build_ms = ms(start.elapsed());
+                tracing::info!(width, height, channels, build_ms, "compiled for a frame format");
+                Ok::<_, PipelineError>(programs)
+            })
+            .map_err(|error| of_frame(error, format))?;
         Ok(())
     }
 
-    /// Everything but times and transfers.
+    /// Everything but times, transfers, and what [`ResultPacket::begin`] has set.
     fn fill(&mut self, packet: &mut ResultPacket, frame: &FrameView<'_, InputBytes<'_>>) {
         let outcome = &self.outcome;
         packet.frame_id = frame.frame_id;
@@ -330,13 +333,11 @@ impl Orchestrator {
         packet.time_source = frame.time_source;
         packet.source.clear();
         packet.source.push_str(frame.source);
-        (packet.width, packet.height) = (frame.width, frame.height);
         packet.state = Visibility::from_i32(outcome.scene);
         packet.device = self.device.name();
         packet.modes = self.modes;
         packet.fallback.clone_from(&self.fallback);
         packet.labels.clone_from(&self.labels);
-        packet.clear_objects(self.options.max_objects);
         packet.fault = outcome.fault();
         if let (None, Some(network)) = (self.fault, packet.fault) {
             tracing::error!(
@@ -365,6 +366,16 @@ impl Orchestrator {
             };
             packet.push(object, &outcome.mask_bits[i * mask_bytes..][..mask_bytes]);
         }
+    }
+}
+
+/// Memory that cannot be had for a frame is that frame's fault: a smaller one may find it.
+fn of_frame(error: PipelineError, FrameFormat { height, width, .. }: FrameFormat) -> PipelineError {
+    match error {
+        PipelineError::Device(DeviceError::OutOfMemory(OutOfMemory { bytes })) => {
+            FrameError::Memory { width, height, bytes }.into()
+        }
+        error => error,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a frame's computation gives, as plain arrays, before it becomes a packet.
 
-use ultramotion_types::{Fault, FrameFormat};
+use ultramotion_types::{Fault, FrameError, FrameFormat};
 
 use crate::options::PipelineOptions;
 
@@ -26,7 +26,7 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     /// Makes room for frames of a format; allocates only when the format changes.
-    pub(crate) fn fit(&mut self, options: &PipelineOptions, format: FrameFormat) {
+    pub(crate) fn fit(&mut self, options: &PipelineOptions, format: FrameFormat) -> Result<(), FrameError> {
         let k = options.max_objects;
         self.boxes_cxcywh.resize(4 * k, 0.0);
         for floats in [&mut self.scores, &mut self.mask_scores] {
@@ -36,7 +36,12 @@ impl Outcome {
         {
             integers.resize(k, 0);
         }
-        self.mask_bits.resize(k * format.mask_bytes(), 0);
+        let needed = k * format.mask_bytes();
+        let bytes = needed.saturating_sub(self.mask_bits.len());
+        let FrameFormat { width, height, .. } = format;
+        self.mask_bits.try_reserve_exact(bytes).map_err(|_| FrameError::Memory { width, height, bytes })?;
+        self.mask_bits.resize(needed, 0);
+        Ok(())
     }
 
     /// The part whose answers are not finite numbers, if one is.

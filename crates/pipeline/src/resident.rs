@@ -33,7 +33,7 @@ impl ResidentProgram {
     pub(crate) fn new(parts: &Parts<'_>, format: FrameFormat, profile: bool) -> Result<Self, PipelineError> {
         let (graph, ports) = build(parts, format)?;
         let program = parts.compile(graph, profile)?;
-        let (input, output) = (program.input_block(), program.output_block());
+        let (input, output) = (program.input_block()?, program.output_block()?);
         Ok(ResidentProgram { program, input, output, ports })
     }
 

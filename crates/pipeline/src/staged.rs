@@ -50,7 +50,7 @@ struct SegmentInputPorts {
 impl<I, O> Stage<I, O> {
     fn new(parts: &Parts<'_>, graph: Graph, inputs: I, outputs: O) -> Result<Self, PipelineError> {
         let program = parts.compile(graph, false)?;
-        let (input, output) = (program.input_block(), program.output_block());
+        let (input, output) = (program.input_block()?, program.output_block()?);
         Ok(Stage { program, input, output, inputs, outputs })
     }
 

@@ -22,7 +22,7 @@ use ultramotion_models::detector::DetectError;
 use ultramotion_models::segmenter::PredictorError;
 use ultramotion_models::zoo::ZooError;
 use ultramotion_pipeline::{DeviceChoiceError, PipelineError};
-use ultramotion_tracking::TrackingError;
+use ultramotion_tracking::{DeviceMatcherError, TrackingError};
 
 /// An error that becomes an exception. A trait of our own: neither side's types are.
 pub(crate) trait Raise {
@@ -117,6 +117,16 @@ impl Raise for DetectError {
         match self {
             DetectError::Device(error) => error.raise(),
             error => value_error(error.to_string()),
+        }
+    }
+}
+
+impl Raise for DeviceMatcherError {
+    fn raise(self) -> PyErr {
+        match self {
+            DeviceMatcherError::Batch(error) => error.raise(),
+            DeviceMatcherError::Graph(error) => error.raise(),
+            DeviceMatcherError::Device(error) => error.raise(),
         }
     }
 }

@@ -45,7 +45,10 @@ impl<T: Send> Exclusive<T> {
     pub(crate) fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.check_process()?;
         py.detach(|| {
-            unpanicked(|| Ok(drop(self.value.lock().unwrap_or_else(PoisonError::into_inner).take())))
+            unpanicked(|| {
+                self.value.lock().unwrap_or_else(PoisonError::into_inner).take();
+                Ok(())
+            })
         })
     }
 

@@ -11,6 +11,14 @@ use ultramotion_media::MediaError;
 pub(super) const LOG: &str = "ultramotion_simulator";
 /// More clients are turned away.
 pub(super) const MAX_CLIENTS: usize = 16;
+/// More of one address are turned away.
+pub(super) const MAX_CLIENTS_PER_ADDRESS: usize = 8;
+/// More connections in a second wait.
+pub(super) const MAX_ARRIVALS_PER_S: u32 = 200;
+/// More messages of a client in a second wait at its end.
+pub(super) const MAX_MESSAGES_PER_S: u32 = 100;
+/// A larger message of a client ends its connection.
+pub(super) const MAX_MESSAGE_BYTES: u64 = 64 << 10;
 
 /// How a [`Simulator`](super::Simulator) works.
 #[derive(Debug, Clone, PartialEq)]

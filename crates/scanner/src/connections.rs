@@ -6,12 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ultramotion_igtlink::{DecoderConfig, HeaderVersion, StreamDecoder};
+use ultramotion_igtlink::{Budget, DecoderConfig, HeaderVersion, StreamDecoder};
 
 use super::compose::{Bundle, Fault, Outgoing, keep_alive};
-use super::config::{LOG, MAX_CLIENTS, SimulateError};
+use super::config::{
+    LOG, MAX_ARRIVALS_PER_S, MAX_CLIENTS, MAX_CLIENTS_PER_ADDRESS, MAX_MESSAGE_BYTES, MAX_MESSAGES_PER_S,
+    SimulateError,
+};
 use super::summary::Books;
 
 /// A client that was sent nothing for so long gets a STATUS (half of PlusServer's socket time-out).
@@ -59,6 +62,7 @@ struct State {
 #[derive(Debug)]
 struct Link {
     id: u64,
+    address: IpAddr,
     parcels: SyncSender<Parcel>,
     stream: TcpStream,
     /// It was ended with a full queue.
@@ -248,20 +252,25 @@ impl Shared {
     }
 
     fn accept(shared: &Arc<Self>, socket: &TcpListener, queue: usize, configured: HeaderVersion) {
+        let mut arrivals = Budget::per_second(MAX_ARRIVALS_PER_S);
         loop {
             let accepted = socket.accept();
-            if shared.lock().stopping {
-                return;
-            }
-            match accepted {
-                Ok((stream, peer)) => {
-                    if let Err(error) = Self::admit(shared, stream, queue, configured) {
-                        tracing::warn!(%peer, %error, "turned away");
-                    }
-                }
+            let pause = match accepted {
+                Ok(_) => arrivals.take(Instant::now()),
                 // The peer is gone again, or this process has too many files open: the latter would make a busy loop
                 // without a pause.
-                Err(_) => drop(shared.wait(Duration::from_millis(50), |state| state.stopping)),
+                Err(_) => Duration::from_millis(50),
+            };
+            if shared.wait(pause, |state| state.stopping).stopping {
+                return;
+            }
+            let Ok((stream, peer)) = accepted else { continue };
+            if let Err(error) = Self::admit(shared, stream, peer.ip(), queue, configured) {
+                let mut books = shared.books();
+                books.connections.refused += 1;
+                if books.connections.refused == 1 {
+                    tracing::warn!(%peer, %error, "turned away; others are counted");
+                }
             }
         }
     }
@@ -269,6 +278,7 @@ impl Shared {
     fn admit(
         shared: &Arc<Self>,
         stream: TcpStream,
+        address: IpAddr,
         queue: usize,
         configured: HeaderVersion,
     ) -> io::Result<()> {
@@ -280,6 +290,10 @@ impl Shared {
         if state.links.len() >= MAX_CLIENTS {
             return Err(io::Error::other(format!("there are {MAX_CLIENTS} clients already")));
         }
+        if state.links.iter().filter(|link| link.address == address).count() >= MAX_CLIENTS_PER_ADDRESS {
+            let many = format!("there are {MAX_CLIENTS_PER_ADDRESS} clients of this address already");
+            return Err(io::Error::other(many));
+        }
         let id = state.next_id;
         let blocked = Arc::new(AtomicBool::new(false));
         let (run, was_blocked) = (Arc::clone(shared), Arc::clone(&blocked));
@@ -290,7 +304,7 @@ impl Shared {
             .spawn(move || run.serve(id, &stream, &waiting, &was_blocked, &heard))?;
         state.next_id += 1;
         state.running += 1;
-        state.links.push(Link { id, parcels, stream: kept, blocked, speaks, configured });
+        state.links.push(Link { id, address, parcels, stream: kept, blocked, speaks, configured });
         shared.books().came();
         tracing::info!(target: LOG, clients = state.links.len(), "a client came");
         drop(state);
@@ -396,7 +410,9 @@ impl Shared {
 
     /// Reads and counts what the client sends until it goes.
     fn listen_to(&self, mut stream: &TcpStream, speaks: &AtomicBool) {
-        let mut decoder = StreamDecoder::new(DecoderConfig::default());
+        let config = DecoderConfig { max_body_bytes: MAX_MESSAGE_BYTES, ..DecoderConfig::default() };
+        let mut decoder = StreamDecoder::new(config);
+        let mut budget = Budget::per_second(MAX_MESSAGES_PER_S);
         let mut buffer = [0; 4096];
         loop {
             let mut rest = match stream.read(&mut buffer) {
@@ -406,6 +422,10 @@ impl Shared {
                 Err(_) => return,
             };
             while let Some(result) = decoder.feed(&mut rest) {
+                let wait = budget.take(Instant::now());
+                if !wait.is_zero() && self.wait(wait, |state| state.stopping).stopping {
+                    return;
+                }
                 let mut books = self.books();
                 match result {
                     Ok(raw) => {

@@ -64,6 +64,8 @@ pub struct MessageCounts {
 pub struct ConnectionCounts {
     /// Connections taken.
     pub accepted: u64,
+    /// Connections turned away, because there were too many.
+    pub refused: u64,
     /// Connections ended between two messages, on purpose.
     pub cut: u64,
     /// Connections ended inside a message, on purpose.

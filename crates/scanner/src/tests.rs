@@ -1,12 +1,12 @@
 //! The simulator over real sockets: what it says that it sent is what its clients got.
 
 use std::cell::Cell;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use ultramotion_igtlink::{
-    Client, ClientConfig, ClientEvent, Content, Disconnect, HeaderVersion, RejectReason,
+    Client, ClientConfig, ClientEvent, Content, Disconnect, HeaderVersion, Message, RejectReason,
 };
 use ultramotion_media::MediaError;
 use ultramotion_media::source::FrameSource;
@@ -273,4 +273,25 @@ fn a_stop_is_heard_and_nonsense_is_named() {
         let error = Simulator::start(wrong).expect_err(named).to_string();
         assert!(error.starts_with(named), "{error}");
     }
+}
+
+#[test]
+fn clients_have_limits() {
+    let simulator = Simulator::start(config(Mischief::default())).expect("a free port");
+    let connect = || {
+        let peer = TcpStream::connect(simulator.local_addr()).expect("a connection");
+        peer.set_read_timeout(Some(WATCHDOG)).expect("a time-out");
+        peer
+    };
+    // Everyone gets signs of life, until there are too many of one address.
+    let mut peers: Vec<TcpStream> = (0..8).map(|_| connect()).collect();
+    peers.iter_mut().for_each(|peer| peer.read_exact(&mut [0; 58]).expect("a sign of life"));
+    assert_eq!(connect().read(&mut [0]).expect("an end"), 0);
+    // An announcement of too much ends a connection.
+    let note = Message::new("Note".parse().expect("a name"), Content::string("x".repeat(65_535)));
+    peers[0].write_all(&note.to_bytes().expect("a message")[..58]).expect("room in the socket");
+    peers[0].read_to_end(&mut Vec::new()).expect("an end");
+    let summary = simulator.play(&mut Grey::frames(1), &|| false, &mut |_| {}).expect("played");
+    let connections = summary.connections;
+    assert_eq!((connections.accepted, connections.refused, connections.left), (8, 1, 1), "{summary:?}");
 }

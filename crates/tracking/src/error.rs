@@ -2,6 +2,8 @@
 //! tensor (NaN boxes, infinite costs) are never an error: each algorithm documents what it makes of them.
 
 use thiserror::Error;
+use ultramotion_engine::DeviceError;
+use ultramotion_engine::graph::GraphError;
 use ultramotion_types::settings::SettingError;
 
 /// A call that cannot be carried out. Nothing was changed.
@@ -56,6 +58,20 @@ pub enum TrackingError {
     /// A key of the tracker's settings is out of range.
     #[error(transparent)]
     Setting(#[from] SettingError),
+}
+
+/// Why a batch is not matched on a device.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum DeviceMatcherError {
+    /// The batch.
+    #[error(transparent)]
+    Batch(#[from] TrackingError),
+    /// More than a program can be made for.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
 }
 
 /// `Ok` if `got` reaches `needed`.

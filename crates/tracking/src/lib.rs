@@ -24,4 +24,4 @@ mod error;
 pub mod ops;
 pub mod track;
 
-pub use error::TrackingError;
+pub use error::{DeviceMatcherError, TrackingError};

@@ -197,6 +197,19 @@ pub enum FrameError {
         /// Bytes.
         bytes: usize,
     },
+    /// There is no memory for what a frame of this size needs.
+    #[error(
+        "there is no memory for a frame of {width}x{height} pixels ({bytes} bytes more); smaller frames, --max-objects or a \
+         smaller model need less"
+    )]
+    Memory {
+        /// Width.
+        width: usize,
+        /// Height.
+        height: usize,
+        /// Bytes that were asked for in vain.
+        bytes: usize,
+    },
     /// Pixels on a GPU that the pipeline does not compute on.
     #[error(
         "the frame's pixels are on GPU {gpu}, but the pipeline computes on {computes_on}; copy them there, or to the host's \

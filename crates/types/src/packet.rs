@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::frame::TimeSource;
+use crate::frame::{FrameError, TimeSource};
 use crate::mask::MaskView;
 use crate::modes::Modes;
 
@@ -161,13 +161,18 @@ pub struct ResultPacket {
 }
 
 impl ResultPacket {
-    /// Lets all objects go, and makes room for so many at once: more objects than ever before must not cost an
-    /// allocation.
-    pub fn clear_objects(&mut self, capacity: usize) {
+    /// Lets all objects go, and makes room for so many of a frame of this size: more objects than ever before must not
+    /// cost an allocation.
+    ///
+    /// # Errors
+    /// [`FrameError::Memory`] where there is no memory for their masks.
+    pub fn begin(&mut self, width: usize, height: usize, capacity: usize) -> Result<(), FrameError> {
+        (self.width, self.height) = (width, height);
         self.objects.clear();
         self.objects.reserve(capacity);
         self.mask_bits.clear();
-        self.mask_bits.reserve(capacity * self.mask_bytes());
+        let bytes = capacity.saturating_mul(self.mask_bytes());
+        self.mask_bits.try_reserve(bytes).map_err(|_| FrameError::Memory { width, height, bytes })
     }
 
     /// Adds an object. `mask_bits` are `[height, ceil(width / 8)]` as [`MaskView`] has them; another number of bytes is
@@ -212,14 +217,20 @@ mod tests {
 
     #[test]
     fn masks_belong_to_their_objects() {
-        let mut packet = ResultPacket { width: 9, height: 2, ..ResultPacket::default() };
-        packet.clear_objects(2);
+        let mut packet = ResultPacket::default();
+        packet.begin(9, 2, 2).unwrap();
         packet.push(DetectedObject::default(), &[1, 0, 0, 1]);
         packet.push(DetectedObject::default(), &[2]);
         let areas: Vec<usize> = packet.objects_with_masks().map(|(_, mask)| mask.area_px()).collect();
         assert_eq!(areas, [2, 1]);
         assert!(packet.mask(1).is_some_and(|mask| mask.contains(1, 0)) && packet.mask(2).is_none());
-        packet.clear_objects(2);
+        packet.begin(9, 2, 2).unwrap();
         assert!(packet.mask(0).is_none());
+    }
+
+    #[test]
+    fn masks_that_no_memory_holds_are_an_error() {
+        let error = ResultPacket::default().begin(1 << 40, 1 << 20, 300).unwrap_err();
+        assert!(matches!(error, FrameError::Memory { width: 0x100_0000_0000, .. }), "{error}");
     }
 }

@@ -218,10 +218,10 @@ fn listen(
                 return Err(FeedError::Connect { address, kind: source.kind() });
             }
             Ok(Received::ConnectFailed(error)) => return Err(error.into()),
-            Ok(Received::Disconnected { reason }) if frames == 0 => {
+            Ok(Received::Disconnected { reason, .. }) if frames == 0 => {
                 return Err(FeedError::NoFrame { url: receiver.state().link.url(), reason });
             }
-            Ok(Received::Disconnected { reason }) => {
+            Ok(Received::Disconnected { reason, .. }) => {
                 if !matches!(reason, Disconnect::PeerClosed | Disconnect::Shutdown) {
                     tracing::warn!("the scanner's stream ended: {reason}");
                 }

@@ -4,6 +4,7 @@
 //! - [`source`](mod@source): where frames come from, by name: the phantom, files, a scanner.
 //! - [`feed`]: a source's frames one by one, at once or at their own pace.
 //! - [`Session`]: frames in, packets out.
+//! - [`audit`](mod@audit): does the data stay on the device?
 //!
 //! ```no_run
 //! use ultramotion::{DeviceChoice, Session, Settings};
@@ -19,6 +20,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod audit;
 pub mod feed;
 pub mod settings;
 pub mod source;

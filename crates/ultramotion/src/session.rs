@@ -140,7 +140,7 @@ fn next_into(
     })
 }
 
-fn of_frame(frame: &Frame, error: PipelineError) -> SessionError {
+pub(crate) fn of_frame(frame: &Frame, error: PipelineError) -> SessionError {
     SessionError::Pipeline {
         frame_id: frame.frame_id,
         source_name: frame.source.clone(),

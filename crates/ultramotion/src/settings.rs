@@ -13,6 +13,8 @@
 //! ```
 
 use std::fmt::Write;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -115,11 +117,7 @@ impl Settings {
         let mut matcher_given = options.contains_key("matcher");
         let mut settings = Settings::default();
         if let Some(path) = file {
-            let text = std::fs::read_to_string(path).map_err(|source| MediaError::Io {
-                action: "read",
-                path: path.to_owned(),
-                source,
-            })?;
+            let text = content(path)?;
             settings = toml::from_str(&text).map_err(|error| in_file(path, &text, &error))?;
             matcher_given |= toml::from_str::<toml::Table>(&text).is_ok_and(|t| t.contains_key("matcher"));
         }
@@ -161,7 +159,7 @@ impl Settings {
             output: self.output.clone(),
             stream: self.stream,
             record: self.record.clone(),
-            report: self.report,
+            report: self.report.clone(),
         }
     }
 
@@ -253,6 +251,23 @@ fn wrap(sentence: &str, text: &mut String) {
     }
     text.push_str(&line);
     text.push('\n');
+}
+
+/// Longer files are no configuration: every key with its sentence takes a hundredth of this.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// The text of a file, or of a pipe.
+fn content(path: &Path) -> Result<String, SettingsError> {
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text))
+        .map_err(|source| MediaError::Io { action: "read", path: path.to_owned(), source })?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        let place = format!("the configuration '{}'", path.display());
+        let reason = "it is longer than 1 MiB, which no configuration is; check the path".into();
+        return Err(SettingsError::Form { place, reason });
+    }
+    Ok(text)
 }
 
 fn in_file(path: &Path, text: &str, error: &toml::de::Error) -> SettingsError {

@@ -1,10 +1,11 @@
-//! Sources by name: `phantom[:SEED]`, a file or a folder, `igtl://HOST[:PORT][/DEVICE]`.
+//! Sources by name: `phantom[:SEED]`, a file, a folder of images or of a recording, `igtl://HOST[:PORT][/DEVICE]`.
 
 use std::path::Path;
 
 use thiserror::Error;
 use ultramotion_gateway::config::{ConfigError, SourceConfig};
 use ultramotion_gateway::receive::{LinkError, Receiver};
+use ultramotion_gateway::record::first_part;
 use ultramotion_media::MediaError;
 use ultramotion_media::source::FrameSource;
 use ultramotion_phantom::{Phantom, PhantomConfig, PhantomError, PhantomFrame};
@@ -86,7 +87,8 @@ pub fn open_recorded(name: &str) -> Result<Box<dyn FrameSource>, SourceError> {
     if let Some(seed) = name.strip_prefix("phantom:") {
         return PhantomSource::open(seed.parse().map_err(|_| SourceError::Seed(name.to_owned()))?);
     }
-    Ok(ultramotion_media::source::open(Path::new(name))?)
+    let path = Path::new(name);
+    Ok(ultramotion_media::source::open(first_part(path).as_deref().unwrap_or(path))?)
 }
 
 /// How many frames a source with this name gives where no limit is set: the phantom has no end.

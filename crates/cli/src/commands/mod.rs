@@ -7,6 +7,7 @@ pub(crate) mod eval;
 pub(crate) mod igtl;
 pub(crate) mod models;
 pub(crate) mod parity;
+pub(crate) mod recover;
 pub(crate) mod run;
 pub(crate) mod serve;
 pub(crate) mod simulate;

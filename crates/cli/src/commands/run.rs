@@ -26,8 +26,8 @@ use crate::usage::source_error;
 /// be read is reported, counted and skipped.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// phantom[:SEED], a .mha/.mhd/.igs.mha sequence, an image, a folder of images, or a scanner that speaks
-    /// OpenIGTLink: igtl://HOST[:PORT][/DEVICE]
+    /// phantom[:SEED], a .mha/.mhd/.igs.mha sequence, an image, a folder of images or of a recording of `serve`, or a
+    /// scanner that speaks OpenIGTLink: igtl://HOST[:PORT][/DEVICE]
     #[arg(default_value = "phantom")]
     source: String,
     #[command(flatten)]
@@ -151,7 +151,7 @@ impl Job {
         let kpi = &self.kpi;
         let device = pipeline.device();
         if interrupted {
-            println!("stopped by Ctrl-C; everything up to here is written");
+            println!("stopped by a signal; everything up to here is written");
         }
         println!("source       {}", args.source);
         let (detector, segmenter) = (pipeline.detector(), pipeline.segmenter());

@@ -29,8 +29,9 @@ use crate::usage::usage;
   ultramotion serve --connect plus.local:18944   a PlusServer elsewhere
   ultramotion serve --print-config > serve.toml  every setting, with its default and what it means
   ultramotion serve --config serve.toml
-  ultramotion serve --record session             keeps session/frames.igs.mha and results.jsonl
-  ultramotion run session/frames.igs.mha         computes the same from them again
+  ultramotion serve --record session             keeps frames, poses and results in session/
+  ultramotion run session                        computes the same from them again
+  ultramotion recover session                    completes it first, if the program was killed
 
 3D Slicer: in OpenIGTLinkIF add a connector, as client, to localhost and port 18945. UM_Contours are
 the outlines as a model, UM_Mask is an image with the identity of the structure at each pixel; poses
@@ -57,7 +58,7 @@ pub(crate) struct Args {
     pipeline: PipelineArgs,
 }
 
-/// How long Ctrl-C may go unheard.
+/// How long a signal may go unheard.
 const NAP: Duration = Duration::from_millis(20);
 /// How fresh the page for Prometheus is where no lines are wanted.
 const METRICS_EVERY: Duration = Duration::from_secs(1);
@@ -77,7 +78,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     settings.record.folder = args.record.unwrap_or_else(|| std::mem::take(&mut settings.record.folder));
     settings.report.json |= args.json;
     let config = settings.gateway();
-    let report = config.report;
+    let report = config.report.clone();
     config.validate().map_err(|error| in_file(error, &resolved))?;
 
     let stop = interrupt::listen();
@@ -126,7 +127,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     say(&last.to_string());
-    say(&format!("stopped by Ctrl-C after {:.1} s", last.time_s));
+    say(&format!("stopped by a signal after {:.1} s", last.time_s));
     say(&last.summary());
     for (kind, count) in complaints {
         say(&format!("complaint    {kind}: {count}"));

@@ -261,7 +261,7 @@ fn progress_bar(total: Option<u64>) -> ProgressBar {
 #[allow(clippy::print_stdout)] // the summary is the output
 fn print_summary(summary: &Summary, interrupted: bool) {
     if interrupted {
-        println!("stopped by Ctrl-C");
+        println!("stopped by a signal");
     }
     let frames = &summary.frames;
     println!("source       {}", summary.source);

@@ -113,6 +113,7 @@ fn configurations() {
         std::fs::write(folder.join("settings.toml"), b"\xff\xfe\0").unwrap();
     });
     insta::assert_snapshot!("config_not_text", not_text);
+    insta::assert_snapshot!("config_too_long", config_failure(&"#".repeat((1 << 20) + 1)));
 }
 
 #[test]

@@ -31,6 +31,11 @@ fn serve() {
 }
 
 #[test]
+fn recover() {
+    insta::assert_snapshot!(help(&["recover", "--help"]));
+}
+
+#[test]
 fn parity() {
     insta::assert_snapshot!(help(&["parity", "--help"]));
 }

@@ -13,13 +13,13 @@ use ultramotion_igtlink::{
 use crate::program::{HEIGHT, WIDTH, command, error_of, pixels, results, run, run_arguments, start, time_s};
 
 /// Longer than anything here takes, unless there is a defect.
-const SOON: Duration = Duration::from_secs(60);
+pub const SOON: Duration = Duration::from_secs(60);
 
-fn scanner() -> Server {
+pub fn scanner() -> Server {
     Server::start(ServerConfig::listening_on("127.0.0.1:0".parse().unwrap())).unwrap()
 }
 
-fn send(scanner: &Server, number: usize) {
+pub fn send(scanner: &Server, number: usize) {
     let image = Image::grey8(WIDTH as u16, HEIGHT as u16, pixels(number, WIDTH, HEIGHT));
     let message = Message::new("Image_Probe".parse().unwrap(), Content::Image(image));
     let message = message.at(Timestamp::from_secs_f64(time_s(number)));
@@ -27,17 +27,28 @@ fn send(scanner: &Server, number: usize) {
 }
 
 /// `ultramotion serve` with the small networks.
-struct Serving {
-    child: Child,
-    stderr: BufReader<ChildStderr>,
-    folder: TempDir,
+pub struct Serving {
+    pub child: Child,
+    pub stderr: BufReader<ChildStderr>,
+    pub folder: TempDir,
 }
 
 impl Serving {
     fn start(scanner: &Server, more: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_as(scanner, more, tempfile::tempdir().unwrap(), "", |program| program)
+    }
+
+    /// In this folder, with more settings, and as it is started by whatever `change` makes of it.
+    pub fn start_as(
+        scanner: &Server,
+        more: &[&str],
+        folder: TempDir,
+        settings: &str,
+        change: impl FnOnce(Command) -> Command,
+    ) -> Self {
         // The test machine is slow, and a frame that waited is dropped.
-        std::fs::write(folder.path().join("slow.toml"), "[stream]\nmax_lag_ms = 600000\n").unwrap();
+        let settings = format!("{settings}\n[stream]\nmax_lag_ms = 600000\n");
+        std::fs::write(folder.path().join("slow.toml"), settings).unwrap();
         let address = scanner.local_addrs()[0].to_string();
         let fixed = ["--score-threshold", "0.05", "--max-objects", "4", "--config", "slow.toml"];
         let mut arguments = run_arguments("", &fixed);
@@ -45,17 +56,14 @@ impl Serving {
         arguments.insert(0, "serve".into());
         let live = ["--connect", &address, "--listen", "127.0.0.1:0"];
         arguments.extend(live.iter().chain(more).map(|&s| s.to_owned()));
-        let mut child = command(folder.path(), &arguments.iter().map(String::as_str).collect::<Vec<_>>())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let program = command(folder.path(), &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut child = change(program).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         Serving { child, stderr, folder }
     }
 
     /// The rest of a line of its standard error that begins so.
-    fn told(&mut self, beginning: &str) -> String {
+    pub fn told(&mut self, beginning: &str) -> String {
         let mut line = String::new();
         loop {
             line.clear();
@@ -66,15 +74,15 @@ impl Serving {
         }
     }
 
-    fn client(&mut self) -> Client {
+    pub fn client(&mut self) -> Client {
         let client = Client::start(ClientConfig::new(self.told("results at igtl://"))).unwrap();
         next_of(&client, "UM_Status");
         client
     }
 
-    /// Presses Ctrl-C; its code, standard output and the rest of its standard error.
-    fn stop(mut self) -> (i32, String, String, TempDir) {
-        let kill = format!("kill -INT {}", self.child.id());
+    /// Sends a signal; its code, standard output and the rest of its standard error.
+    pub fn stop_by(mut self, signal: &str) -> (i32, String, String, TempDir) {
+        let kill = format!("kill -{signal} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
         let mut stderr = String::new();
         self.stderr.read_to_string(&mut stderr).unwrap();
@@ -84,7 +92,7 @@ impl Serving {
     }
 }
 
-fn next_of(client: &Client, device: &str) -> RawMessage {
+pub fn next_of(client: &Client, device: &str) -> RawMessage {
     let deadline = Instant::now() + SOON;
     loop {
         let event = client.recv_timeout(deadline.saturating_duration_since(Instant::now())).unwrap();
@@ -97,7 +105,7 @@ fn next_of(client: &Client, device: &str) -> RawMessage {
 }
 
 /// What a frame gave, without what the clock and the file's name say.
-fn comparable(lines: Vec<Value>) -> Vec<Value> {
+pub fn comparable(lines: Vec<Value>) -> Vec<Value> {
     let strip = |mut line: Value| {
         for key in ["latency_ms", "transfers", "source"] {
             assert!(line.as_object_mut().unwrap().remove(key).is_some());
@@ -120,9 +128,14 @@ fn serve_answers_every_frame_and_its_recording_runs_again_with_the_same_results(
         let mask = next_of(&client, "UM_Mask");
         assert_eq!(mask.header().timestamp.as_secs_f64(), time_s(number), "the source's own time");
     }
-    let (code, stdout, stderr, folder) = serving.stop();
+    // As systemd and Docker ask.
+    let (code, stdout, stderr, folder) = serving.stop_by("TERM");
     assert_eq!(code, 0, "{stderr}");
     assert!(!stderr.contains("panicked"), "{stderr}");
+    let status = next_of(&client, "UM_Status");
+    let status = status.decode().unwrap();
+    let Content::Status(status) = &status.content else { panic!("{status:?}") };
+    assert_eq!(status.name, "SHUTTING_DOWN");
     let lines: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let last = lines.last().unwrap();
     for (key, value) in [("received", frames), ("answered", frames), ("dropped", 0), ("in_flight", 0)] {
@@ -135,7 +148,7 @@ fn serve_answers_every_frame_and_its_recording_runs_again_with_the_same_results(
     let live = comparable(results(&session));
     assert_eq!(live.len(), frames);
     assert!(live.iter().any(|line| !line["objects"].as_array().unwrap().is_empty()));
-    let again = run(folder.path(), "session/frames.igs.mha", &[]);
+    let again = run(folder.path(), "session", &[]);
     assert_eq!(again.code, 0, "{}", again.stderr);
     assert!(live == comparable(results(&folder.path().join("out"))), "the results differ");
 }
@@ -149,7 +162,8 @@ fn serve_prints_figures_and_an_account() {
     assert!(scanner.wait_clients(1, SOON));
     send(&scanner, 0);
     next_of(&client, "UM_Points");
-    let (code, stdout, stderr, _folder) = serving.stop();
+    // As a terminal that is closed does.
+    let (code, stdout, stderr, _folder) = serving.stop_by("HUP");
     assert_eq!(code, 0, "{stderr}");
     assert!(stdout.lines().next().unwrap().starts_with("time_s="), "{stdout}");
     let account = "frames       1 received = 1 answered + 0 dropped + 0 in flight: the sums agree";

@@ -13,6 +13,7 @@ mod live;
 mod models;
 mod modes;
 mod program;
+mod recovery;
 mod reports;
 mod results;
 mod simulate;

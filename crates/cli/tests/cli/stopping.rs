@@ -1,4 +1,4 @@
-//! Ctrl-C, real time, failures on the way, memory.
+//! Ctrl-C and other signals, real time, failures on the way, memory.
 #![cfg(unix)]
 
 use std::io::{BufRead, BufReader, Read};
@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 use crate::program::{Finished, command, results, run, run_arguments, shelf, write_sequence};
 
-/// Starts an endless run, interrupts it after its first frames, and gives what it left.
-fn interrupted(more: &[&str]) -> (Finished, Vec<serde_json::Value>) {
+/// Starts an endless run, sends it a signal after its first frames, and gives what it left.
+fn interrupted(signal: &str, more: &[&str]) -> (Finished, Vec<serde_json::Value>) {
     let folder = tempfile::tempdir().unwrap();
     let arguments = run_arguments("phantom", more);
     let mut child = command(folder.path(), &arguments.iter().map(String::as_str).collect::<Vec<_>>())
@@ -23,7 +23,7 @@ fn interrupted(more: &[&str]) -> (Finished, Vec<serde_json::Value>) {
         line.clear();
         assert_ne!(progress.read_line(&mut line).unwrap(), 0, "the run goes on until it is stopped");
     }
-    let sent = Command::new("sh").args(["-c", &format!("kill -INT {}", child.id())]).status().unwrap();
+    let sent = Command::new("sh").args(["-c", &format!("kill -{signal} {}", child.id())]).status().unwrap();
     assert!(sent.success());
     let mut stderr = String::new();
     progress.read_to_string(&mut stderr).unwrap();
@@ -37,11 +37,14 @@ fn interrupted(more: &[&str]) -> (Finished, Vec<serde_json::Value>) {
 }
 
 #[test]
-fn ctrl_c_ends_in_order() {
-    for mode in [&["--frames", "1000000"][..], &["--frames", "1000000", "--realtime"]] {
-        let (finished, lines) = interrupted(mode);
+fn signals_end_a_run_in_order() {
+    let frames = ["--frames", "1000000"];
+    let in_real_time = ["--frames", "1000000", "--realtime"];
+    for (signal, mode) in [("INT", &frames[..]), ("INT", &in_real_time), ("TERM", &frames), ("HUP", &frames)]
+    {
+        let (finished, lines) = interrupted(signal, mode);
         assert_eq!(finished.code, 0, "{}", finished.stderr);
-        assert!(finished.stdout.starts_with("stopped by Ctrl-C"), "{}", finished.stdout);
+        assert!(finished.stdout.starts_with("stopped by a signal"), "{}", finished.stdout);
         assert!(!lines.is_empty());
         let counted = format!("frames       {}", lines.len());
         assert!(finished.stdout.contains(&counted), "{counted}: {}", finished.stdout);

@@ -30,7 +30,7 @@ impl CpuBackend {
 
 impl StateAllocator for CpuBackend {
     fn state(&self, initial: &HostTensor) -> Result<Box<dyn StateMemory>, DeviceError> {
-        let mut memory = AlignedVec::<u8>::zeros(initial.bytes().len());
+        let mut memory = AlignedVec::<u8>::try_zeros(initial.bytes().len())?;
         memory.write(initial.bytes())?;
         Ok(Box::new(memory))
     }
@@ -66,7 +66,7 @@ impl Backend for CpuBackend {
         profile: bool,
     ) -> Result<Box<dyn Executable>, DeviceError> {
         let plan = Plan::new(optimise(graph), &CpuTarget);
-        let program = CpuProgram::new(plan, self.pool.clone(), self.level, states, positions, profile);
+        let program = CpuProgram::new(plan, self.pool.clone(), self.level, states, positions, profile)?;
         Ok(Box::new(program))
     }
 }

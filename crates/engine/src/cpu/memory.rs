@@ -1,16 +1,17 @@
 //! Device memory of a program on the CPU, and the operands that kernels are bound to.
 //!
-//! The plan gives every buffer a place such that no two buffers that are alive at the same step overlap, and a step
-//! writes nothing that it reads except where its kernel allows it. That is what whoever makes an operand or an output
-//! answers for; that each lies inside its home is checked here, when it is made.
+//! The plan gives every buffer a place such that no two buffers that are alive at the same step overlap. What would be
+//! unsound if it did not is checked here, once, when a program is built: that each operand lies inside its home, when it is
+//! made, and that a step writes nothing that it reads or writes elsewhere, when it is bound.
 #![allow(unsafe_code)]
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::ops::Deref;
 
 use super::kernels::{AlignedVec, View, ViewMut, reach};
 use super::plan::Plan;
 use crate::compile::{Home, Site};
+use crate::error::OutOfMemory;
 use crate::graph::{Op, Slice, SliceMut, Tensor};
 use crate::tensor::{DType, HostTensor};
 
@@ -23,6 +24,8 @@ pub(super) struct Memory {
     constants: Vec<OnceCell<HostTensor>>,
     /// Addresses and bytes.
     states: Vec<(*mut u8, usize)>,
+    /// What the step that is being bound was given, and whether it writes it.
+    bound: RefCell<Vec<(Operand, bool)>>,
 }
 
 // SAFETY: the pointers are to states, which this program uses only while it holds their store.
@@ -53,13 +56,24 @@ impl Buffer {
 
 impl Memory {
     /// Allocates everything a plan needs. `states` are the addresses and bytes of its states.
-    pub(super) fn new(plan: &Plan, states: Vec<(*mut u8, usize)>) -> Self {
-        Memory {
-            arena: AlignedVec::zeros(plan.arena_bytes),
-            input: Buffer(AlignedVec::zeros(plan.input_bytes)),
-            output: Buffer(AlignedVec::zeros(plan.output_bytes)),
+    pub(super) fn new(plan: &Plan, states: Vec<(*mut u8, usize)>) -> Result<Self, OutOfMemory> {
+        Ok(Memory {
+            arena: AlignedVec::try_zeros(plan.arena_bytes)?,
+            input: Buffer(AlignedVec::try_zeros(plan.input_bytes)?),
+            output: Buffer(AlignedVec::try_zeros(plan.output_bytes)?),
             constants: vec![OnceCell::new(); plan.graph.nodes().len()],
             states,
+            bound: RefCell::default(),
+        })
+    }
+
+    /// Ends the binding of a step. Panics if the plan has it write what it also reads, or writes twice.
+    pub(super) fn end_step(&self) {
+        let bound = self.bound.take();
+        for (at, (output, _)) in bound.iter().enumerate().filter(|(_, (_, writes))| *writes) {
+            for (_, (other, _)) in bound.iter().enumerate().filter(|(other, _)| *other != at) {
+                assert!(!output.overlaps(other), "the plan has a step write {output:?} over {other:?}");
+            }
         }
     }
 
@@ -96,6 +110,12 @@ impl Memory {
     /// # Safety
     /// The operand is used while this memory lives, by the step that it is bound to, in that step's turn.
     pub(super) unsafe fn operand(&self, plan: &Plan, tensor: Tensor) -> Operand {
+        let operand = self.of_tensor(plan, tensor);
+        self.bound.borrow_mut().push((operand, false));
+        operand
+    }
+
+    fn of_tensor(&self, plan: &Plan, tensor: Tensor) -> Operand {
         let ty = plan.graph.ty(tensor);
         let mut operand = self.place(plan, plan.site(tensor), ty.dtype, ty.shape.rows(), ty.shape.cols());
         operand.rows_per_entry =
@@ -110,8 +130,27 @@ impl Memory {
     /// reads or writes them, but inputs that its kernel's documentation allows to be the same memory.
     pub(super) unsafe fn output(&self, plan: &Plan, tensor: Tensor) -> Output {
         assert!(!matches!(plan.site(tensor).home, Home::Constant(_)), "the plan writes to a constant");
-        // SAFETY: the caller's promise.
-        Output(unsafe { self.operand(plan, tensor) })
+        self.bind_output(self.of_tensor(plan, tensor))
+    }
+
+    /// As [`Memory::output`], of a part of it: where it begins, and its rows and columns.
+    ///
+    /// # Safety
+    /// As for [`Memory::output`].
+    pub(super) unsafe fn output_part(
+        &self,
+        plan: &Plan,
+        tensor: Tensor,
+        [row, column]: [usize; 2],
+        [rows, cols]: [usize; 2],
+    ) -> Output {
+        assert!(!matches!(plan.site(tensor).home, Home::Constant(_)), "the plan writes to a constant");
+        self.bind_output(self.of_tensor(plan, tensor).row_range(row, rows).columns(column, cols))
+    }
+
+    fn bind_output(&self, operand: Operand) -> Output {
+        self.bound.borrow_mut().push((operand, true));
+        Output(operand)
     }
 
     /// As [`Memory::output`], at a site and without a row count.
@@ -127,7 +166,7 @@ impl Memory {
         cols: usize,
     ) -> Output {
         assert!(!matches!(site.home, Home::Constant(_)), "the plan writes to a constant");
-        Output(self.place(plan, site, dtype, rows, cols))
+        self.bind_output(self.place(plan, site, dtype, rows, cols))
     }
 
     fn place(&self, plan: &Plan, site: Site, dtype: DType, rows: usize, cols: usize) -> Operand {
@@ -169,6 +208,21 @@ impl Operand {
         }
     }
 
+    /// Whether there is a byte of both.
+    fn overlaps(&self, other: &Operand) -> bool {
+        let span = |operand: &Operand| {
+            let [pitch, width] = [operand.pitch, operand.cols].map(|n| n * operand.dtype.size());
+            (operand.ptr.addr(), pitch, width, operand.rows.saturating_sub(1) * pitch + width)
+        };
+        let ((a, pitch, a_width, a_bytes), (b, b_pitch, b_width, b_bytes)) = (span(self), span(other));
+        if self.rows == 0 || other.rows == 0 || a + a_bytes <= b || b + b_bytes <= a {
+            return false;
+        }
+        // Columns of one map: `b`'s begin so far from where `a`'s do, in a row or the next.
+        let apart = (b as isize - a as isize).rem_euclid(pitch.max(1) as isize) as usize;
+        pitch != b_pitch || apart < a_width || apart + b_width > pitch
+    }
+
     /// The valid rows, for reading.
     pub(super) fn view(&self, entries: Option<usize>) -> View<'_> {
         assert_eq!(self.dtype, DType::F32, "views hold floats");
@@ -186,11 +240,6 @@ impl Operand {
         let size = self.dtype.size();
         // SAFETY: as for `view`.
         unsafe { View::from_raw(self.ptr, self.rows, self.cols * size, self.pitch * size) }
-    }
-
-    /// Bytes of an element.
-    pub(super) fn size(&self) -> usize {
-        self.dtype.size()
     }
 
     /// Whether rows follow one another without gaps.
@@ -307,7 +356,7 @@ mod tests {
     fn output_at(home: Home, offset: usize, pitch: usize, rows: usize, cols: usize) -> Output {
         let plan = plan();
         let mut state = [0f32; 3];
-        let memory = Memory::new(&plan, vec![(state.as_mut_ptr().cast(), size_of_val(&state))]);
+        let memory = Memory::new(&plan, vec![(state.as_mut_ptr().cast(), size_of_val(&state))]).unwrap();
         // SAFETY: only made, never used.
         unsafe { memory.output_at(&plan, Site { home, offset, pitch }, DType::F32, rows, cols) }
     }
@@ -315,7 +364,7 @@ mod tests {
     #[test]
     fn operands_and_outputs_share_what_the_plan_places_together() {
         let plan = plan();
-        let mut memory = Memory::new(&plan, vec![(std::ptr::null_mut(), 12)]);
+        let mut memory = Memory::new(&plan, vec![(std::ptr::null_mut(), 12)]).unwrap();
         let values = [1f32, 2.0, 3.0, 4.0, 5.0, 6.0];
         memory.input.write(0, bytemuck::cast_slice(&values));
         let [exp, affine] = [0, 1].map(|i| {
@@ -340,6 +389,50 @@ mod tests {
         let mut out = [0f32; 6];
         memory.output.read(0, bytemuck::cast_slice_mut(&mut out));
         assert_eq!(out, [1.0, 2.0, 3.0, 4.0, 5.0, 7.0]);
+    }
+
+    /// Binds a step that writes one place of the output block and reads, or writes, another.
+    fn step_of(one: (usize, usize, usize), other: (usize, usize, usize), reads: bool) {
+        let plan = plan();
+        let memory = Memory::new(&plan, vec![(std::ptr::null_mut(), 12)]).unwrap();
+        let bind = |(offset, pitch, cols): (usize, usize, usize)| {
+            // SAFETY: only made, never used.
+            unsafe {
+                memory.output_at(&plan, Site { home: Home::Output(0), offset, pitch }, DType::F32, 2, cols)
+            }
+        };
+        bind(one);
+        bind(other);
+        memory.bound.borrow_mut()[1].1 = !reads;
+        memory.end_step();
+        assert!(memory.bound.borrow().is_empty());
+    }
+
+    #[test]
+    fn columns_side_by_side_are_apart() {
+        for reads in [true, false] {
+            step_of((0, 3, 2), (2, 3, 1), reads);
+            step_of((2, 3, 1), (0, 3, 2), reads);
+            step_of((0, 2, 2), (4, 2, 2), reads);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "has a step write")]
+    fn a_step_does_not_write_what_it_reads() {
+        step_of((0, 3, 2), (1, 3, 2), true);
+    }
+
+    #[test]
+    #[should_panic(expected = "has a step write")]
+    fn a_step_does_not_write_twice() {
+        step_of((1, 3, 2), (0, 3, 2), false);
+    }
+
+    #[test]
+    #[should_panic(expected = "has a step write")]
+    fn rows_of_another_length_are_not_taken_for_columns() {
+        step_of((0, 3, 2), (2, 2, 1), true);
     }
 
     #[test]
@@ -384,6 +477,6 @@ mod tests {
     fn a_transfer_past_the_end_is_refused() {
         let plan = plan();
         let end = plan.input_bytes;
-        Memory::new(&plan, Vec::new()).input.write(end, &[0; 4]);
+        Memory::new(&plan, Vec::new()).unwrap().input.write(end, &[0; 4]);
     }
 }

@@ -14,11 +14,12 @@
 //!
 //! let pool = Pool::new(2);
 //! // y = x · Wᵀ, W is [N = 3, K = 2] as in PyTorch.
-//! let w = PackedLinear::new(Level::detect(), &[1., 0., 0., 1., 1., 1.], 3, 2, Epilogue::default());
+//! let w = PackedLinear::new(Level::detect(), &[1., 0., 0., 1., 1., 1.], 3, 2, Epilogue::default())?;
 //! let x = [1.0, 2.0, 3.0, 4.0];
 //! let mut y = [0.0; 6];
 //! linear(&pool, View::new(&x, 2, 2, 2), &w, None, ViewMut::new(&mut y, 2, 3, 3));
 //! assert_eq!(y, [1.0, 2.0, 3.0, 3.0, 4.0, 7.0]);
+//! # Ok::<(), ultramotion_engine::OutOfMemory>(())
 //! ```
 
 pub mod kernels;

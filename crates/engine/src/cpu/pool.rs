@@ -14,25 +14,20 @@
 //! ```
 #![allow(unsafe_code)]
 
+mod sync;
+
 use super::kernels::AlignedVec;
 use std::any::Any;
-use std::cell::{Cell, UnsafeCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread::{self, JoinHandle, Thread};
-use std::time::{Duration, Instant};
+use std::sync::{PoisonError, mpsc};
+use std::thread::available_parallelism;
+use sync::{
+    Arc, AtomicBool, AtomicU64, AtomicUsize, Builder, IN_CHUNK, JoinHandle, Mutex, MutexGuard, Ordering,
+    Patience, Thread, UnsafeCell, park, spin_loop, yield_now,
+};
 
 /// f32 elements of the scratch memory that each thread has: 2 MiB, one large page.
 pub const SCRATCH_LEN: usize = 512 * 1024;
-
-/// How long a worker looks for the next loop before it sleeps.
-const SPIN: Duration = Duration::from_micros(60);
-
-thread_local! {
-    /// Set while this thread runs a chunk: a loop inside a loop could never get the pool.
-    static IN_CHUNK: Cell<bool> = const { Cell::new(false) };
-}
 
 /// Keeps what different threads write in different cache lines.
 #[repr(align(128))]
@@ -46,11 +41,11 @@ struct Job {
     chunks: usize,
 }
 
-struct Scratch(UnsafeCell<AlignedVec>);
+struct Scratch(std::cell::UnsafeCell<AlignedVec>);
 
 impl Scratch {
     fn new() -> Self {
-        Scratch(UnsafeCell::new(AlignedVec::zeros(SCRATCH_LEN)))
+        Scratch(std::cell::UnsafeCell::new(AlignedVec::zeros(SCRATCH_LEN)))
     }
     /// # Safety
     /// Only the thread that owns this slot, one loop at a time.
@@ -121,19 +116,22 @@ impl Pool {
                     drop(starting);
                     shared.work(i);
                 };
-                thread::Builder::new().name(format!("ultramotion-{i}")).spawn(life).ok()
+                Builder::new().name(format!("ultramotion-{i}")).spawn(life).ok()
             })
             .collect();
         drop(starting);
         // Nothing is ever sent: this ends when the last of the workers has dropped its end.
+        #[cfg(not(all(test, loom)))]
         let _ = started.recv();
+        #[cfg(all(test, loom))]
+        drop(started);
         let wake = workers.iter().map(|w| w.thread().clone()).collect();
         Pool { shared, turn: Mutex::new(()), wake, workers }
     }
 
     /// One thread for each processor that this process may use.
     pub fn per_core() -> Pool {
-        Pool::new(thread::available_parallelism().map_or(1, |n| n.get()))
+        Pool::new(available_parallelism().map_or(1, |n| n.get()))
     }
 
     /// Threads that take part in a loop, the caller included.
@@ -155,7 +153,7 @@ impl Pool {
         if chunks == 0 {
             return;
         }
-        assert!(!IN_CHUNK.get(), "a parallel loop inside a chunk of another one");
+        assert!(!IN_CHUNK.with(|flag| flag.get()), "a parallel loop inside a chunk of another one");
         unsafe fn call<F: Fn(usize, &mut [f32]) + Sync>(data: *const (), chunk: usize, scratch: &mut [f32]) {
             // SAFETY: `data` is the `&F` below, alive until the loop ends.
             unsafe { (*data.cast::<F>())(chunk, scratch) }
@@ -168,7 +166,7 @@ impl Pool {
         shared.next.0.store(0, Ordering::Relaxed);
         if parallel {
             // SAFETY: closed and empty since the end of the last loop, and we hold the turn.
-            unsafe { *shared.job.get() = job };
+            shared.job.with_mut(|to| unsafe { *to = job });
             // SeqCst pairs with the worker's: either it sees the loop, or we see it asleep.
             shared.state.0.fetch_add(LOOP | OPEN, Ordering::SeqCst);
             for (i, thread) in self.wake.iter().enumerate().take(chunks - 1) {
@@ -185,9 +183,9 @@ impl Pool {
             while shared.state.0.load(Ordering::Acquire) & INSIDE_MASK != 0 {
                 spins += 1;
                 if spins < 20_000 {
-                    std::hint::spin_loop();
+                    spin_loop();
                 } else {
-                    thread::yield_now();
+                    yield_now();
                 }
             }
         }
@@ -210,12 +208,12 @@ impl Shared {
                 if chunk >= job.chunks {
                     break;
                 }
-                IN_CHUNK.set(true);
+                IN_CHUNK.with(|flag| flag.set(true));
                 // SAFETY: `data` belongs to `call`, and the caller waits for us before it returns.
                 unsafe { (job.call)(job.data, chunk, scratch) };
             }
         }));
-        IN_CHUNK.set(false);
+        IN_CHUNK.with(|flag| flag.set(false));
         if let Err(payload) = result {
             // Far beyond any count, and far from wrapping.
             self.next.0.store(usize::MAX / 2, Ordering::Relaxed);
@@ -237,23 +235,19 @@ impl Shared {
         loop {
             // Look for an open loop that we have not been in yet.
             let mut state = self.state.0.load(Ordering::Acquire);
-            let mut begin = None;
-            let mut spins = 0u32;
+            let mut patience = Patience::default();
             while state & OPEN == 0 || state / LOOP == seen {
                 if self.shutdown.load(Ordering::Acquire) {
                     return;
                 }
-                spins += 1;
-                std::hint::spin_loop();
-                // The clock is looked at now and then: it costs more than a spin.
-                if spins.is_multiple_of(64) && begin.get_or_insert_with(Instant::now).elapsed() > SPIN {
+                if patience.is_over() {
                     sleeping.store(true, Ordering::SeqCst);
                     state = self.state.0.load(Ordering::SeqCst);
                     if (state & OPEN == 0 || state / LOOP == seen) && !self.shutdown.load(Ordering::SeqCst) {
-                        thread::park();
+                        park();
                     }
                     sleeping.store(false, Ordering::SeqCst);
-                    begin = None;
+                    patience = Patience::default();
                 }
                 state = self.state.0.load(Ordering::Acquire);
             }
@@ -268,7 +262,7 @@ impl Shared {
             }
             seen = state / LOOP;
             // SAFETY: we are inside, so the caller waits for us and does not write the job.
-            let job = unsafe { *self.job.get() };
+            let job = self.job.with(|job| unsafe { *job });
             self.run(job, index);
             self.state.0.fetch_sub(INSIDE, Ordering::AcqRel);
         }
@@ -286,9 +280,15 @@ impl Drop for Pool {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod interleavings;
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use std::thread;
+    use std::time::Instant;
+    use sync::SPIN;
 
     #[test]
     fn every_chunk_runs_once_for_any_number_of_threads() {

@@ -10,7 +10,7 @@ use super::memory::{Memory, Operand};
 use super::plan::{Plan, Step};
 use super::{Level, Pool};
 use crate::backend::{Executable, KernelTime, StageTime};
-use crate::error::DeviceError;
+use crate::error::{DeviceError, OutOfMemory};
 use crate::graph::Op;
 use crate::state_store::StateStore;
 
@@ -45,7 +45,7 @@ impl CpuProgram {
         states: StateStore,
         positions: Vec<usize>,
         profile: bool,
-    ) -> Self {
+    ) -> Result<Self, OutOfMemory> {
         let addresses = {
             let mut store = states.lock();
             let place = |&p: &usize| {
@@ -54,7 +54,7 @@ impl CpuProgram {
             };
             positions.iter().map(place).collect()
         };
-        let memory = Memory::new(&plan, addresses);
+        let memory = Memory::new(&plan, addresses)?;
         let mut stages: Vec<StageTime> = Vec::new();
         let mut weight_bytes = 0;
         let steps = plan
@@ -64,7 +64,7 @@ impl CpuProgram {
             .map(|(step, place)| {
                 // SAFETY: the program keeps the memory beside its kernels; `launch` runs them one at a time, in the plan's
                 // order, and holds the states' lock.
-                let lowered = unsafe { lower(&plan, &memory, level, step) };
+                let lowered = unsafe { lower(&plan, &memory, level, step) }?;
                 weight_bytes += lowered.packed_bytes;
                 let runs_on_nothing =
                     matches!(step, Step::Node { index, .. } if matches!(plan.graph.nodes()[*index].op, Op::Custom(_)));
@@ -89,6 +89,7 @@ impl CpuProgram {
                     }
                     (None, _) => unreachable!("every step but a copy ends with a node"),
                 };
+                memory.end_step();
                 let stage_index = stages.iter().position(|s| s.stage == stage).unwrap_or_else(|| {
                     stages.push(StageTime { stage, time: Duration::ZERO });
                     stages.len() - 1
@@ -107,10 +108,10 @@ impl CpuProgram {
                     time: Duration::ZERO,
                 };
                 let flops = lowered.flops;
-                BoundStep { kernel: lowered.kernel, count, runs_on_nothing, stage: stage_index, flops, report }
+                Ok(BoundStep { kernel: lowered.kernel, count, runs_on_nothing, stage: stage_index, flops, report })
             })
-            .collect();
-        CpuProgram { memory, steps, pool, states, stages, profile, weight_bytes }
+            .collect::<Result<_, _>>()?;
+        Ok(CpuProgram { memory, steps, pool, states, stages, profile, weight_bytes })
     }
 }
 

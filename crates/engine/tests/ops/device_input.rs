@@ -36,7 +36,8 @@ fn program(device: &Device) -> (Program, Ports) {
 fn bytes_on_the_gpu_are_copied_within_it() {
     let Some(device) = crate::cuda::emulated(Precision::F32, 1) else { return };
     let (mut program, ports) = program(&device);
-    let (mut input, mut output) = (program.input_block(), program.output_block());
+    let (mut input, mut output) =
+        (program.input_block().expect("small"), program.output_block().expect("small"));
     ports.before.write(&mut input, &[10.0; 5]);
     ports.after.write(&mut input, &[100.0; 5]);
     ports.bytes.write(&mut input, &[77; 5]);
@@ -59,7 +60,7 @@ fn bytes_on_the_gpu_are_copied_within_it() {
 fn bytes_elsewhere_or_of_another_size_are_refused() {
     let refused = |device: &Device, bytes| {
         let (mut program, ports) = program(device);
-        let mut input = program.input_block();
+        let mut input = program.input_block().expect("small");
         let before = device.ledger().counts();
         let error = program.upload_with(&mut input, ports.bytes, bytes).expect_err("it cannot be used");
         assert_eq!(device.ledger().counts(), before, "nothing was copied");

@@ -1,6 +1,7 @@
 //! A frame as it came from the scanner.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ultramotion_igtlink::{CoordinateSystem, DeviceName, Placement, RawMessage, Timestamp};
 use ultramotion_types::{Frame, FrameView, NamedTransform, PixelFormat, TimeSource};
@@ -20,6 +21,8 @@ pub struct LiveFrame {
     pub timestamp: Timestamp,
     /// Which of the two it is.
     pub time_source: TimeSource,
+    /// How much longer it was on its way than the fastest, where the scanner's clock says.
+    pub late_by: Option<Duration>,
     /// Device name of its message.
     pub device: DeviceName,
     /// Where it comes from, as a URL with the device.
@@ -51,6 +54,12 @@ impl LiveFrame {
     /// Rows.
     pub fn height(&self) -> usize {
         self.size[1].into()
+    }
+
+    /// How old it is: from its own timestamp, where that can be compared, less the shortest time that a frame took to come;
+    /// else from its arrival.
+    pub fn age(&self) -> Duration {
+        self.ticket.arrived().elapsed() + self.late_by.unwrap_or_default()
     }
 
     /// The time by which poses are found: none for a frame that has none.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 use ultramotion_igtlink::{
-    Client, ClientEvent, ConnectError, DecodeError, Disconnect, Message, RawMessage, RecvError, RejectCounts,
-    Server, ServerError, ServerEvent, StreamError, TrafficCounts,
+    Client, ClientEvent, ClientId, ConnectError, DecodeError, Disconnect, Message, RawMessage, RecvError,
+    Refusal, RejectCounts, Server, ServerError, ServerEvent, StreamError, TrafficCounts,
 };
 
 use crate::config::{ConfigError, SourceConfig};
@@ -31,24 +31,35 @@ pub enum LinkError {
 pub enum LinkEvent {
     /// A scanner is there.
     Connected {
+        /// Its connection; `None` is the only one, where the gateway connects.
+        client: Option<ClientId>,
         /// Its address.
         peer: SocketAddr,
     },
     /// A message came.
-    Message(RawMessage),
+    Message {
+        /// On which connection.
+        client: Option<ClientId>,
+        /// The message.
+        raw: RawMessage,
+    },
     /// Something came that is no message.
     Rejected(StreamError),
     /// A connection ended.
     Disconnected {
+        /// Which.
+        client: Option<ClientId>,
         /// Why.
         reason: Disconnect,
     },
     /// No connection could be made; the next attempt follows by itself.
     ConnectFailed(ConnectError),
-    /// Somebody who may not connect tried to.
+    /// Somebody was turned away.
     Refused {
         /// Their address.
         peer: SocketAddr,
+        /// Why.
+        why: Refusal,
     },
 }
 
@@ -120,18 +131,22 @@ impl Link {
     pub fn next(&self, timeout: Duration) -> Result<LinkEvent, RecvError> {
         Ok(match self {
             Link::Client(client, _) => match client.recv_timeout(timeout)? {
-                ClientEvent::Connected { peer } => LinkEvent::Connected { peer },
-                ClientEvent::Message(raw) => LinkEvent::Message(raw),
+                ClientEvent::Connected { peer } => LinkEvent::Connected { client: None, peer },
+                ClientEvent::Message(raw) => LinkEvent::Message { client: None, raw },
                 ClientEvent::Rejected(error) => LinkEvent::Rejected(error),
-                ClientEvent::Disconnected { reason } => LinkEvent::Disconnected { reason },
+                ClientEvent::Disconnected { reason } => LinkEvent::Disconnected { client: None, reason },
                 ClientEvent::ConnectFailed { error, .. } => LinkEvent::ConnectFailed(error),
             },
             Link::Server(server) => match server.recv_timeout(timeout)? {
-                ServerEvent::Connected { peer, .. } => LinkEvent::Connected { peer },
-                ServerEvent::Message { raw, .. } => LinkEvent::Message(raw),
+                ServerEvent::Connected { client, peer } => {
+                    LinkEvent::Connected { client: Some(client), peer }
+                }
+                ServerEvent::Message { client, raw } => LinkEvent::Message { client: Some(client), raw },
                 ServerEvent::Rejected { error, .. } => LinkEvent::Rejected(error),
-                ServerEvent::Disconnected { reason, .. } => LinkEvent::Disconnected { reason },
-                ServerEvent::Refused { peer, .. } => LinkEvent::Refused { peer },
+                ServerEvent::Disconnected { client, reason } => {
+                    LinkEvent::Disconnected { client: Some(client), reason }
+                }
+                ServerEvent::Refused { peer, why } => LinkEvent::Refused { peer, why },
             },
         })
     }

@@ -21,7 +21,7 @@
 //! let frame = loop {
 //!     match receiver.next(Duration::from_secs(5))? {
 //!         Received::Frame(frame) => break frame,
-//!         Received::Connected { peer } => println!("connected to {peer}"),
+//!         Received::Connected { peer, .. } => println!("connected to {peer}"),
 //!         other => println!("{other:?}"),
 //!     }
 //! };
@@ -35,9 +35,11 @@ pub mod backlog;
 mod frame;
 pub mod greeting;
 mod link;
+mod peers;
 pub mod pixels;
 pub mod placement;
 pub mod poses;
+pub mod source_clock;
 pub mod tracked_frame;
 pub mod validity;
 
@@ -52,20 +54,21 @@ pub use link::{Link, LinkError, LinkEvent, LinkStats};
 pub use poses::{MatchedPose, PoseBook};
 use ultramotion_igtlink::{
     ConnectError, Content, DecodeError, DeviceName, Disconnect, Image, Message, RawMessage, RecvError,
-    Timestamp,
+    Refusal, StreamError, Timestamp,
 };
 use ultramotion_types::TimeSource;
 
 use crate::books::{Books, DropReason};
 use crate::complaints::Complaints;
 use crate::config::SourceConfig;
-use crate::receive::backlog::Backlog;
 use crate::receive::greeting::greeting;
+use crate::receive::peers::{PeerId, Peers};
 use crate::receive::tracked_frame::{TRACKED_FRAME, TrackedFrame, TrackedPose};
 use crate::recycle::Recycler;
 
 /// What a [`Receiver`] met.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a box for each frame would be an allocation for each")]
 pub enum Received {
     /// A frame to be computed.
     Frame(LiveFrame),
@@ -73,15 +76,19 @@ pub enum Received {
     Poses(RawMessage),
     /// A message that is of no use here, or that was rejected or dropped, and counted.
     Other,
-    /// The scanner is there.
+    /// The scanner is there, or one of several peers.
     Connected {
         /// Its address.
         peer: SocketAddr,
+        /// Whether it is the only one.
+        only: bool,
     },
-    /// The scanner is gone.
+    /// The scanner is gone, or one of several peers.
     Disconnected {
         /// Why.
         reason: Disconnect,
+        /// Whether the images were its, or nobody is left.
+        was_source: bool,
     },
     /// The scanner cannot be reached.
     ConnectFailed(ConnectError),
@@ -101,8 +108,6 @@ pub struct SourceState {
     other_images: AtomicU64,
     /// Messages with poses.
     pose_messages: AtomicU64,
-    /// The device that is taken; empty until one is.
-    device: Mutex<DeviceName>,
 }
 
 impl SourceState {
@@ -115,11 +120,11 @@ impl SourceState {
             complaints: Arc::default(),
             poses: Mutex::new(
                 PoseBook::new(config.pose_tolerance_ms, &config.transforms)
-                    .believing_identity(config.identity_is_valid),
+                    .believing_identity(config.identity_is_valid)
+                    .keeping(needed_poses(config)),
             ),
             other_images: AtomicU64::new(0),
             pose_messages: AtomicU64::new(0),
-            device: Mutex::new(DeviceName::truncated(&config.device)),
         })
     }
 
@@ -127,6 +132,11 @@ impl SourceState {
     pub fn with_poses<T>(&self, look: impl FnOnce(&mut PoseBook) -> T) -> T {
         // A ring of poses is whole whatever its other user died of.
         look(&mut self.poses.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Names of poses that went because there were too many.
+    pub fn poses_evicted(&self) -> u64 {
+        self.with_poses(|book| book.evicted())
     }
 
     /// Images of devices other than the one that is taken.
@@ -138,20 +148,6 @@ impl SourceState {
     pub fn pose_messages(&self) -> u64 {
         self.pose_messages.load(Relaxed)
     }
-
-    /// The IMAGE device that is taken; empty until the first was seen.
-    pub fn device(&self) -> DeviceName {
-        *self.device.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether images of this device are taken. The first one seen on a connection is, unless one is configured.
-    fn takes(&self, device: DeviceName) -> bool {
-        let mut taken = self.device.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.is_empty() {
-            *taken = device;
-        }
-        *taken == device
-    }
 }
 
 /// Takes frames and poses from a [`Link`].
@@ -159,36 +155,30 @@ impl SourceState {
 pub struct Receiver {
     state: Arc<SourceState>,
     config: SourceConfig,
-    backlog: Option<Backlog>,
     keeps_messages: bool,
-    session: Session,
+    peers: Peers,
     /// Connections in a row that the scanner ended right after the greeting.
     curt: u32,
+    /// What ended the last connection, if a setting may be the cause of it.
+    last_end: &'static str,
     pool: Recycler<Vec<u8>>,
+    /// The device of the last frame, and its URL.
+    device: DeviceName,
     source: Arc<str>,
 }
 
-/// What is noted of a connection.
-#[derive(Debug)]
-struct Session {
-    since: Instant,
-    /// Whether a message of header version 2 came.
-    speaks_version_2: bool,
-    images: u64,
-    /// Messages with pictures in a form that is not read.
-    unread: u64,
+/// Names of the poses that results need: those that are configured, and those that a configured device has by its name.
+fn needed_poses(config: &SourceConfig) -> Vec<String> {
+    let mut needed = poses::chain_of_device(&config.device).unwrap_or_default();
+    needed.extend_from_slice(&config.image_to_tracker);
+    needed.extend(config.ask_for.iter().filter(|name| !name.contains('_')).cloned());
+    needed
 }
 
-impl Session {
-    /// A connection that a peer ends so early was not to its liking.
-    const SHORT: Duration = Duration::from_secs(2);
-    /// So many messages without one IMAGE are worth a word.
-    const UNREAD_WORTH_A_WORD: u64 = 10;
-
-    fn new() -> Self {
-        Session { since: Instant::now(), speaks_version_2: false, images: 0, unread: 0 }
-    }
-}
+/// A connection that a peer ends so early was not to its liking.
+const CURT: Duration = Duration::from_secs(2);
+/// So many messages without one IMAGE are worth a word.
+const UNREAD_WORTH_A_WORD: u64 = 10;
 
 impl Receiver {
     /// Opens a source for a single user.
@@ -201,19 +191,21 @@ impl Receiver {
         Receiver {
             state,
             config: config.clone(),
-            backlog: None,
             keeps_messages: false,
-            session: Session::new(),
+            peers: Peers::new(DeviceName::truncated(&config.device)),
             curt: 0,
+            last_end: "",
             pool: Recycler::default(),
+            device: DeviceName::EMPTY,
             source: "".into(),
         }
     }
 
     /// The same, for one who is not interested in what the scanner had kept before it was connected, if it is older
     /// than this.
-    pub fn without_backlog(self, max_lag: Duration) -> Self {
-        Receiver { backlog: Some(Backlog::new(max_lag)), ..self }
+    pub fn without_backlog(mut self, max_lag: Duration) -> Self {
+        self.peers.max_lag = Some(max_lag);
+        self
     }
 
     /// The same, with each frame's message in it.
@@ -235,41 +227,46 @@ impl Receiver {
     pub fn next(&mut self, timeout: Duration) -> Result<Received, RecvError> {
         let complaints = Arc::clone(&self.state.complaints);
         Ok(match self.state.link.next(timeout)? {
-            LinkEvent::Message(raw) => self.take(raw),
+            LinkEvent::Message { client, raw } => self.take(client, raw),
             LinkEvent::Rejected(error) => {
                 let kind = error.reason().map_or("rejected", |reason| reason.name());
                 complaints.say(kind, format_args!("a message from the scanner was rejected: {error}"));
                 Received::Other
             }
-            LinkEvent::Connected { peer } => {
+            LinkEvent::Connected { client, peer } => {
                 complaints.over("connect");
-                self.forget_device();
-                self.session = Session::new();
-                self.backlog.iter_mut().for_each(Backlog::restart);
+                let only = self.peers.came(client);
                 greeting(&self.config).iter().for_each(|message| self.state.link.send(message));
-                Received::Connected { peer }
+                Received::Connected { peer, only }
             }
-            LinkEvent::Disconnected { reason } => {
-                self.note_curtness(reason);
-                Received::Disconnected { reason }
+            LinkEvent::Disconnected { client, reason } => {
+                self.note_curtness(client, reason);
+                self.note_repetition(reason);
+                let was_source = self.peers.gone(client);
+                Received::Disconnected { reason, was_source }
             }
             LinkEvent::ConnectFailed(error) => {
                 complaints.say("connect", format_args!("{error}; trying on"));
                 Received::ConnectFailed(error)
             }
-            LinkEvent::Refused { peer } => {
-                complaints.say("source_refused", format_args!("a connection from {peer} was refused"));
+            LinkEvent::Refused { peer, why } => {
+                let why = match why {
+                    Refusal::NotAllowed => "it is not in source.allow",
+                    Refusal::Full | Refusal::AddressFull => "too many are connected",
+                };
+                complaints.say("source_refused", format_args!("a connection from {peer} was refused: {why}"));
                 Received::Other
             }
         })
     }
 
     /// A peer that does not know header version 2 ends the connection at the first message of it.
-    fn note_curtness(&mut self, reason: Disconnect) {
+    fn note_curtness(&mut self, peer: PeerId, reason: Disconnect) {
         let by_peer = matches!(reason, Disconnect::PeerClosed | Disconnect::MidMessage | Disconnect::Io(_));
         let greeted = self.config.version == 2 && matches!(self.state.link, Link::Client(..));
-        let curt = greeted && by_peer && !self.session.speaks_version_2;
-        self.curt = if curt && self.session.since.elapsed() < Session::SHORT { self.curt + 1 } else { 0 };
+        let session = self.peers.session(peer);
+        let curt = greeted && by_peer && !session.speaks_version_2 && session.since.elapsed() < CURT;
+        self.curt = if curt { self.curt + 1 } else { 0 };
         if self.curt >= 2 {
             self.state.complaints.say(
                 "source_version",
@@ -281,16 +278,50 @@ impl Receiver {
         }
     }
 
+    /// A link that ends twice in a row for a reason that a setting may be the cause of goes on like that.
+    fn note_repetition(&mut self, reason: Disconnect) {
+        let (kind, advice) = match reason {
+            Disconnect::BadHeader(StreamError::TooLarge { body_size, limit }) => (
+                "always_too_large",
+                format!(
+                    "by a message of {} MiB where {} MiB are allowed: set source.max_message_mb",
+                    body_size.div_ceil(1 << 20),
+                    limit >> 20
+                ),
+            ),
+            Disconnect::BadHeader(_) => (
+                "always_bad_header",
+                "by what is no OpenIGTLink message: see whether source.connect is the scanner's address"
+                    .to_owned(),
+            ),
+            Disconnect::Idle => (
+                "always_idle",
+                format!(
+                    "since no whole message came for {} s: see source.idle_timeout_s",
+                    self.config.idle_timeout_s
+                ),
+            ),
+            _ => ("", String::new()),
+        };
+        if kind.is_empty() || self.last_end != kind {
+            self.last_end = kind;
+        } else {
+            let problem = format_args!("the connection to the scanner ends again and again, {advice}");
+            self.state.complaints.say(kind, problem);
+        }
+    }
+
     /// Says what is wrong with a scanner that sends its pictures in a form that is not read.
-    fn note_unread(&mut self, raw: &RawMessage) {
+    fn note_unread(&mut self, peer: PeerId, raw: &RawMessage) {
         let header = raw.header();
         let what = match header.type_name.as_bytes() {
             b"VIDEO" => "compressed pictures",
             b"USMESSAGE" => "pictures in a form of PlusServer's own",
             _ => return,
         };
-        self.session.unread += 1;
-        if self.session.images == 0 && self.session.unread == Session::UNREAD_WORTH_A_WORD {
+        let session = self.peers.session(peer);
+        session.unread += 1;
+        if session.images == 0 && session.unread == UNREAD_WORTH_A_WORD {
             let (kind, device) = (&header.type_name, &header.device_name);
             self.state.complaints.say(
                 "unread",
@@ -302,30 +333,33 @@ impl Receiver {
         }
     }
 
-    /// A scanner that comes back may have another device to give, unless one is configured. Where several can connect,
-    /// the first one's stays.
-    fn forget_device(&mut self) {
-        if self.config.device.is_empty() && matches!(self.state.link, Link::Client(..)) {
-            *self.state.device.lock().unwrap_or_else(PoisonError::into_inner) = DeviceName::EMPTY;
-            self.source = "".into();
+    /// Whether an image of this device is taken; notes the device.
+    fn takes(&mut self, peer: PeerId, device: DeviceName) -> bool {
+        let taken = self.peers.takes(peer, device, Instant::now());
+        if taken && self.device != device {
+            self.device = device;
+            self.source = format!("{}/{device}", self.state.link.url()).into();
+        } else if !taken {
+            self.state.other_images.fetch_add(1, Relaxed);
         }
+        taken
     }
 
-    fn take(&mut self, raw: RawMessage) -> Received {
+    fn take(&mut self, peer: PeerId, raw: RawMessage) -> Received {
         let header = raw.header();
         let is_image = header.type_name == "IMAGE";
         let device = header.device_name;
-        self.session.speaks_version_2 |= header.version.is_extended();
-        self.session.images += u64::from(is_image);
-        if is_image && !self.state.takes(device) {
-            self.state.other_images.fetch_add(1, Relaxed);
-            let taken = self.state.device();
-            self.state.complaints.say(
-                "other_images",
-                format_args!(
-                    "images of '{device}' are left aside: those of '{taken}' are taken, see source.device"
-                ),
-            );
+        let session = self.peers.session(peer);
+        session.speaks_version_2 |= header.version.is_extended();
+        session.images += u64::from(is_image);
+        if is_image && !self.takes(peer, device) {
+            let taken = match self.peers.taken() {
+                Some(taken) if taken == device => "another connection gives it already".to_owned(),
+                Some(taken) => format!("those of '{taken}' are taken, see source.device"),
+                None => format!("source.device is '{}'", self.config.device),
+            };
+            let problem = format_args!("images of '{device}' are left aside: {taken}");
+            self.state.complaints.say("other_images", problem);
             return Received::Other;
         }
         match raw.decode() {
@@ -333,15 +367,19 @@ impl Receiver {
                 if let Content::Unknown { bytes, .. } = &message.content
                     && header.type_name == TRACKED_FRAME
                 {
-                    return self.tracked_frame(&message, bytes).map_or(Received::Other, Received::Frame);
+                    return self
+                        .tracked_frame(peer, &message, bytes)
+                        .map_or(Received::Other, Received::Frame);
                 }
                 if let Content::Image(image) = &message.content {
-                    let Some(mut frame) = self.image(device, &message, image) else { return Received::Other };
+                    let Some(mut frame) = self.image(peer, device, &message, image) else {
+                        return Received::Other;
+                    };
                     frame.message = self.keeps_messages.then_some(raw);
                     return Received::Frame(frame);
                 }
                 if !self.read_poses(|book| book.read(&message)) {
-                    self.note_unread(&raw);
+                    self.note_unread(peer, &raw);
                     return Received::Other;
                 }
             }
@@ -356,7 +394,19 @@ impl Receiver {
 
     /// Enters poses, and says so if one of them is not believed.
     fn read_poses<T>(&self, read: impl FnOnce(&mut PoseBook) -> T) -> T {
-        let (read, doubted) = self.state.with_poses(|book| (read(book), book.take_doubted()));
+        let (read, doubted, crowded) = self.state.with_poses(|book| {
+            let before = book.evicted();
+            (read(book), book.take_doubted(), book.evicted() > before)
+        });
+        if crowded {
+            self.state.complaints.say(
+                "pose_names",
+                format_args!(
+                    "too many transforms have names of their own: those that were not heard of for longest are forgotten, \
+                     but for those in source.image_to_tracker and source.ask_for"
+                ),
+            );
+        }
         if let Some(name) = doubted {
             self.state.complaints.say(
                 "identity",
@@ -370,7 +420,7 @@ impl Receiver {
     }
 
     /// The frame of a TRACKEDFRAME, whose poses are entered; `None` if it cannot be read, or if there are IMAGE messages.
-    fn tracked_frame(&mut self, message: &Message<'_>, bytes: &[u8]) -> Option<LiveFrame> {
+    fn tracked_frame(&mut self, peer: PeerId, message: &Message<'_>, bytes: &[u8]) -> Option<LiveFrame> {
         let tracked = match TrackedFrame::decode(bytes) {
             Ok(tracked) => tracked,
             Err(error) => {
@@ -385,18 +435,17 @@ impl Receiver {
             }
         });
         self.state.pose_messages.fetch_add(1, Relaxed);
-        if self.session.images > 0 {
+        if self.peers.session(peer).images > 0 {
             return None;
         }
         // PlusServer gives it no name, so it is the device that is wanted.
         let names = [message.device_name, DeviceName::truncated(&self.config.device)];
         let device = names.into_iter().find(|name| !name.is_empty());
         let device = device.unwrap_or_else(|| DeviceName::truncated("TrackedFrame"));
-        if !self.state.takes(device) {
-            self.state.other_images.fetch_add(1, Relaxed);
+        if !self.takes(peer, device) {
             return None;
         }
-        let mut frame = self.image(device, message, &tracked.image)?;
+        let mut frame = self.image(peer, device, message, &tracked.image)?;
         frame.statuses = tracked.statuses();
         Some(frame)
     }
@@ -412,7 +461,13 @@ impl Receiver {
     }
 
     /// A frame, or `None` if the image cannot be used.
-    fn image(&mut self, device: DeviceName, message: &Message<'_>, image: &Image<'_>) -> Option<LiveFrame> {
+    fn image(
+        &mut self,
+        peer: PeerId,
+        device: DeviceName,
+        message: &Message<'_>,
+        image: &Image<'_>,
+    ) -> Option<LiveFrame> {
         let ticket = self.state.books.receive();
         let mut pixels = self.pool.take();
         let format = match pixels::write_pixels(image, self.config.window, &mut pixels) {
@@ -424,9 +479,6 @@ impl Receiver {
                 return None;
             }
         };
-        if self.source.is_empty() {
-            self.source = format!("{}/{}", self.state.link.url(), device).into();
-        }
         let (mut timestamp, mut time_source) = (message.timestamp, TimeSource::Source);
         if timestamp == Timestamp::NONE {
             (timestamp, time_source) = (Timestamp::now(), TimeSource::Arrival);
@@ -434,20 +486,27 @@ impl Receiver {
                 "unstamped",
                 format_args!("images of '{device}' have no timestamp: the time of their arrival is taken"),
             );
-        } else if let Some(backlog) = &mut self.backlog
-            && backlog.is_old(timestamp, ticket.arrived(), SystemTime::now())
-        {
-            ticket.dropped(DropReason::Stale);
-            self.state.complaints.say(
-                "backlog",
-                format_args!("frames that the scanner had kept before the connection was made are left out"),
-            );
-            return None;
+        }
+        let mut late_by = None;
+        if time_source == TimeSource::Source {
+            let (session, now) = (self.peers.session(peer), SystemTime::now());
+            late_by = session.clock.late_by(timestamp, ticket.arrived(), now);
+            if session.backlog.as_mut().is_some_and(|b| b.is_old(timestamp, ticket.arrived(), now)) {
+                ticket.dropped(DropReason::Stale);
+                self.state.complaints.say(
+                    "backlog",
+                    format_args!(
+                        "frames that the scanner had kept before the connection was made are left out"
+                    ),
+                );
+                return None;
+            }
         }
         Some(LiveFrame {
             ticket,
             timestamp,
             time_source,
+            late_by,
             device,
             source: Arc::clone(&self.source),
             size: image.size,

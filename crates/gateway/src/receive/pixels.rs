@@ -48,13 +48,21 @@ pub enum PixelError {
         /// Type of each.
         scalar: ScalarType,
     },
+    /// There is no memory for the frame.
+    #[error("there is no memory for an image of {width}x{height} pixels; send smaller ones")]
+    Memory {
+        /// Pixels in a row.
+        width: u16,
+        /// Rows.
+        height: u16,
+    },
 }
 
 impl PixelError {
     /// As it stands in the books.
     pub fn reason(&self) -> DropReason {
         match self {
-            PixelError::Size { .. } => DropReason::Size,
+            PixelError::Size { .. } | PixelError::Memory { .. } => DropReason::Size,
             PixelError::Volume { .. } | PixelError::Part { .. } => DropReason::Volume,
             PixelError::Type { .. } => DropReason::PixelType,
         }
@@ -78,11 +86,13 @@ pub fn write_pixels(
     if !image.is_whole() {
         return Err(PixelError::Part { part: image.subvolume_size, whole: image.size });
     }
+    pixels.clear();
+    pixels.try_reserve(image.pixels.len()).map_err(|_| PixelError::Memory { width, height })?;
     let (components, scalar) = (image.components, image.scalar);
     match (components, scalar, window) {
-        (1, ScalarType::Uint8, _) => copy(&image.pixels, pixels),
+        (1, ScalarType::Uint8, _) => pixels.extend_from_slice(&image.pixels),
         (3, ScalarType::Uint8, _) => {
-            copy(&image.pixels, pixels);
+            pixels.extend_from_slice(&image.pixels);
             return Ok(PixelFormat::Rgb8);
         }
         (1, ScalarType::Uint16 | ScalarType::Int16, Some(window)) => {
@@ -91,7 +101,6 @@ pub fn write_pixels(
                 Endian::Little => u16::from_le_bytes(b),
             };
             let signed = scalar == ScalarType::Int16;
-            pixels.clear();
             pixels.extend(image.pixels.as_chunks::<2>().0.iter().map(|&pair| {
                 let bits = bytes(pair);
                 windowed(if signed { f64::from(bits.cast_signed()) } else { f64::from(bits) }, window)
@@ -100,11 +109,6 @@ pub fn write_pixels(
         _ => return Err(PixelError::Type { components, scalar }),
     }
     Ok(PixelFormat::Grey8)
-}
-
-fn copy(from: &[u8], to: &mut Vec<u8>) {
-    to.clear();
-    to.extend_from_slice(from);
 }
 
 /// 0 at the window's lower end and below, 255 at its upper end and above, linear between.

@@ -24,7 +24,8 @@ use crate::receive::validity::{self, CUT_NAME_BYTES};
 
 /// Poses of a name that are kept: some seconds of a fast tracker.
 const KEPT_POSES: usize = 256;
-/// Names that are kept. More are somebody's mistake, and must not take memory.
+/// Names that are kept. More are somebody's mistake, and must not take memory: the one that was not heard of for longest
+/// goes.
 const KEPT_NAMES: usize = 64;
 
 /// A pose at a frame's time.
@@ -45,14 +46,28 @@ struct StampedPose {
     valid: bool,
 }
 
+/// The last poses of a name.
+#[derive(Debug)]
+struct Ring {
+    name: Arc<str>,
+    poses: VecDeque<StampedPose>,
+    /// Number of the entry that was the last.
+    entry: u64,
+    /// The configuration names it: it stays.
+    stays: bool,
+}
+
 /// The last poses of every name.
 #[derive(Debug)]
 pub struct PoseBook {
-    rings: Vec<(Arc<str>, VecDeque<StampedPose>)>,
+    rings: Vec<Ring>,
     fixed: BTreeMap<String, Matrix>,
+    /// Names that stay.
+    kept: Vec<String>,
     tolerance_s: f64,
     identity_is_valid: bool,
-    ignored: u64,
+    entries: u64,
+    evicted: u64,
     doubted: Option<Arc<str>>,
 }
 
@@ -85,8 +100,10 @@ impl PoseBook {
             rings: Vec::new(),
             fixed: fixed.iter().map(|(name, matrix)| (name.clone(), rows(matrix))).collect(),
             tolerance_s: tolerance_ms / 1e3,
+            kept: Vec::new(),
             identity_is_valid: false,
-            ignored: 0,
+            entries: 0,
+            evicted: 0,
             doubted: None,
         }
     }
@@ -94,6 +111,11 @@ impl PoseBook {
     /// The same book, in which the identity is a pose like any other.
     pub fn believing_identity(self, identity_is_valid: bool) -> Self {
         PoseBook { identity_is_valid, ..self }
+    }
+
+    /// The same book, from which these names never go, nor what they were cut to.
+    pub fn keeping(self, kept: Vec<String>) -> Self {
+        PoseBook { kept, ..self }
     }
 
     /// Enters the poses of a message. False if it has none.
@@ -136,25 +158,16 @@ impl PoseBook {
 
     /// Enters a pose; `status` is what is said of its tool.
     pub fn enter(&mut self, name: &str, time: Timestamp, matrix: Matrix, status: Option<&str>) {
-        let known = self.rings.iter().position(|(n, _)| **n == *name);
-        let index = match known {
-            Some(index) => index,
-            None if self.rings.len() < KEPT_NAMES => {
-                self.rings.push((name.into(), VecDeque::with_capacity(KEPT_POSES)));
-                self.rings.len() - 1
-            }
-            None => {
-                self.ignored += 1;
-                return;
-            }
-        };
+        let Some(index) = self.ring_of(name) else { return };
+        self.entries += 1;
+        self.rings[index].entry = self.entries;
         let doubted = status.is_none() && matrix == IDENTITY && !self.identity_is_valid;
         if doubted {
-            self.doubted = Some(Arc::clone(&self.rings[index].0));
+            self.doubted = Some(Arc::clone(&self.rings[index].name));
         }
         let finite = matrix.iter().flatten().all(|v| v.is_finite());
         let valid = finite && !doubted && status.is_none_or(validity::is_ok);
-        let ring = &mut self.rings[index].1;
+        let ring = &mut self.rings[index].poses;
         match ring.back() {
             // The sender's clock was set back: what was before is of another time.
             Some(last) if time < last.time => ring.clear(),
@@ -167,9 +180,28 @@ impl PoseBook {
         ring.push_back(StampedPose { time, matrix, valid });
     }
 
-    /// Poses that were not kept because there are too many names.
-    pub fn ignored(&self) -> u64 {
-        self.ignored
+    /// The place for a name's poses, that of another if there are too many; `None` if all of them stay.
+    fn ring_of(&mut self, name: &str) -> Option<usize> {
+        if let Some(known) = self.rings.iter().position(|ring| *ring.name == *name) {
+            return Some(known);
+        }
+        let stays = self.kept.iter().any(|kept| *kept == *name || was_cut(kept, name) || was_cut(name, kept));
+        if self.rings.len() < KEPT_NAMES {
+            let poses = VecDeque::with_capacity(KEPT_POSES);
+            self.rings.push(Ring { name: name.into(), poses, entry: 0, stays });
+            return Some(self.rings.len() - 1);
+        }
+        self.evicted += 1;
+        let oldest = self.rings.iter_mut().enumerate().filter(|(_, ring)| !ring.stays);
+        let (index, ring) = oldest.min_by_key(|(_, ring)| ring.entry)?;
+        ring.poses.clear();
+        (ring.name, ring.stays) = (name.into(), stays);
+        Some(index)
+    }
+
+    /// Names that went, or were not taken, because there were too many.
+    pub fn evicted(&self) -> u64 {
+        self.evicted
     }
 
     /// A name whose pose was the identity without a word about its tool, since the last call.
@@ -179,7 +211,7 @@ impl PoseBook {
 
     /// All names that came.
     pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.rings.iter().map(|(name, _)| name)
+        self.rings.iter().map(|ring| &ring.name)
     }
 
     /// Names of the transforms that never change.
@@ -193,16 +225,15 @@ impl PoseBook {
         if let Some(same) = self.names().find(|known| ***known == *name) {
             return Some(same);
         }
-        let cut = |short: &str, long: &str| short.len() == CUT_NAME_BYTES && long.starts_with(short);
-        let mut alike = self.names().filter(|known| cut(known, name) || cut(name, known));
+        let mut alike = self.names().filter(|known| was_cut(known, name) || was_cut(name, known));
         alike.next().filter(|_| alike.next().is_none())
     }
 
     /// Every name's pose at this time, where it has one.
     pub fn at(&self, time: Timestamp) -> Vec<MatchedPose> {
-        let pose = |(name, ring): &(Arc<str>, VecDeque<StampedPose>)| {
-            let (matrix, valid) = self.in_ring(ring, time)?;
-            Some(MatchedPose { name: Arc::clone(name), matrix, valid })
+        let pose = |ring: &Ring| {
+            let (matrix, valid) = self.in_ring(&ring.poses, time)?;
+            Some(MatchedPose { name: Arc::clone(&ring.name), matrix, valid })
         };
         self.rings.iter().filter_map(pose).collect()
     }
@@ -272,6 +303,11 @@ pub fn chain_of_device(device: &str) -> Option<Vec<String>> {
         "Tracker" => Vec::new(),
         frame => vec![format!("{frame}ToTracker")],
     })
+}
+
+/// Whether a name may be the beginning of another that a sender had no room for.
+fn was_cut(short: &str, long: &str) -> bool {
+    short.len() == CUT_NAME_BYTES && long.starts_with(short)
 }
 
 fn seconds_between(from: Timestamp, to: Timestamp) -> f64 {
@@ -519,15 +555,37 @@ mod tests {
         for name in 0..KEPT_NAMES + 5 {
             book.read(&message(&format!("T{name}"), 0, 0.0));
         }
-        assert_eq!((book.at(at_ms(0)).len(), book.ignored()), (KEPT_NAMES, 5));
+        assert_eq!((book.at(at_ms(0)).len(), book.evicted()), (KEPT_NAMES, 5));
         for ms in 0..1000 {
             book.read(&message("T0", ms, ms as f32));
         }
-        assert_eq!(book.rings[0].1.len(), KEPT_POSES);
+        let kept = |book: &PoseBook| book.rings.iter().find(|ring| *ring.name == *"T0").unwrap().poses.len();
+        assert_eq!(kept(&book), KEPT_POSES);
         book.read(&message("T0", 3, 33.0));
-        assert_eq!(book.rings[0].1.len(), 1, "poses of before belong to another clock");
+        assert_eq!(kept(&book), 1, "poses of before belong to another clock");
         book.read(&message("T0", 3, 34.0));
-        assert_eq!(book.at(at_ms(3))[0].matrix[0][3], 34.0, "the last word of a moment counts");
+        assert_eq!(
+            book.chain(&["T0".into()], &book.at(at_ms(3))).map(|matrix| matrix[0][3]),
+            Ok(34.0),
+            "the last word of a moment counts"
+        );
+    }
+
+    #[test]
+    fn many_names_push_out_what_nobody_sends_and_nothing_that_is_needed() {
+        let whole = "StylusTipToReferenceFrame";
+        let mut book = book().keeping(vec![whole.into()]);
+        book.read(&message(&whole[..CUT_NAME_BYTES], 0, 1.0));
+        book.read(&message("Forgotten", 0, 2.0));
+        for name in 0..3 * KEPT_NAMES {
+            book.read(&message(&format!("T{name}"), 0, 0.0));
+            book.read(&message("ProbeToTracker", 0, 3.0));
+        }
+        let names: Vec<&str> = book.names().map(|name| &**name).collect();
+        assert!(names.contains(&&whole[..CUT_NAME_BYTES]) && names.contains(&"ProbeToTracker"), "{names:?}");
+        assert!(!names.contains(&"Forgotten") && names.contains(&"T191"), "{names:?}");
+        assert_eq!((names.len(), book.evicted()), (KEPT_NAMES, 3 + 2 * KEPT_NAMES as u64));
+        assert!(book.chain(&[whole.into()], &book.at(at_ms(0))).is_ok());
     }
 
     #[test]

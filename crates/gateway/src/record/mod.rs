@@ -1,23 +1,32 @@
 //! Results as lines of JSON, and recordings of live sessions.
 //!
-//! A [`Recorder`] writes every frame that was computed, with the poses at its time, to `frames.igs.mha`, and what was
-//! found in it to `results.jsonl`, in the form of `ultramotion run`. The frames are those that the pipeline saw, in
-//! its order, with their timestamps to the last digit, so `ultramotion run` on the recording finds the same again,
-//! frame for frame. `frames-2.igs.mha` and `results-2.jsonl` begin where tracks begin anew, as the replay's do: where a
-//! GPU failed, or a pipeline died and another took over. Identities go on counting in the session, so those of the replay
-//! are the same less a constant. They begin, too, where the size or format of the frames changes, which tracks outlive,
-//! so that identities of such a part differ in its replay.
+//! A [`Recorder`] writes every frame that was computed, with the poses at its time, to `frames.raw` and `frames.igs.mhd`,
+//! and what was found in it to `results.jsonl`, in the form of `ultramotion run`. The frames are those that the pipeline
+//! saw, in its order, with their timestamps to the last digit, so `ultramotion run` on the recording finds the same
+//! again, frame for frame. `frames-2.igs.mhd` and `results-2.jsonl` begin where tracks begin anew, as the replay's do:
+//! where a GPU failed, or a pipeline died and another took over. Identities go on counting in the session, so those of
+//! the replay are the same less a constant. They begin, too, where the size or format of the frames changes, which
+//! tracks outlive, so that identities of such a part differ in its replay.
 //!
-//! The sequence's header holds every frame's time and comes first, so a file is complete only when the recording
-//! ends; until then its pixels are in `frames.igs.mha.part`.
+//! Frames, poses and results are on their way to the disk as they come, and nothing is copied at the end. Whatever kills
+//! the program, [`recover`] completes what it left. Where the room on the disk comes to its end, so does the recording, in
+//! order, and the stream goes on.
+
+mod recover;
+mod room;
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use ultramotion_media::MediaError;
-use ultramotion_media::metaimage::{Layout, SequenceWriter};
-use ultramotion_media::sink::JsonLines;
+use ultramotion_media::metaimage::{self, AppendWriter, Layout};
+use ultramotion_media::sink::{JsonLines, keep_whole_lines};
 use ultramotion_types::{PixelFormat, ResultLine};
 
+pub use recover::{RecoveredPart, recover};
+use room::Room;
+
+use crate::config::RecordConfig;
 use crate::receive::named_transform;
 use crate::send::{Answer, Epoch};
 
@@ -38,15 +47,69 @@ pub enum RecordError {
         /// What the operating system says.
         source: std::io::Error,
     },
+    /// The disk is as good as full.
+    #[error("{free_mb} MiB are left in '{}', and record.stop_below_mb is {stop_below_mb}; make room or choose another folder", folder.display())]
+    NoRoom {
+        /// The folder.
+        folder: PathBuf,
+        /// What is left, MiB.
+        free_mb: u64,
+        /// What must be.
+        stop_below_mb: u64,
+    },
+    /// A folder without a recording cannot be recovered.
+    #[error("'{}' holds no recording: give a folder with frames.igs.mhd or frames.igs.mhd.part", folder.display())]
+    NoRecording {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// A file cannot be written.
     #[error(transparent)]
     Media(#[from] MediaError),
 }
 
+/// The files of one part of a recording.
+#[derive(Debug, Clone)]
+pub(crate) struct PartFiles {
+    pub(crate) frames: PathBuf,
+    pub(crate) lines: PathBuf,
+}
+
+impl PartFiles {
+    /// Of part 1, 2, and so on.
+    pub(crate) fn of(folder: &Path, part: usize) -> Self {
+        let suffix = if part == 1 { String::new() } else { format!("-{part}") };
+        PartFiles {
+            frames: folder.join(format!("frames{suffix}.igs.mhd")),
+            lines: folder.join(format!("results{suffix}.jsonl")),
+        }
+    }
+
+    /// The first of its files that is there.
+    fn there(&self) -> Option<&PathBuf> {
+        [&self.frames, &self.lines].into_iter().find(|path| path.exists())
+    }
+}
+
+/// The first part of the recording in a folder, which `ultramotion run FOLDER` plays; `None` if there is no recording.
+pub fn first_part(folder: &Path) -> Option<PathBuf> {
+    let header = PartFiles::of(folder, 1).frames;
+    let is_open = metaimage::is_open(&header);
+    if is_open {
+        let folder = folder.display();
+        tracing::warn!(
+            "the recording in '{folder}' goes on, or its program was killed: its latest frames may be missing; \
+             `ultramotion recover {folder}` completes it"
+        );
+    }
+    (is_open || header.is_file()).then_some(header)
+}
+
 /// Writes a live session to a folder.
 #[derive(Debug)]
 pub struct Recorder {
-    folder: PathBuf,
+    config: RecordConfig,
+    room: Room,
     parts: usize,
     part: Option<Part>,
 }
@@ -55,34 +118,35 @@ pub struct Recorder {
 #[derive(Debug)]
 struct Part {
     kind: (usize, usize, PixelFormat, Epoch),
+    files: PartFiles,
     name: String,
-    frames: SequenceWriter,
+    frames: AppendWriter,
     lines: JsonLines,
+    header_due: Instant,
 }
 
 impl Recorder {
     /// Makes the folder. An older recording in it is not overwritten.
-    pub fn create(folder: &Path) -> Result<Self, RecordError> {
+    pub fn create(config: &RecordConfig) -> Result<Self, RecordError> {
+        let folder = &config.folder;
         std::fs::create_dir_all(folder)
-            .map_err(|source| RecordError::Folder { path: folder.to_owned(), source })?;
-        let recorder = Recorder { folder: folder.to_owned(), parts: 0, part: None };
-        recorder.paths(1)?;
-        Ok(recorder)
+            .map_err(|source| RecordError::Folder { path: folder.clone(), source })?;
+        if let Some(path) = PartFiles::of(folder, 1).there() {
+            return Err(RecordError::Exists { path: path.clone() });
+        }
+        let mut room = Room::new(config);
+        room.check()?;
+        Ok(Recorder { config: config.clone(), room, parts: 0, part: None })
     }
 
-    /// Files of a part, neither of which is there yet.
-    fn paths(&self, part: usize) -> Result<[PathBuf; 2], RecordError> {
-        let suffix = if part == 1 { String::new() } else { format!("-{part}") };
-        let paths = [format!("frames{suffix}.igs.mha"), format!("results{suffix}.jsonl")];
-        let paths = paths.map(|name| self.folder.join(name));
-        match paths.iter().find(|path| path.exists()) {
-            Some(path) => Err(RecordError::Exists { path: path.clone() }),
-            None => Ok(paths),
-        }
+    /// What is left on the disk, MiB, as it was a second ago at most; `None` where the system does not tell.
+    pub fn free_mb(&self) -> Option<u64> {
+        self.room.free_mb()
     }
 
     /// Adds a frame with its poses and results.
     pub fn write(&mut self, answer: &Answer) -> Result<(), RecordError> {
+        self.room.check()?;
         let frame = &answer.frame;
         let kind = (frame.width(), frame.height(), frame.format, answer.epoch);
         if self.part.as_ref().is_some_and(|part| part.kind != kind) {
@@ -90,8 +154,10 @@ impl Recorder {
         }
         if self.part.is_none() {
             self.parts += 1;
-            let [frames, lines] = self.paths(self.parts)?;
-            // Not compressed: a live session has better uses for the processor.
+            let files = PartFiles::of(&self.config.folder, self.parts);
+            if let Some(path) = files.there() {
+                return Err(RecordError::Exists { path: path.clone() });
+            }
             let layout = Layout {
                 channels: frame.format.channels(),
                 spacing_mm: Some(frame.spacing_mm()),
@@ -100,9 +166,11 @@ impl Recorder {
             };
             self.part = Some(Part {
                 kind,
-                name: frames.display().to_string(),
-                frames: SequenceWriter::create(&frames, layout)?,
-                lines: JsonLines::create(&lines)?,
+                name: files.frames.display().to_string(),
+                frames: AppendWriter::create(&files.frames, layout, self.config.fsync)?,
+                lines: JsonLines::create(&files.lines)?,
+                files,
+                header_due: Instant::now(),
             });
         }
         let Some(part) = &mut self.part else { return Ok(()) };
@@ -110,6 +178,13 @@ impl Recorder {
         let transforms: Vec<_> = answer.placed.poses.iter().map(named_transform).collect();
         part.frames.write_raw(&frame.pixels, frame.timestamp.as_secs_f64(), &transforms)?;
         part.lines.write(&ResultLine::new(&answer.packet).renamed(number, &part.name))?;
+        self.room.note(frame.pixels.len());
+        if part.header_due <= Instant::now() {
+            part.header_due = Instant::now() + Duration::from_secs_f64(self.config.header_every_s);
+            if let Err(error) = part.frames.refresh_header() {
+                tracing::warn!("{error}: until the recording ends, its header lacks the latest frames");
+            }
+        }
         Ok(())
     }
 
@@ -119,9 +194,10 @@ impl Recorder {
     }
 
     fn finish_part(&mut self) -> Result<(), RecordError> {
-        match self.part.take() {
-            Some(part) => Ok(part.frames.finish()?),
-            None => Ok(()),
-        }
+        let Some(part) = self.part.take() else { return Ok(()) };
+        let frames = part.frames.finish()?;
+        // Where a write failed there may be half a line, and a line of a frame that had to go.
+        keep_whole_lines(&part.files.lines, frames)?;
+        Ok(())
     }
 }

@@ -1,10 +1,12 @@
 //! The stage that speaks with clients.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
-use ultramotion_igtlink::{RecvError, ServerEvent};
+use ultramotion_igtlink::{RecvError, Refusal, ServerEvent};
 
 use super::{Shared, TICK};
+use crate::complaints::Comings;
 use crate::send::{Dialogue, Guests, header_version};
 use crate::supervise::BoxError;
 
@@ -14,10 +16,13 @@ impl Shared {
         let dialogue =
             Dialogue::new(self.names.status, header_version(&self.config.output), &self.config.output);
         let mut guests = Guests::default();
+        let mut comings = Comings::new("comings and goings of clients");
         while !self.stop.is_set() {
+            let now = Instant::now();
+            comings.sum_up(now);
             match self.server.recv_timeout(TICK) {
                 Ok(ServerEvent::Connected { client, peer }) => {
-                    tracing::info!("client {client} connected from {peer}");
+                    comings.say(now, format_args!("client {client} connected from {peer}"));
                     let is_old = guests.came(client, peer.ip());
                     self.audience.note(client, is_old && self.config.output.version == 0);
                     if self.config.output.status {
@@ -25,15 +30,18 @@ impl Shared {
                     }
                 }
                 Ok(ServerEvent::Disconnected { client, reason }) => {
-                    tracing::info!("client {client} went: {reason}");
+                    comings.say(now, format_args!("client {client} went: {reason}"));
                     self.audience.note(client, false);
                     if let Some(peer) = guests.gone(client, reason) {
                         self.note_old(peer);
                     }
                 }
-                Ok(ServerEvent::Refused { peer, by_allow_list }) => {
-                    let why =
-                        if by_allow_list { "not in output.allow" } else { "output.max_clients are there" };
+                Ok(ServerEvent::Refused { peer, why }) => {
+                    let why = match why {
+                        Refusal::NotAllowed => "not in output.allow",
+                        Refusal::Full => "output.max_clients are there",
+                        Refusal::AddressFull => "output.max_clients_per_address are there from this address",
+                    };
                     let problem = format_args!("a client from {peer} was refused: {why}");
                     self.source.complaints.say("client_refused", problem);
                 }

@@ -87,10 +87,9 @@ impl Perceive for Squares {
         packet.frame_id = frame.frame_id;
         (packet.timestamp_s, packet.time_source) = (frame.timestamp_s, frame.time_source);
         frame.source.clone_into(&mut packet.source);
-        (packet.width, packet.height) = (frame.width, frame.height);
         packet.state = if self.0 > 0 { Visibility::Visible } else { Visibility::Lost };
         packet.labels = ["vessel".to_owned()].into();
-        packet.clear_objects(self.0);
+        packet.begin(frame.width, frame.height, self.0)?;
         for number in 0..self.0 {
             let left = number * (Self::SIDE + 1);
             let row_bytes = frame.width.div_ceil(8);

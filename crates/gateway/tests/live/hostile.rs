@@ -8,8 +8,8 @@ use ultramotion_gateway::service::{Gateway, GatewayError};
 use ultramotion_igtlink::{Content, Image, Message, ScalarType};
 
 use crate::bench::{
-    Scanner, client_of, complaints, config, next_of, picture, small_pipelines, time_of, wait_for,
-    wait_for_complaint,
+    SOON, Scanner, client_of, complaints, config, next_of, picture, small_pipelines, squares, time_of,
+    wait_for, wait_for_complaint,
 };
 
 #[test]
@@ -188,4 +188,114 @@ fn a_client_that_never_reads_holds_up_nobody() {
     assert_eq!(last.account.answered, number);
     assert!(last.account.balances());
     drop(stalled);
+}
+
+#[test]
+fn a_client_may_ask_but_not_send_images() {
+    let scanner = Scanner::new();
+    let mut gateway = Gateway::start(config(scanner.address()), small_pipelines()).unwrap();
+    let honest = client_of(&gateway);
+    scanner.wait_for_gateway();
+    let mut greedy = TcpStream::connect(gateway.output_addr().unwrap()).unwrap();
+    greedy.set_read_timeout(Some(SOON)).unwrap();
+    // The announcement alone ends it: nothing of the body need come.
+    let note = Message::new("Note".parse().unwrap(), Content::string("x".repeat(65_535)));
+    greedy.write_all(&note.to_bytes().unwrap()[..58]).unwrap();
+    assert!(greedy.read_to_end(&mut Vec::new()).is_ok(), "the gateway ends the connection");
+    scanner.send(&picture(1));
+    assert_eq!(next_of(&honest, "UM_Mask").header().timestamp, time_of(1));
+    wait_for(&mut gateway, "one client", |r| r.clients == 1);
+}
+
+#[test]
+fn peers_that_only_drip_do_not_keep_the_scanner_out() {
+    let mut config = config(String::new());
+    config.source.listen = Some("127.0.0.1:0".parse().unwrap());
+    let mut gateway = Gateway::start(config, small_pipelines()).unwrap();
+    let client = client_of(&gateway);
+    let address = gateway.source_addr().unwrap();
+    let drips: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(address).unwrap()).collect();
+    drips.iter().for_each(|mut drip| drip.write_all(&[0]).unwrap());
+    let mut scanner = TcpStream::connect(address).unwrap();
+    scanner.write_all(&picture(0).to_bytes().unwrap()).unwrap();
+    assert_eq!(next_of(&client, "UM_Mask").header().timestamp, time_of(0));
+    wait_for(&mut gateway, "the answer", |r| r.account.answered == 1);
+}
+
+#[test]
+fn the_first_peer_of_many_does_not_choose_the_device_for_ever() {
+    let mut config = config(String::new());
+    config.source.listen = Some("127.0.0.1:0".parse().unwrap());
+    let mut gateway = Gateway::start(config, small_pipelines()).unwrap();
+    let client = client_of(&gateway);
+    let address = gateway.source_addr().unwrap();
+    let from = |device: &str, number| {
+        Message { device_name: device.parse().unwrap(), ..picture(number) }.to_bytes().unwrap()
+    };
+    let (mut first, mut second) =
+        (TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap());
+    first.write_all(&from("Image_Stray", 0)).unwrap();
+    assert_eq!(next_of(&client, "UM_Mask").header().timestamp, time_of(0));
+    // While the first is there its device is taken, and no other connection's, even under the same name.
+    second.write_all(&from("Image_Probe", 1)).unwrap();
+    second.write_all(&from("Image_Stray", 2)).unwrap();
+    wait_for(&mut gateway, "both", |r| r.other_images == 2);
+    drop(first);
+    wait_for_complaint(&mut gateway, "disconnected");
+    second.write_all(&from("Image_Probe", 3)).unwrap();
+    let mask = next_of(&client, "UM_Mask");
+    assert_eq!(mask.header().timestamp, time_of(3));
+    assert_eq!(mask.decode().unwrap().metadata.get("Source").unwrap(), "Image_Probe");
+}
+
+#[test]
+fn pose_names_without_end_do_not_displace_those_that_are_needed() {
+    let scanner = Scanner::new();
+    let mut config = config(scanner.address());
+    config.output.tracker_contours = true;
+    config.source.image_to_tracker = vec!["ProbeToTracker".into()];
+    let mut gateway = Gateway::start(config, squares(2)).unwrap();
+    let client = client_of(&gateway);
+    scanner.wait_for_gateway();
+    let shift = ultramotion_igtlink::Transform {
+        translation: [1.0, 2.0, 3.0],
+        ..ultramotion_igtlink::Transform::IDENTITY
+    };
+    let pose = |name: &str| Message::new(name.parse().unwrap(), Content::Transform(shift)).at(time_of(0));
+    scanner.send(&pose("ProbeToTracker"));
+    for number in 0..100 {
+        scanner.send(&pose(&format!("T{number}")));
+        wait_for(&mut gateway, "the name", |r| r.poses == number + 2);
+    }
+    assert_eq!(gateway.report().poses_evicted, 37);
+    scanner.send(&picture(0));
+    let outlines = next_of(&client, "UM_TrackerContours");
+    assert!(matches!(outlines.decode().unwrap().content, Content::PolyData(data) if data.lines.len() == 2));
+    assert_eq!(complaints(&gateway), [("pose_names", 37)]);
+}
+
+#[test]
+fn the_largest_frame_that_is_documented_is_taken() {
+    let scanner = Scanner::new();
+    let mut gateway = Gateway::start(config(scanner.address()), squares(1)).unwrap();
+    scanner.wait_for_gateway();
+    let image = Image::grey8(8192, 8192, vec![7; 8192 * 8192]);
+    scanner.send(&Message::new("Image_Probe".parse().unwrap(), Content::Image(image)).at(time_of(0)));
+    wait_for(&mut gateway, "the answer", |r| r.account.answered == 1);
+}
+
+#[test]
+fn a_link_that_fails_the_same_way_again_names_the_setting() {
+    let scanner = RawScanner::new();
+    let mut config = config(scanner.address());
+    config.source.max_message_mb = 1;
+    let mut gateway = Gateway::start(config, small_pipelines()).unwrap();
+    let image = Image::grey8(2048, 1024, vec![7; 2048 * 1024]);
+    let image = Message::new("Image_Probe".parse().unwrap(), Content::Image(image)).to_bytes().unwrap();
+    for _ in 0..2 {
+        // The header alone ends the connection.
+        scanner.accept().write_all(&image[..58]).unwrap();
+    }
+    wait_for_complaint(&mut gateway, "always_too_large");
+    assert!(complaints(&gateway).contains(&("too_large", 2)));
 }

@@ -69,7 +69,7 @@ fn a_recording_gives_the_same_results_frame_for_frame() {
     assert!(!last.record_failed);
 
     let live = lines(&session.join("results.jsonl"));
-    let (replayed, frames) = again(&session.join("frames.igs.mha"));
+    let (replayed, frames) = again(&session.join("frames.igs.mhd"));
     assert_eq!(live.len(), numbers.len());
     assert!(live.iter().all(|line| !line["objects"].as_array().unwrap().is_empty()));
     // Not `assert_eq`, which would print all masks.
@@ -82,12 +82,12 @@ fn a_recording_gives_the_same_results_frame_for_frame() {
         assert_eq!(frame.spacing_mm, Some([0.25, 0.5]));
     }
     assert_eq!(lines(&session.join("results-2.jsonl")).len(), 1);
-    assert!(session.join("frames-2.igs.mha").exists());
+    assert!(session.join("frames-2.igs.mhd").exists());
 
     // What is there is not overwritten.
     let error = Gateway::start(config, small_pipelines()).err().expect("a recording is there");
     assert!(matches!(error, GatewayError::Record(_)), "{error}");
-    assert!(error.to_string().contains("frames.igs.mha' is there already"), "{error}");
+    assert!(error.to_string().contains("frames.igs.mhd' is there already"), "{error}");
 }
 
 /// The lines with other identities.
@@ -128,7 +128,7 @@ fn each_pipelines_part_of_a_recording_gives_the_same_results() {
     assert!(given_before > 0);
     for (part, frames, given_before) in [("", 3, 0), ("-2", 2, given_before)] {
         let live = lines(&folder.path().join(format!("results{part}.jsonl")));
-        let (replayed, _) = again(&folder.path().join(format!("frames{part}.igs.mha")));
+        let (replayed, _) = again(&folder.path().join(format!("frames{part}.igs.mhd")));
         assert_eq!(live.len(), frames);
         assert!(live == shifted(replayed, given_before.into()), "the results differ in part '{part}'");
     }
@@ -174,6 +174,6 @@ fn a_recording_begins_another_part_where_a_gpu_fails() {
         let reason = line.as_object_mut().unwrap().remove("fallback").expect("each line says why");
         assert!(reason.as_str().unwrap().contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{reason}");
     }
-    let (replayed, _) = again(&folder.path().join("frames-2.igs.mha"));
+    let (replayed, _) = again(&folder.path().join("frames-2.igs.mhd"));
     assert!(on_cpu == shifted(replayed, ANSWER.into()), "the results differ");
 }

@@ -1,16 +1,17 @@
 //! Queues, restarts, the books.
 
 use std::sync::mpsc;
+use std::time::SystemTime;
 
 use ultramotion_gateway::books::DropReason;
 use ultramotion_gateway::service::{Gateway, Perceive};
-use ultramotion_igtlink::{Client, ClientConfig, Content, Message, Server, ServerConfig};
+use ultramotion_igtlink::{Client, ClientConfig, Content, Message, Server, ServerConfig, Timestamp};
 use ultramotion_pipeline::{Orchestrator, PipelineError};
 use ultramotion_types::{FrameView, ResultPacket};
 
 use crate::bench::{
     Scanner, client_of, complaints, config, next_of, picture, pipelines_after, small, small_pipelines,
-    time_of, wait_for,
+    squares, time_of, wait_for,
 };
 
 #[test]
@@ -54,6 +55,24 @@ fn frames_that_waited_too_long_are_dropped() {
     start.send(()).unwrap();
     let report = wait_for(&mut gateway, "the drop", |r| r.account.dropped() == 1);
     assert_eq!(report.account.dropped_for(DropReason::Stale), 1);
+}
+
+#[test]
+fn age_counts_from_the_scanners_own_timestamp() {
+    let scanner = Scanner::new();
+    let mut config = config(scanner.address());
+    config.stream.max_lag_ms = 50;
+    let mut gateway = Gateway::start(config, squares(1)).unwrap();
+    scanner.wait_for_gateway();
+    let taken_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
+    scanner.send(&picture(0).at(Timestamp::from_secs_f64(taken_s)));
+    let first = wait_for(&mut gateway, "the first frame", |r| r.account.received == 1);
+    wait_for(&mut gateway, "a moment", |r| r.time_s > first.time_s + 0.2);
+    // It was held up, by a pause of either machine: a moment before it reaches the socket nobody knows of it.
+    scanner.send(&picture(1).at(Timestamp::from_secs_f64(taken_s + 0.04)));
+    let report = wait_for(&mut gateway, "both", |r| r.account.received == 2 && r.account.in_flight == 0);
+    assert!(report.account.dropped_for(DropReason::Stale) >= 1 && report.clocks_agree, "{report}");
+    assert_eq!(complaints(&gateway), [("late", 1)]);
 }
 
 #[test]

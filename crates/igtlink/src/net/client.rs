@@ -27,7 +27,7 @@ pub struct ClientConfig {
     pub first_retry: Duration,
     /// Longest wait between attempts. 0.5 s.
     pub longest_retry: Duration,
-    /// Disconnect, and connect again, if nothing comes for so long. Off: not every server sends
+    /// Disconnect, and connect again, if no whole message comes for so long. Off: not every server sends
     /// keep-alives.
     pub idle_timeout: Option<Duration>,
     /// Disconnect if the peer takes nothing for so long. 10 s.
@@ -64,9 +64,11 @@ impl ClientConfig {
 
     fn link(&self) -> LinkConfig {
         LinkConfig {
+            decoder: self.decoder,
             idle_timeout: self.idle_timeout,
             stall_timeout: self.stall_timeout,
             keep_alive: self.keep_alive,
+            max_messages_per_s: None,
         }
     }
 }
@@ -375,7 +377,7 @@ impl Shared {
             Ok(raw) => self.tell(ClientEvent::Message(raw)),
             Err(error) => self.tell(ClientEvent::Rejected(error)),
         };
-        let (config, name) = ((self.config.decoder, self.config.link()), "igtl-client-write".into());
+        let (config, name) = (self.config.link(), "igtl-client-write".into());
         let reason =
             link::run(&stream, &queue, config, &self.traffic, name, take, || self.lock().link = None);
         let stopping = self.lock().stopping;

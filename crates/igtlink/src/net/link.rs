@@ -6,12 +6,13 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::content::{Content, Status};
 use crate::error::EncodeError;
 use crate::header::{DeviceName, HeaderVersion};
 use crate::message::Message;
+use crate::net::budget::Budget;
 use crate::net::mailbox::{Mailbox, Pushed, RecvError};
 use crate::stream::{DecoderConfig, RawMessage, RejectCounts, RejectReason, StreamDecoder, StreamError};
 use crate::timestamp::Timestamp;
@@ -23,7 +24,7 @@ pub enum Disconnect {
     PeerClosed,
     /// The peer closed it inside a message.
     MidMessage,
-    /// Nothing came for the idle time-out.
+    /// No whole message came for the idle time-out.
     Idle,
     /// The peer took nothing for the stall time-out.
     Stalled,
@@ -33,6 +34,8 @@ pub enum Disconnect {
     Io(io::ErrorKind),
     /// It was asked for.
     Shutdown,
+    /// It made room for another, since it had sent no whole message.
+    Displaced,
 }
 
 impl fmt::Display for Disconnect {
@@ -40,11 +43,12 @@ impl fmt::Display for Disconnect {
         match self {
             Self::PeerClosed => f.write_str("the peer closed the connection"),
             Self::MidMessage => f.write_str("the peer closed the connection inside a message"),
-            Self::Idle => f.write_str("the peer sent nothing for too long"),
+            Self::Idle => f.write_str("the peer sent no whole message for too long"),
             Self::Stalled => f.write_str("the peer took nothing for too long"),
             Self::BadHeader(error) => write!(f, "the peer sent a bad header: {error}"),
             Self::Io(kind) => write!(f, "{kind}"),
             Self::Shutdown => f.write_str("the connection was shut down"),
+            Self::Displaced => f.write_str("it had sent no whole message and made room for another"),
         }
     }
 }
@@ -148,6 +152,11 @@ impl SendQueue {
         true
     }
 
+    /// Whether it was closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.mailbox.is_closed()
+    }
+
     /// Takes nothing more; what waits is still sent.
     pub(crate) fn close(&self) {
         self.mailbox.close();
@@ -226,9 +235,12 @@ impl EncodeBuffers {
 /// What a connection needs to know of its configuration.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LinkConfig {
+    pub(crate) decoder: DecoderConfig,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) stall_timeout: Option<Duration>,
     pub(crate) keep_alive: Option<Duration>,
+    /// Messages that are read in a second.
+    pub(crate) max_messages_per_s: Option<u32>,
 }
 
 /// A time-out of zero means none to us, and is an error to the operating system.
@@ -251,20 +263,19 @@ pub(crate) fn prepare(stream: &TcpStream, config: LinkConfig) -> io::Result<()> 
 pub(crate) fn run(
     stream: &TcpStream,
     queue: &SendQueue,
-    (decoder, config): (DecoderConfig, LinkConfig),
+    config: LinkConfig,
     traffic: &Traffic,
     writer_name: String,
     take: impl FnMut(Result<RawMessage, StreamError>),
     closed: impl FnOnce(),
 ) -> Disconnect {
-    let mut decoder = StreamDecoder::new(decoder);
     let (read, written) = thread::scope(|scope| {
         let writer = thread::Builder::new().name(writer_name);
         let writer = match writer.spawn_scoped(scope, || write_queued(stream, queue, config, traffic)) {
             Ok(writer) => writer,
             Err(error) => return (Disconnect::Io(error.kind()), None),
         };
-        let read = read_messages(stream, &mut decoder, traffic, take);
+        let read = read_messages(stream, queue, config, traffic, take);
         closed();
         // The writer may be in the middle of a message to a peer that takes nothing.
         let _ = stream.shutdown(Shutdown::Both);
@@ -278,16 +289,25 @@ pub(crate) fn run(
 
 /// Bytes per read; larger bodies are read straight into their buffer.
 const READ_BYTES: usize = 64 << 10;
+/// Bytes per read where messages wait for their turn: few of them wait here, the rest at the peer's end.
+const BUDGETED_READ_BYTES: usize = 4 << 10;
 
-/// Reads messages until the connection ends, and says why it did.
+/// Reads messages until the connection ends, or `queue` is closed while a message waits for its turn, and says why.
 fn read_messages(
     mut stream: &TcpStream,
-    decoder: &mut StreamDecoder,
+    queue: &SendQueue,
+    config: LinkConfig,
     traffic: &Traffic,
     mut take: impl FnMut(Result<RawMessage, StreamError>),
 ) -> Disconnect {
-    let mut buffer = vec![0; READ_BYTES];
+    let mut decoder = StreamDecoder::new(config.decoder);
+    let mut budget = config.max_messages_per_s.map(Budget::per_second);
+    let mut buffer = vec![0; if budget.is_some() { BUDGETED_READ_BYTES } else { READ_BYTES }];
+    let mut patience = Patience::new(nonzero(config.idle_timeout));
     let ended = loop {
+        if !patience.wait_for(stream) {
+            break Disconnect::Idle;
+        }
         let room = decoder.body_room(READ_BYTES);
         let direct = !room.is_empty();
         let len = match stream.read(if direct { room } else { &mut buffer }) {
@@ -312,8 +332,19 @@ fn read_messages(
         };
         while let Some(result) = decoder.feed(&mut rest) {
             match &result {
-                Ok(_) => count(&traffic.messages_in, 1),
+                Ok(_) => {
+                    patience.renew();
+                    count(&traffic.messages_in, 1);
+                }
                 Err(error) => error.reason().into_iter().for_each(|reason| traffic.reject(reason)),
+            }
+            let wait = budget.as_mut().map_or(Duration::ZERO, |budget| budget.take(Instant::now()));
+            if !wait.is_zero() {
+                thread::sleep(wait);
+                if queue.is_closed() {
+                    return Disconnect::Shutdown;
+                }
+                patience.renew();
             }
             let lost = result.as_ref().err().copied().filter(|_| decoder.is_closed());
             take(result);
@@ -326,6 +357,39 @@ fn read_messages(
         traffic.reject(RejectReason::Truncated);
     }
     ended
+}
+
+/// How long a peer is still waited for that sends no whole message.
+struct Patience {
+    timeout: Option<Duration>,
+    since: Instant,
+    /// What the socket has.
+    set: Option<Duration>,
+}
+
+impl Patience {
+    fn new(timeout: Option<Duration>) -> Self {
+        Self { timeout, since: Instant::now(), set: timeout }
+    }
+
+    /// A whole message came.
+    fn renew(&mut self) {
+        self.since = Instant::now();
+    }
+
+    /// Lets the next read wait for what is left, and says whether something is.
+    fn wait_for(&mut self, stream: &TcpStream) -> bool {
+        let Some(timeout) = self.timeout else { return true };
+        let waited = self.since.elapsed();
+        // To the sixteenth: a busy connection does not ask the operating system each time.
+        let left = if waited < timeout / 16 { timeout } else { timeout.saturating_sub(waited) };
+        if !left.is_zero() && self.set != Some(left) {
+            // Where it fails the connection is gone, which the read says.
+            let _ = stream.set_read_timeout(Some(left));
+            self.set = Some(left);
+        }
+        !left.is_zero()
+    }
 }
 
 /// Sends what waits until the queue is closed and empty, or the connection ends. Then everything

@@ -121,6 +121,15 @@ impl<T> Mailbox<T> {
         self.lock().items.len()
     }
 
+    /// Whether it is less than half full.
+    pub(crate) fn is_roomy(&self) -> bool {
+        2 * self.len() < self.capacity
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// Takes nothing more in; what is there can still be taken out.
     pub(crate) fn close(&self) {
         self.lock().closed = true;

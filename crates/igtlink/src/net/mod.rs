@@ -33,16 +33,20 @@
 //! ```
 
 mod allow;
+mod budget;
 mod client;
 mod link;
 mod mailbox;
 mod server;
 
 pub use allow::{AllowList, AllowListError};
+pub use budget::Budget;
 pub use client::{Client, ClientConfig, ClientEvent, ClientStats, ConnectError, SendError};
 pub use link::{Disconnect, TrafficCounts};
 pub use mailbox::RecvError;
-pub use server::{ClientId, ClientInfo, Server, ServerConfig, ServerError, ServerEvent, ServerStats};
+pub use server::{
+    ClientId, ClientInfo, Refusal, Server, ServerConfig, ServerError, ServerEvent, ServerStats,
+};
 
 /// The port that OpenIGTLink servers listen on by custom.
 pub const DEFAULT_PORT: u16 = 18944;

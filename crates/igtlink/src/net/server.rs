@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{DecodeError, EncodeError};
 use crate::message::Message;
 use crate::net::DEFAULT_PORT;
 use crate::net::allow::AllowList;
+use crate::net::budget::Budget;
 use crate::net::client::SendError;
 use crate::net::link::{
     self, Disconnect, EncodeBuffers, KeepAlive, LinkConfig, Outgoing, SendQueue, Traffic, TrafficCounts,
@@ -31,7 +32,14 @@ pub struct ServerConfig {
     pub allow: AllowList,
     /// Most clients at a time. 16.
     pub max_clients: usize,
-    /// Disconnect a client that sends nothing for so long. Off: most only listen.
+    /// Most clients of one address at a time. 8.
+    pub max_clients_per_address: usize,
+    /// Where there is no room, let go the client that is there longest without having sent a whole
+    /// message, and turn away who comes only if there is none. Off: most only listen.
+    pub displace_silent: bool,
+    /// Messages that are read from a client in a second; more wait at its end. Any number.
+    pub max_messages_per_s: Option<u32>,
+    /// Disconnect a client that sends no whole message for so long. Off: most only listen.
     pub idle_timeout: Option<Duration>,
     /// Disconnect a client that takes nothing for so long. 10 s.
     pub stall_timeout: Option<Duration>,
@@ -61,6 +69,9 @@ impl ServerConfig {
             listen: vec![address],
             allow: AllowList::any(),
             max_clients: 16,
+            max_clients_per_address: 8,
+            displace_silent: false,
+            max_messages_per_s: None,
             idle_timeout: None,
             stall_timeout: Some(Duration::from_secs(10)),
             keep_alive: None,
@@ -73,9 +84,11 @@ impl ServerConfig {
 
     fn link(&self) -> LinkConfig {
         LinkConfig {
+            decoder: self.decoder,
             idle_timeout: self.idle_timeout,
             stall_timeout: self.stall_timeout,
             keep_alive: self.keep_alive,
+            max_messages_per_s: self.max_messages_per_s,
         }
     }
 }
@@ -109,6 +122,17 @@ impl fmt::Display for ClientId {
     }
 }
 
+/// Why a client was turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is not in the allow-list.
+    NotAllowed,
+    /// There are [`ServerConfig::max_clients`].
+    Full,
+    /// There are [`ServerConfig::max_clients_per_address`] of its address.
+    AddressFull,
+}
+
 /// Something that happened to a [`Server`].
 #[derive(Debug)]
 pub enum ServerEvent {
@@ -119,12 +143,12 @@ pub enum ServerEvent {
         /// Its address.
         peer: SocketAddr,
     },
-    /// A client was turned away.
+    /// A client was turned away. Where many are, not each is told of: [`ServerStats::refused`] counts.
     Refused {
         /// Its address.
         peer: SocketAddr,
-        /// Whether the allow-list says so; otherwise there are too many.
-        by_allow_list: bool,
+        /// Why.
+        why: Refusal,
     },
     /// A message came.
     Message {
@@ -213,11 +237,19 @@ struct Link {
     peer: SocketAddr,
     stream: TcpStream,
     queue: Arc<SendQueue>,
+    /// Whether a whole message came.
+    has_spoken: Arc<AtomicBool>,
 }
 
 impl Server {
     /// How long [`Server::shutdown`] waits for what is still to be sent.
     const GRACE: Duration = Duration::from_millis(400);
+
+    /// Connections that are taken or turned away in a second at each address; more wait in [`Self::BACKLOG`].
+    const MAX_ARRIVALS_PER_S: u32 = 200;
+
+    /// Connections that the operating system may keep for us.
+    const BACKLOG: i32 = 128;
 
     /// Listens on all addresses, or fails for the first that cannot be.
     pub fn start(config: ServerConfig) -> Result<Self, ServerError> {
@@ -410,7 +442,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     #[cfg(not(windows))]
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
-    socket.listen(16)?;
+    socket.listen(Server::BACKLOG)?;
     Ok(socket.into())
 }
 
@@ -438,28 +470,59 @@ impl Shared {
     }
 
     fn accept(shared: &Arc<Self>, socket: &TcpListener) {
+        let mut arrivals = Budget::per_second(Server::MAX_ARRIVALS_PER_S);
         loop {
             let accepted = socket.accept();
-            if shared.lock().stopping {
-                return;
-            }
-            match accepted {
-                Ok((stream, peer)) => Self::admit(shared, stream, peer),
+            let pause = match accepted {
+                Ok(_) => arrivals.take(Instant::now()),
                 // The peer is gone again, or this process has too many files open: the latter
                 // would make a busy loop without a pause.
-                Err(_) => drop(shared.wait(Duration::from_millis(50), |state| state.stopping)),
+                Err(_) => Duration::from_millis(50),
+            };
+            if shared.wait(pause, |state| state.stopping).stopping {
+                return;
             }
+            if let Ok((stream, peer)) = accepted {
+                Self::admit(shared, stream, peer);
+            }
+        }
+    }
+
+    /// Why a client of this address cannot be taken, if it cannot. May let one go for it.
+    fn refusal(&self, state: &mut State, address: IpAddr) -> Option<Refusal> {
+        if !self.config.allow.allows(address) {
+            return Some(Refusal::NotAllowed);
+        }
+        let of_address = |link: &&Link| link.peer.ip() == address;
+        let address_full =
+            state.clients.values().filter(of_address).count() >= self.config.max_clients_per_address;
+        if !address_full && state.clients.len() < self.config.max_clients {
+            return None;
+        }
+        let is_in_the_way =
+            |link: &Link| (!address_full || link.peer.ip() == address) && !link.has_spoken.load(Relaxed);
+        let silent = state.clients.iter().find(|(_, link)| is_in_the_way(link)).map(|(id, _)| *id);
+        match silent.filter(|_| self.config.displace_silent).and_then(|id| state.clients.remove(&id)) {
+            Some(link) => {
+                link.queue.close();
+                let _ = link.stream.shutdown(Shutdown::Both);
+                None
+            }
+            None => Some(if address_full { Refusal::AddressFull } else { Refusal::Full }),
         }
     }
 
     fn admit(shared: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let by_allow_list = !shared.config.allow.allows(peer.ip());
         let mut state = shared.lock();
-        if by_allow_list || state.clients.len() >= shared.config.max_clients {
+        if let Some(why) = shared.refusal(&mut state, peer.ip()) {
             drop(state);
             shared.refused.fetch_add(1, Relaxed);
-            return shared.tell(ServerEvent::Refused { peer, by_allow_list });
+            // A crowd at the door pushes out nothing that those inside have to say.
+            if shared.events.is_roomy() {
+                shared.tell(ServerEvent::Refused { peer, why });
+            }
+            return;
         }
         let Ok(kept) = prepare(&stream, shared.config.link()).and_then(|()| stream.try_clone()) else {
             // The peer is gone again.
@@ -468,15 +531,16 @@ impl Shared {
         let client = ClientId(state.next_id);
         state.next_id += 1;
         let queue = Arc::new(SendQueue::new(shared.config.send_queue, Arc::clone(&shared.keep_alive)));
+        let has_spoken = Arc::new(AtomicBool::new(false));
         let run = Arc::clone(shared);
-        let run_queue = Arc::clone(&queue);
+        let (run_queue, speaks) = (Arc::clone(&queue), Arc::clone(&has_spoken));
         let thread = thread::Builder::new().name(format!("igtl-server-{client}"));
-        let Ok(thread) = thread.spawn(move || run.serve(client, &stream, &run_queue)) else {
+        let Ok(thread) = thread.spawn(move || run.serve(client, &stream, &run_queue, &speaks)) else {
             return;
         };
         state.threads.retain(|thread| !thread.is_finished());
         state.threads.push(thread);
-        state.clients.insert(client, Link { peer, stream: kept, queue });
+        state.clients.insert(client, Link { peer, stream: kept, queue, has_spoken });
         shared.accepted.fetch_add(1, Relaxed);
         // Told under the lock, so that it is the client's first event.
         shared.tell(ServerEvent::Connected { client, peer });
@@ -484,19 +548,25 @@ impl Shared {
         shared.changed.notify_all();
     }
 
-    fn serve(&self, client: ClientId, stream: &TcpStream, queue: &SendQueue) {
+    fn serve(&self, client: ClientId, stream: &TcpStream, queue: &SendQueue, has_spoken: &AtomicBool) {
         // Waits until `admit` has told of the client.
         drop(self.lock());
         let take = |result| match result {
-            Ok(raw) => self.tell(ServerEvent::Message { client, raw }),
+            Ok(raw) => {
+                has_spoken.store(true, Relaxed);
+                self.tell(ServerEvent::Message { client, raw });
+            }
             Err(error) => self.tell(ServerEvent::Rejected { client, error }),
         };
-        let (config, name) =
-            ((self.config.decoder, self.config.link()), format!("igtl-server-{client}-write"));
+        let (config, name) = (self.config.link(), format!("igtl-server-{client}-write"));
         let reason = link::run(stream, queue, config, &self.traffic, name, take, || {});
         let mut state = self.lock();
-        state.clients.remove(&client);
-        let reason = if state.stopping { Disconnect::Shutdown } else { reason };
+        let displaced = state.clients.remove(&client).is_none();
+        let reason = match reason {
+            _ if state.stopping => Disconnect::Shutdown,
+            _ if displaced => Disconnect::Displaced,
+            reason => reason,
+        };
         drop(state);
         self.changed.notify_all();
         self.tell(ServerEvent::Disconnected { client, reason });

@@ -1,15 +1,15 @@
 //! Reads and checks the header.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::element::{ElementType, Window};
 use crate::error::MediaError;
 use ultramotion_types::{MAX_SIDE_PX, NamedTransform};
 
 /// A line longer than this is not a header's.
-const MAX_LINE_BYTES: u64 = 1 << 16;
+pub(super) const MAX_LINE_BYTES: u64 = 1 << 16;
 
 /// Where the pixels are.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +49,8 @@ pub(crate) struct Header {
     pub(crate) skip_bytes: i64,
     /// Length of the header itself.
     pub(crate) header_bytes: u64,
+    /// Length of its last line, which says where the pixels are.
+    pub(crate) last_line_bytes: u64,
     pub(crate) fields: BTreeMap<u64, FrameFields>,
 }
 
@@ -58,10 +60,19 @@ impl Header {
         self.width * self.height * self.channels * self.element.bytes()
     }
 
+    /// The file with the pixels, where the header is in `path`.
+    pub(crate) fn data_path(&self, path: &Path) -> PathBuf {
+        match &self.data_file {
+            DataFile::Local => path.to_owned(),
+            DataFile::Beside(name) => path.parent().unwrap_or(Path::new("")).join(name),
+        }
+    }
+
     /// Reads up to and including the line `ElementDataFile`.
     pub(crate) fn read(reader: &mut impl BufRead, path: &Path) -> Result<Self, MediaError> {
         let mut values: BTreeMap<String, String> = BTreeMap::new();
         let mut fields: BTreeMap<u64, FrameFields> = BTreeMap::new();
+        let mut indices: BTreeMap<u64, Index> = BTreeMap::new();
         let mut header_bytes = 0;
         let mut line = Vec::new();
         let data_file = loop {
@@ -104,14 +115,19 @@ impl Header {
                     let index: u64 = number.parse().map_err(|_| {
                         MediaError::header(path, key, "has no frame number: correct the header")
                     })?;
-                    keep_frame_field(fields.entry(index).or_default(), name, value);
+                    let of_frame = (fields.entry(index).or_default(), indices.entry(index).or_default());
+                    keep_frame_field(of_frame, name, value);
                 }
                 None => {
                     values.insert(key.to_owned(), value.to_owned());
                 }
             }
         };
-        Self::check(&Values { path, values }, fields, data_file, header_bytes)
+        let last_line_bytes = line.len() as u64;
+        Ok(Self {
+            last_line_bytes,
+            ..Self::check(&Values { path, values }, fields, data_file, header_bytes)?
+        })
     }
 
     fn check(
@@ -243,21 +259,28 @@ impl Header {
             data_file,
             skip_bytes,
             header_bytes,
+            last_line_bytes: 0,
             fields,
         })
     }
 }
 
-fn keep_frame_field(fields: &mut FrameFields, name: &str, value: &str) {
+/// Transforms of a frame that are looked through one by one; where there are more, they are found by an index.
+const FEW_TRANSFORMS: usize = 64;
+
+/// Where the transforms of a frame are, by name; empty while it has few.
+type Index = HashMap<String, usize>;
+
+fn keep_frame_field((fields, index): (&mut FrameFields, &mut Index), name: &str, value: &str) {
     if name == "Timestamp" {
         let number = value.parse::<f64>().ok().filter(|seconds| seconds.is_finite());
         fields.timestamp_s = Some(number.ok_or_else(|| value.to_owned()));
     } else if name == "ImageStatus" {
         fields.image_status = Some(value.to_owned());
     } else if let Some(name) = name.strip_suffix("TransformStatus") {
-        transform_named(fields, name).valid &= value == "OK";
+        transform_named(fields, index, name).valid &= value == "OK";
     } else if let Some(name) = name.strip_suffix("Transform") {
-        let transform = transform_named(fields, name);
+        let transform = transform_named(fields, index, name);
         match parse_matrix(value) {
             Some(matrix) => transform.matrix = matrix,
             None => transform.valid = false,
@@ -266,13 +289,26 @@ fn keep_frame_field(fields: &mut FrameFields, name: &str, value: &str) {
 }
 
 /// The transform of that name, made valid and identity when it is new: matrix and status come in any order.
-fn transform_named<'a>(fields: &'a mut FrameFields, name: &str) -> &'a mut NamedTransform {
-    let index = fields.transforms.iter().position(|transform| transform.name == name).unwrap_or_else(|| {
+fn transform_named<'a>(fields: &'a mut FrameFields, index: &mut Index, name: &str) -> &'a mut NamedTransform {
+    let transforms = &mut fields.transforms;
+    let count = transforms.len();
+    let place = if count <= FEW_TRANSFORMS {
+        transforms.iter().position(|transform| transform.name == name)
+    } else {
+        if index.is_empty() {
+            index.extend(transforms.iter().enumerate().map(|(at, transform)| (transform.name.clone(), at)));
+        }
+        index.get(name).copied()
+    };
+    let place = place.unwrap_or_else(|| {
         let matrix = std::array::from_fn(|i| std::array::from_fn(|j| f64::from(u8::from(i == j))));
-        fields.transforms.push(NamedTransform { name: name.to_owned(), matrix, valid: true });
-        fields.transforms.len() - 1
+        transforms.push(NamedTransform { name: name.to_owned(), matrix, valid: true });
+        if count > FEW_TRANSFORMS {
+            index.insert(name.to_owned(), count);
+        }
+        count
     });
-    &mut fields.transforms[index]
+    &mut transforms[place]
 }
 
 fn parse_matrix(text: &str) -> Option<[[f64; 4]; 4]> {

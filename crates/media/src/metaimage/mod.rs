@@ -3,7 +3,7 @@
 //! A header of `Key = Value` lines, then the pixels, in the same file (`.mha`, `ElementDataFile = LOCAL`) or in one
 //! beside it (`.mhd`). Format: ITK's MetaIO documentation; the per-frame fields `Seq_Frame0012_…` are those of the
 //! PLUS toolkit's sequence files. [`SequenceReader`] reads frames of any scalar type as 8 bits a channel;
-//! [`SequenceWriter`] writes them.
+//! [`SequenceWriter`] writes them; [`AppendWriter`] writes those that grow for hours and are readable all the while.
 //!
 //! # From wide types to 8 bits
 //! Unsigned 8-bit pixels are taken as they are. Every other type goes through one linear window for the whole
@@ -11,14 +11,20 @@
 //! given, else from the smallest to the largest finite value of the first frame that is not all one value (frames
 //! before it become black). Values outside are clamped, NaN is black.
 
+mod append;
 mod element;
 mod header;
+mod layout;
 mod read;
 mod write;
 
+pub use append::{AppendWriter, Recovery, export_mha, is_open, recover};
 pub use element::ElementType;
+pub use layout::Layout;
 pub use read::SequenceReader;
-pub use write::{Layout, SequenceWriter};
+pub use write::SequenceWriter;
 
+#[cfg(test)]
+mod append_tests;
 #[cfg(test)]
 mod tests;

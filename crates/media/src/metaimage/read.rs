@@ -14,6 +14,9 @@ use ultramotion_types::{Frame, ImageStatus, PixelFormat};
 
 /// Deflate cannot make more of a byte than this (zlib's documentation gives 1032:1).
 const MAX_INFLATION: u64 = 1032;
+/// Frames of more bytes than this, and sixteen for each byte of their file, are not unpacked: memory is what a file brings.
+const FREE_BYTES: u64 = 256 << 20;
+const BYTES_PER_FILE_BYTE: u64 = 16;
 
 /// A MetaImage file being read. Memory holds one frame, however long the sequence is.
 pub struct SequenceReader {
@@ -48,11 +51,10 @@ impl SequenceReader {
     pub fn open(path: &Path) -> Result<Self, MediaError> {
         let mut file = BufReader::new(open_file(path)?);
         let header = Header::read(&mut file, path)?;
-        let (data_path, start) = match &header.data_file {
-            DataFile::Local => (path.to_owned(), header.header_bytes),
-            DataFile::Beside(name) => {
-                (path.parent().unwrap_or(Path::new("")).join(name), header.skip_bytes.max(0) as u64)
-            }
+        let data_path = header.data_path(path);
+        let start = match &header.data_file {
+            DataFile::Local => header.header_bytes,
+            DataFile::Beside(_) => header.skip_bytes.max(0) as u64,
         };
         let data = open_file(&data_path)?;
         let file_bytes = data.metadata().map_err(MediaError::io("read", &data_path))?.len();
@@ -81,6 +83,15 @@ impl SequenceReader {
                     frame_bytes - could_hold
                 },
             });
+        }
+        if header.compressed
+            && frame_bytes > FREE_BYTES.saturating_add(file_bytes.saturating_mul(BYTES_PER_FILE_BYTE))
+        {
+            let problem = format!(
+                "= True holds a frame of {frame_bytes} bytes in a file of {file_bytes}, which is more than a file of its size \
+                 may unpack to: save it without compression"
+            );
+            return Err(MediaError::header(path, "CompressedData", problem));
         }
         let pixels = PixelReader::start(&data_path, &header, data_start, data_bytes)?;
         Ok(Self {
@@ -117,7 +128,11 @@ impl SequenceReader {
     fn read_raw(&mut self, frame_id: u64) -> Result<(), MediaError> {
         let frame_bytes = self.header.frame_bytes() as u64;
         self.raw.clear();
-        // `read_to_end` grows with what is there, not with what the header promises.
+        // In one piece, for a buffer that grows takes three times as much. Memory that nobody has written is not there yet.
+        if self.raw.try_reserve_exact(self.header.frame_bytes()).is_err() {
+            let problem = format!("there is no memory for a frame of {frame_bytes} bytes");
+            return Err(MediaError::corrupt(&self.data_path, frame_id, problem));
+        }
         let result = match &mut self.pixels {
             PixelReader::Plain(file) => file.take(frame_bytes).read_to_end(&mut self.raw),
             PixelReader::Inflated(stream) => stream.take(frame_bytes).read_to_end(&mut self.raw),

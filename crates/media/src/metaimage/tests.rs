@@ -164,6 +164,38 @@ fn volumes_in_time_are_slices_that_share_their_fields() {
     assert_eq!(frames.iter().map(|f| f.timestamp_s).collect::<Vec<_>>(), [5.0, 5.0, 6.0, 6.0]);
 }
 
+/// Looking through all of them for each would take minutes.
+#[test]
+fn a_hundred_thousand_transforms_of_a_frame_are_read() {
+    const COUNT: usize = 100_000;
+    let mut header = "ObjectType = Image\nNDims = 2\nDimSize = 2 1\nElementType = MET_UCHAR\n".to_owned();
+    for pass in ["Transform = 1 0 0 3 0 1 0 0 0 0 1 0 0 0 0 1", "TransformStatus = INVALID"] {
+        (0..COUNT).for_each(|i| header += &format!("Seq_Frame0000_Tool{i}{pass}\n"));
+    }
+    let folder = TempDir::new().unwrap();
+    let path = file_with(&folder, "many.mha", header + "ElementDataFile = LOCAL\nab");
+    let frame = read_all(&path).unwrap().remove(0).unwrap();
+    assert_eq!(frame.transforms.len(), COUNT);
+    for (i, transform) in frame.transforms.iter().enumerate() {
+        assert_eq!((transform.name.as_str(), transform.valid), (format!("Tool{i}").as_str(), false));
+        assert_eq!(transform.matrix[0][3], 3.0);
+    }
+}
+
+/// Deflate makes a thousand bytes of one: half a gigabyte of these.
+#[test]
+fn a_small_file_does_not_unpack_to_any_size() {
+    let folder = TempDir::new().unwrap();
+    let file = |name: &str, bytes: usize| {
+        let header = "NDims = 2\nDimSize = 8192 8192\nElementType = MET_DOUBLE\nCompressedData = True\n";
+        let header = format!("{header}ElementDataFile = LOCAL\n").into_bytes();
+        file_with(&folder, name, [header, vec![0; bytes]].concat())
+    };
+    let error = SequenceReader::open(&file("bomb.mha", 600_000)).unwrap_err().to_string();
+    assert!(error.contains("more than a file of its size may unpack to"), "{error}");
+    SequenceReader::open(&file("large.mha", 20 << 20)).unwrap();
+}
+
 #[test]
 fn a_name_in_latin_1_does_not_matter() {
     let folder = TempDir::new().unwrap();

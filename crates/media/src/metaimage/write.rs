@@ -9,59 +9,9 @@ use flate2::Compression;
 use flate2::write::ZlibEncoder;
 
 use super::element::ElementType;
+use super::layout::{Layout, dim_size, frame_lines};
 use crate::error::MediaError;
-use ultramotion_types::{Frame, MAX_SIDE_PX, NamedTransform, PixelFormat};
-
-/// How the pixels of a sequence are stored; the same for all its frames.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Layout {
-    /// Pixels in a row.
-    pub width: usize,
-    /// Number of rows.
-    pub height: usize,
-    /// 1 (grey) or 3 (red, green, blue).
-    pub channels: usize,
-    /// Scalar type.
-    pub element: ElementType,
-    /// Most significant byte first.
-    pub big_endian: bool,
-    /// zlib, all frames as one stream.
-    pub compressed: bool,
-    /// Width and height of a pixel, millimetres.
-    pub spacing_mm: Option<[f64; 2]>,
-    /// PLUS's orientation code, such as "MF".
-    pub orientation: Option<String>,
-}
-
-impl Layout {
-    /// 8-bit grey frames, compressed.
-    pub fn grey8(width: usize, height: usize) -> Self {
-        Self {
-            width,
-            height,
-            channels: 1,
-            element: ElementType::U8,
-            big_endian: false,
-            compressed: true,
-            spacing_mm: None,
-            orientation: None,
-        }
-    }
-
-    /// The layout that fits `frame`, compressed.
-    pub fn of(frame: &Frame) -> Self {
-        Self {
-            channels: frame.pixel_format.channels(),
-            spacing_mm: frame.spacing_mm,
-            orientation: frame.orientation.clone(),
-            ..Self::grey8(frame.width, frame.height)
-        }
-    }
-
-    fn frame_bytes(&self) -> usize {
-        self.width * self.height * self.channels * self.element.bytes()
-    }
-}
+use ultramotion_types::{Frame, NamedTransform, PixelFormat};
 
 /// Writes a `.mha` file, or a `.mhd` file with its `.raw` or `.zraw` beside it.
 ///
@@ -113,15 +63,7 @@ impl std::fmt::Debug for SequenceWriter {
 impl SequenceWriter {
     /// Starts a file; `path` must end in `.mha` or `.mhd`.
     pub fn create(path: &Path, layout: Layout) -> Result<Self, MediaError> {
-        let limit = 1..=MAX_SIDE_PX;
-        if !limit.contains(&layout.width) || !limit.contains(&layout.height) {
-            let (width, height) = (layout.width as u64, layout.height as u64);
-            return Err(MediaError::Size { path: path.to_owned(), width, height });
-        }
-        if ![1, 3].contains(&layout.channels) {
-            let problem = format!("{} channels cannot be written: give 1 or 3", layout.channels);
-            return Err(MediaError::Mismatch { path: path.to_owned(), problem });
-        }
+        layout.check(path)?;
         let ending = path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
         let (data_path, beside) = match ending.as_deref() {
             Some("mha") => {
@@ -195,33 +137,14 @@ impl SequenceWriter {
         timestamp_s: f64,
         transforms: &[NamedTransform],
     ) -> Result<(), MediaError> {
-        if values.len() != self.layout.frame_bytes() {
-            let expected = self.layout.frame_bytes();
-            return Err(
-                self.mismatch(format!("it has {} bytes, a frame of the file has {expected}", values.len()))
-            );
-        }
-        let is_word = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        if let Some(transform) = transforms.iter().find(|transform| !is_word(&transform.name)) {
-            let problem =
-                format!("the transform name '{}' is not letters and digits", transform.name.escape_debug());
+        if let Some(problem) = self.layout.problem_with(values, transforms) {
             return Err(self.mismatch(problem));
         }
         let Some(sink) = &mut self.sink else {
             return Err(self.mismatch("the file is finished".to_owned()));
         };
         sink.write_all(values).map_err(MediaError::io("write", &self.data_path))?;
-        let (fields, index) = (&mut self.frame_fields, self.frame_count);
-        for NamedTransform { name, matrix, valid } in transforms {
-            let _ = write!(fields, "Seq_Frame{index:04}_{name}Transform =");
-            for value in matrix.iter().flatten() {
-                let _ = write!(fields, " {value}");
-            }
-            let status = if *valid { "OK" } else { "INVALID" };
-            let _ = writeln!(fields, "\nSeq_Frame{index:04}_{name}TransformStatus = {status}");
-        }
-        let _ = writeln!(fields, "Seq_Frame{index:04}_Timestamp = {timestamp_s}");
-        let _ = writeln!(fields, "Seq_Frame{index:04}_ImageStatus = OK");
+        frame_lines(&mut self.frame_fields, self.frame_count, timestamp_s, transforms);
         self.frame_count += 1;
         Ok(())
     }
@@ -253,29 +176,8 @@ impl SequenceWriter {
 
     fn header(&self, data_bytes: u64) -> String {
         let layout = &self.layout;
-        let flag = |value| if value { "True" } else { "False" };
-        let [spacing_x, spacing_y] = layout.spacing_mm.unwrap_or([1.0, 1.0]);
-        let mut text = format!(
-            "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = {}\nCompressedData = {}\n",
-            flag(layout.big_endian),
-            flag(layout.compressed)
-        );
-        if layout.compressed {
-            let _ = writeln!(text, "CompressedDataSize = {data_bytes}");
-        }
-        let _ = write!(
-            text,
-            "DimSize = {} {} {}\nElementSpacing = {spacing_x} {spacing_y} 1\nElementNumberOfChannels = {}\nElementType = {}\n",
-            layout.width,
-            layout.height,
-            self.frame_count,
-            layout.channels,
-            layout.element.name()
-        );
-        text.push_str("Offset = 0 0 0\nTransformMatrix = 1 0 0 0 1 0 0 0 1\nKinds = domain domain list\n");
-        if let Some(orientation) = layout.orientation.as_deref().filter(|text| !text.contains(['\n', '\r'])) {
-            let _ = writeln!(text, "UltrasoundImageOrientation = {orientation}");
-        }
+        let mut text = layout.lines(layout.compressed.then_some(data_bytes));
+        text.push_str(&dim_size(layout.width, layout.height, self.frame_count));
         text.push_str(&self.frame_fields);
         let _ = writeln!(text, "ElementDataFile = {}", self.beside.as_deref().unwrap_or("LOCAL"));
         text

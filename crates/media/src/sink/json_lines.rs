@@ -1,15 +1,16 @@
 //! One JSON value a line.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use crate::error::MediaError;
 
-/// Writes values as lines of JSON. A line goes out whole in one write as soon as it is there, so that whatever
-/// happens later, every line in the file is complete and none that was written is lost.
+/// Writes values as lines of JSON. A line goes out in one write as soon as it is there, so that none that was written
+/// is lost, whatever happens later. Where the disk is full or the program is killed in the middle, the last line may be a
+/// half one: readers pass over it, and [`keep_whole_lines`] cuts it off.
 #[derive(Debug)]
 pub struct JsonLines<W: Write = File> {
     path: PathBuf,
@@ -23,6 +24,32 @@ impl JsonLines<File> {
         let file = File::create(path).map_err(MediaError::io("write", path))?;
         Ok(Self::to_writer(file, path))
     }
+}
+
+/// Cuts off what follows the last whole line of a file, and lines beyond the first `most`; gives the lines that stay,
+/// and the bytes that went.
+pub fn keep_whole_lines(path: &Path, most: u64) -> Result<(u64, u64), MediaError> {
+    let file = File::options().read(true).write(true).open(path).map_err(MediaError::io("open", path))?;
+    let (mut lines, mut kept, mut all) = (0, 0, 0);
+    let mut reader = BufReader::new(&file);
+    loop {
+        let bytes = reader.fill_buf().map_err(MediaError::io("read", path))?;
+        if bytes.is_empty() {
+            break;
+        }
+        for (i, _) in bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
+            if lines < most {
+                (lines, kept) = (lines + 1, all + i as u64 + 1);
+            }
+        }
+        let length = bytes.len();
+        all += length as u64;
+        reader.consume(length);
+    }
+    if kept < all {
+        file.set_len(kept).and_then(|()| file.sync_data()).map_err(MediaError::io("write", path))?;
+    }
+    Ok((lines, all - kept))
 }
 
 impl<W: Write> JsonLines<W> {
@@ -63,6 +90,23 @@ mod tests {
         assert_eq!(problem, "cannot write a line of out: key must be a string");
         lines.write(&[1.5]).unwrap();
         assert_eq!(String::from_utf8(lines.into_writer()).unwrap(), "{\"text\":\"two\\nlines\"}\n[1.5]\n");
+    }
+
+    #[test]
+    fn half_a_line_is_cut_off_and_so_are_lines_too_many() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("results.jsonl");
+        for (text, most, kept, left) in [
+            ("", 9, (0, 0), ""),
+            ("{\"a\":1}\n{\"b\"", 9, (1, 4), "{\"a\":1}\n"),
+            ("{\"a\"", 9, (0, 4), ""),
+            ("1\n2\n", 9, (2, 0), "1\n2\n"),
+            ("1\n2\n3\n", 2, (2, 2), "1\n2\n"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(keep_whole_lines(&path, most).unwrap(), kept, "{text:?}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), left);
+        }
     }
 
     #[test]

@@ -28,5 +28,5 @@ mod font;
 mod json_lines;
 mod overlay;
 
-pub use json_lines::JsonLines;
+pub use json_lines::{JsonLines, keep_whole_lines};
 pub use overlay::{Overlay, OverlayObject, track_colour};

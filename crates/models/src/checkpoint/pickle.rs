@@ -6,7 +6,8 @@
 //! 2 to 5 (documented in CPython's `pickletools`); text opcodes of protocols 0 and 1 do not occur.
 //!
 //! In: the bytes of `data.pkl`. Out: a flat arena of values that refer to each other by index, so neither nesting
-//! nor cycles cost stack depth, and memory is at most proportional to the length of the pickle.
+//! nor cycles cost stack depth. A value takes a hundred times the bytes of the opcode that makes it, so what all of them
+//! take is counted, and limited by the size of the file.
 
 use std::collections::HashMap;
 
@@ -15,6 +16,8 @@ use super::weights::Dtype;
 
 /// Longer pickles are refused: that of a training checkpoint of the largest model has under 1 MiB.
 const MAX_PICKLE_BYTES: usize = 8 << 20;
+/// What values may take beside as many bytes as the file has; those of a training checkpoint take a tenth of its file.
+const FREE_BYTES: usize = 16 << 20;
 /// Tensors of more dimensions are refused.
 const MAX_DIMENSIONS: usize = 8;
 
@@ -101,8 +104,8 @@ impl<'a> Pickle<'a> {
         Some(self.get(found.1))
     }
 
-    /// Reads a pickle.
-    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, PickleError> {
+    /// Reads a pickle out of a file of `file_bytes`.
+    pub(super) fn read(bytes: &'a [u8], file_bytes: usize) -> Result<Self, PickleError> {
         if bytes.len() > MAX_PICKLE_BYTES {
             return Err(PickleError::Unsupported(format!("a pickle of {} MiB", bytes.len() >> 20)));
         }
@@ -113,6 +116,7 @@ impl<'a> Pickle<'a> {
             stack: Vec::new(),
             marks: Vec::new(),
             memo: HashMap::new(),
+            budget: file_bytes.saturating_add(FREE_BYTES),
         }
         .run()
     }
@@ -126,6 +130,8 @@ struct Machine<'a> {
     /// Stack heights at which open tuples, lists and dictionaries began.
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
+    /// Bytes that more values may take.
+    budget: usize,
 }
 
 type Step<T = ()> = Result<T, PickleError>;
@@ -152,17 +158,14 @@ impl<'a> Machine<'a> {
             },
             0x95 => self.take(8).map(|_| ()),
             b'(' => {
+                self.spend(size_of::<usize>())?;
                 self.marks.push(self.stack.len());
                 Ok(())
             }
             // POP, POP_MARK, DUP
             b'0' => self.pop().map(|_| ()),
             b'1' => self.pop_mark().map(|_| ()),
-            b'2' => {
-                let top = self.top()?;
-                self.stack.push(top);
-                Ok(())
-            }
+            b'2' => self.top().and_then(|top| self.again(top)),
             b'N' => self.push(Value::None),
             0x88 => self.push(Value::Bool(true)),
             0x89 => self.push(Value::Bool(false)),
@@ -263,9 +266,32 @@ impl<'a> Machine<'a> {
         std::str::from_utf8(&rest[..len]).or_else(|_| self.damaged("a name that is not UTF-8"))
     }
 
+    /// Counts memory, before it is taken.
+    fn spend(&mut self, bytes: usize) -> Step {
+        let Some(rest) = self.budget.checked_sub(bytes) else {
+            let what = "one whose `data.pkl` makes more values than a file of its size needs";
+            return Err(PickleError::Unsupported(what.into()));
+        };
+        self.budget = rest;
+        Ok(())
+    }
+
     fn push(&mut self, value: Value<'a>) -> Step {
-        self.stack.push(self.values.len());
+        let held = match &value {
+            Value::Tuple(ids) | Value::List(ids) => size_of_val(&ids[..]),
+            Value::Dict(pairs) => size_of_val(&pairs[..]),
+            Value::Tensor(tensor) => size_of_val(&tensor.shape[..]) + size_of_val(&tensor.strides[..]),
+            _ => 0,
+        };
+        self.spend(size_of::<Value<'_>>() + held)?;
         self.values.push(value);
+        self.again(self.values.len() - 1)
+    }
+
+    /// Puts a value that is there on the stack.
+    fn again(&mut self, id: Id) -> Step {
+        self.spend(size_of::<Id>())?;
+        self.stack.push(id);
         Ok(())
     }
 
@@ -301,16 +327,14 @@ impl<'a> Machine<'a> {
 
     fn memoize(&mut self, index: u64) -> Step {
         let top = self.top()?;
+        self.spend(size_of::<(u64, Id)>())?;
         self.memo.insert(index, top);
         Ok(())
     }
 
     fn recall(&mut self, index: u64) -> Step {
         match self.memo.get(&index) {
-            Some(&id) => {
-                self.stack.push(id);
-                Ok(())
-            }
+            Some(&id) => self.again(id),
             None => self.damaged("a reference to a value not seen before"),
         }
     }
@@ -340,6 +364,7 @@ impl<'a> Machine<'a> {
     }
 
     fn extend_list(&mut self, items: &[Id]) -> Step {
+        self.spend(size_of_val(items))?;
         let top = self.top()?;
         match &mut self.values[top] {
             Value::List(list) => list.extend_from_slice(items),
@@ -350,6 +375,7 @@ impl<'a> Machine<'a> {
     }
 
     fn extend_dict(&mut self, items: &[Id]) -> Step {
+        self.spend(size_of_val(items))?;
         let top = self.top()?;
         let (pairs, rest) = items.as_chunks::<2>();
         match &mut self.values[top] {
@@ -376,10 +402,7 @@ impl<'a> Machine<'a> {
             // A dictionary made from a list of pairs is not how torch.save writes a state_dict.
             Global::OrderedDict => self.push(Value::Opaque),
             Global::RebuildParameter | Global::Size => match arguments.first() {
-                Some(&id) => {
-                    self.stack.push(id);
-                    Ok(())
-                }
+                Some(&id) => self.again(id),
                 None => self.damaged("a parameter or size without a value"),
             },
             Global::RebuildTensor => match self.tensor(arguments) {

@@ -42,11 +42,19 @@ pub(super) fn read(path: &Path, file: Arc<Vec<u8>>) -> Result<TorchFile, Checkpo
     let archive = Archive::open(&file).map_err(archive_error)?;
     let unsupported =
         |what: &str, advice| CheckpointError::Unsupported { path: path.into(), what: what.into(), advice };
-    let Some(root) =
-        archive.names().find_map(|n| n.strip_suffix("data.pkl").filter(|r| r.is_empty() || r.ends_with('/')))
-    else {
+    let mut roots = archive
+        .names()
+        .filter_map(|n| n.strip_suffix("data.pkl").filter(|r| r.is_empty() || r.ends_with('/')));
+    let Some(root) = roots.next() else {
         return Err(unsupported("a zip file without a PyTorch `data.pkl`", "give the .pth file itself"));
     };
+    if roots.next().is_some() {
+        let what = "a zip file with several `data.pkl`, of which none is said to be the model's";
+        return Err(unsupported(
+            what,
+            "unpack it and give the .pth file in it, or save the model's state_dict again",
+        ));
+    }
     if archive.names().any(|n| n.strip_prefix(root) == Some("constants.pkl")) {
         return Err(unsupported("a TorchScript program", "in PyTorch, save the model's state_dict instead"));
     }
@@ -57,7 +65,7 @@ pub(super) fn read(path: &Path, file: Arc<Vec<u8>>) -> Result<TorchFile, Checkpo
         return Err(unsupported("in big-endian byte order", "save it again on a little-endian machine"));
     }
     let pickled = entry("data.pkl")?.unwrap_or_default();
-    let pickle = Pickle::read(&file[pickled]).map_err(|e| pickle_error(path, e))?;
+    let pickle = Pickle::read(&file[pickled], file.len()).map_err(|e| pickle_error(path, e))?;
 
     let (place, state_dict) = STATE_DICTS
         .iter()
@@ -75,7 +83,13 @@ pub(super) fn read(path: &Path, file: Arc<Vec<u8>>) -> Result<TorchFile, Checkpo
     }
     let mut metadata = plain_values(&pickle);
     metadata.insert("weights".into(), if place.is_empty() { "the whole file".into() } else { place });
-    Ok(TorchFile { weights, classes: classes(&pickle), metadata })
+    let classes = classes(&pickle);
+    // A list can name one long text again and again.
+    if classes.iter().flatten().map(|name| name.len()).sum::<usize>() > file.len() {
+        return Err(storages.damaged("its class names are longer than the file".into()));
+    }
+    let classes = classes.map(|names| names.into_iter().map(str::to_owned).collect());
+    Ok(TorchFile { weights, classes, metadata })
 }
 
 /// The named tensors of a dictionary.
@@ -132,11 +146,11 @@ fn plain_values(pickle: &Pickle<'_>) -> BTreeMap<String, String> {
 }
 
 /// A list of class names under `classes`, as our own training writes it.
-fn classes(pickle: &Pickle<'_>) -> Option<Vec<String>> {
+fn classes<'a>(pickle: &Pickle<'a>) -> Option<Vec<&'a str>> {
     let (Value::List(ids) | Value::Tuple(ids)) = pickle.entry(pickle.root(), "classes")? else { return None };
     ids.iter()
-        .map(|&id| match pickle.get(id) {
-            Value::Text(name) => Some((*name).to_owned()),
+        .map(|&id| match *pickle.get(id) {
+            Value::Text(name) => Some(name),
             _ => None,
         })
         .collect()

@@ -137,7 +137,7 @@ impl Compiled {
         let classes = g.output_port("classes", detections.classes)?;
         let count = g.output_port("count", detections.count)?;
         let program = Program::compile(g, device, &CompileOptions::default())?;
-        let (input, output) = (program.input_block(), program.output_block());
+        let (input, output) = (program.input_block()?, program.output_block()?);
         Ok(Compiled {
             format,
             program,

@@ -71,7 +71,7 @@ impl HungarianMatcherBuilder {
     }
 
     /// One-to-many: match `k` times (at least 1), and return the pairs of all rounds in turn. After each round all
-    /// pairs of the queries just matched cost [`TAKEN_COST`], so the next round finds the next best ones.
+    /// pairs of the queries just matched cost at least [`TAKEN_COST`], so the next round finds the next best ones.
     ///
     /// The price is high, not infinite, so every round yields min(Q, T) pairs: once k · T exceeds Q, queries come
     /// again. (The matcher in D-FINE's training code also raises the rows whose number equals a matched *target's*
@@ -153,6 +153,11 @@ impl HungarianMatcher {
         self.settings.mode
     }
 
+    /// How often each target is matched.
+    pub fn rounds(&self) -> usize {
+        self.settings.rounds
+    }
+
     fn costs(&self, item: &BatchItem<'_>, shape: Shape) -> Vec<f32> {
         let mut costs = vec![0.0; shape.queries * shape.targets];
         let of = QueriesAndTargets {
@@ -187,7 +192,8 @@ impl HungarianMatcher {
                 if target != UNMATCHED {
                     pairs.push((query, target as usize));
                     if !last {
-                        costs[query * targets..][..targets].fill(TAKEN_COST);
+                        let row = &mut costs[query * targets..][..targets];
+                        row.iter_mut().for_each(|cost| *cost = cost.max(TAKEN_COST));
                     }
                 }
             }
@@ -197,15 +203,16 @@ impl HungarianMatcher {
 }
 
 /// The sizes of one batch item.
-#[derive(Clone, Copy)]
-struct Shape {
-    queries: usize,
-    targets: usize,
-    classes: usize,
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) struct Shape {
+    pub(crate) queries: usize,
+    pub(crate) targets: usize,
+    pub(crate) classes: usize,
 }
 
 impl Shape {
-    fn of(item: &BatchItem<'_>, index: usize) -> Result<Self, TrackingError> {
+    /// An error if the item's slices do not fit each other. `index` is its place in the batch.
+    pub(crate) fn of(item: &BatchItem<'_>, index: usize) -> Result<Self, TrackingError> {
         let wrong = |name, got, expected| TrackingError::Shape { item: index, name, got, expected };
         if !item.boxes_cxcywh.len().is_multiple_of(4) {
             let expected = "[Q, 4], four values a box".to_owned();

@@ -7,7 +7,9 @@ use crate::assignment::cost::{NAN_COST, QueriesAndTargets, TAKEN_COST, fill_cost
 use crate::assignment::{ClassCost, CostWeights, HungarianMatcher};
 use bytemuck::{Pod, Zeroable};
 use std::sync::Arc;
-use ultramotion_engine::graph::{CpuCall, CudaCall, CustomOp, Graph, GraphError, Tensor, TensorType};
+use ultramotion_engine::graph::{
+    BinaryOp, CpuCall, CudaCall, CustomOp, Graph, GraphError, Tensor, TensorType,
+};
 use ultramotion_engine::launch::{Launch, Operand};
 use ultramotion_engine::reference::Values;
 use ultramotion_engine::tensor::{DType, HostTensor};
@@ -43,9 +45,24 @@ pub fn match_targets(
     boxes_cxcywh: Tensor,
     targets: TargetTensors,
 ) -> Result<AssignTensors, GraphError> {
+    match_above(graph, matcher, logits, boxes_cxcywh, targets, None)
+}
+
+/// The same, but that a query's pairs cost at least its `floor` (`[Q, 1]`).
+pub(super) fn match_above(
+    graph: &mut Graph,
+    matcher: &HungarianMatcher,
+    logits: Tensor,
+    boxes_cxcywh: Tensor,
+    targets: TargetTensors,
+    floor: Option<Tensor>,
+) -> Result<AssignTensors, GraphError> {
     let op = MatchCost { class_cost: matcher.class_cost(), weights: matcher.weights() };
     let inputs = [logits, boxes_cxcywh, targets.labels, targets.boxes_cxcywh];
-    let cost = graph.custom(Arc::new(op), &inputs)?[0];
+    let mut cost = graph.custom(Arc::new(op), &inputs)?[0];
+    if let Some(floor) = floor {
+        cost = graph.binary(BinaryOp::Max, cost, floor)?;
+    }
     let all_queries = i32::try_from(graph.shape(cost)[0]).unwrap_or(i32::MAX);
     let row_count = graph.constant(HostTensor::i32([1], vec![all_queries]));
     let op = Assign { solver: matcher.mode().into(), unmatched_cost: f64::INFINITY };

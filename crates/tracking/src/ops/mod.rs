@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`mod@assign`] | `assign` | cost matrix with device-resident row and column counts in, matches and dual variables out |
 //! | [`match_cost`] | `match_cost` | logits, boxes and targets in, the matcher's cost matrix out |
+//! | [`device_matcher`] | both | batches in, pairs out: the programs of a matcher on a device |
 //! | [`track_update`] | `track_update` | one frame's detections in, identities out; the tracks are state tensors |
 //!
 //! The CPU forms are the same functions that the library offers for slices. What the ops decide (pairs, identities)
@@ -42,10 +43,12 @@
 
 pub mod assign;
 mod cuda;
+pub mod device_matcher;
 pub mod match_cost;
 pub mod track_update;
 
 pub use assign::{Assign, AssignTensors, assign};
+pub use device_matcher::DeviceMatcher;
 pub use match_cost::{MatchCost, TargetTensors, match_targets};
 pub use track_update::{TrackInputs, TrackTensors, TrackUpdate, track};
 

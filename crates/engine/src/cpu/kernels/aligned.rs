@@ -1,7 +1,8 @@
 //! Aligned memory: to cache lines, because a vector load that straddles two costs two; and where it is
 //! large, to large pages, because a map read in columns of a few pixels otherwise waits for the page tables.
 use super::view::Element;
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use crate::error::OutOfMemory;
+use std::alloc::{Layout, alloc, dealloc};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
@@ -20,18 +21,28 @@ unsafe impl<T: Element> Send for AlignedVec<T> {}
 unsafe impl<T: Element> Sync for AlignedVec<T> {}
 
 impl<T: Element> AlignedVec<T> {
-    fn layout(len: usize) -> Layout {
-        let bytes = len.checked_mul(size_of::<T>()).expect("an array's size must fit in memory").max(64);
+    /// `None` for sizes that no memory has.
+    fn layout(len: usize) -> Option<Layout> {
+        let bytes = len.checked_mul(size_of::<T>())?.max(64);
         let align = if bytes >= LARGE { LARGE } else { 64 };
-        Layout::from_size_align(bytes, align).expect("an array's size must fit in memory")
+        Layout::from_size_align(bytes, align).ok()
+    }
+
+    /// `len` zeros, of a length that neither a frame nor a model decides. Panics where there is no memory for them.
+    pub fn zeros(len: usize) -> Self {
+        Self::try_zeros(len).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// `len` zeros.
-    pub fn zeros(len: usize) -> Self {
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] where there is no memory for them.
+    pub fn try_zeros(len: usize) -> Result<Self, OutOfMemory> {
         const { assert!(align_of::<T>() <= 64) };
-        let layout = Self::layout(len);
+        let error = || OutOfMemory { bytes: len.saturating_mul(size_of::<T>()) };
+        let layout = Self::layout(len).ok_or_else(error)?;
         // SAFETY: the layout's size is not zero.
-        let Some(ptr) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };
+        let ptr = NonNull::new(unsafe { alloc(layout) }).ok_or_else(error)?;
         #[cfg(all(target_os = "linux", not(miri)))]
         if layout.align() == LARGE {
             // SAFETY: whole large pages of the allocation; the advice does not change what memory holds.
@@ -40,7 +51,7 @@ impl<T: Element> AlignedVec<T> {
         }
         // SAFETY: the allocation has this size. All zero bits are an element.
         unsafe { ptr.as_ptr().write_bytes(0, layout.size()) };
-        AlignedVec { ptr: ptr.cast(), len }
+        Ok(AlignedVec { ptr: ptr.cast(), len })
     }
 
     /// The first element's address, without a reference to the elements: pointers made of it stay good whatever else is
@@ -57,8 +68,9 @@ impl<T: Element> AlignedVec<T> {
 
 impl<T: Element> Drop for AlignedVec<T> {
     fn drop(&mut self) {
+        let layout = Self::layout(self.len).expect("memory of this length was had");
         // SAFETY: allocated with the same layout.
-        unsafe { dealloc(self.ptr.as_ptr().cast(), Self::layout(self.len)) };
+        unsafe { dealloc(self.ptr.as_ptr().cast(), layout) };
     }
 }
 
@@ -101,6 +113,14 @@ mod tests {
             v.fill(two);
             let copy = v.clone();
             assert!(copy[..] == v[..]);
+        }
+    }
+
+    #[test]
+    fn lengths_that_no_memory_has_are_an_error() {
+        for len in [1 << 55, usize::MAX / 4, usize::MAX] {
+            let error = AlignedVec::<f32>::try_zeros(len).err();
+            assert_eq!(error, Some(OutOfMemory { bytes: len.saturating_mul(4) }));
         }
     }
 

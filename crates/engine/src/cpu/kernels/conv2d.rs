@@ -8,6 +8,7 @@ use super::view::{ConvShape, Element, Map, View, ViewMut};
 use super::winograd::Winograd;
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::Level;
+use crate::error::OutOfMemory;
 use std::mem::MaybeUninit;
 
 /// The weights of a dense or grouped convolution, packed for one SIMD level.
@@ -25,6 +26,9 @@ pub struct PackedConv<W: Element = f32> {
 impl PackedConv {
     /// `weight`: `[cout, cin / groups, kh, kw]` as PyTorch's `nn.Conv2d` stores it. Chooses the fastest way:
     /// where that is Winograd's, results differ from the direct way's by about 1e-6 of their size.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] where there is no memory for them.
     pub fn new(
         level: Level,
         weight: &[f32],
@@ -33,18 +37,12 @@ impl PackedConv {
         groups: usize,
         shape: ConvShape,
         epilogue: Epilogue,
-    ) -> Self {
+    ) -> Result<Self, OutOfMemory> {
         if groups == 1 && Winograd::suits(&shape, cin, cout) {
             assert_eq!(weight.len(), cout * cin * 9, "weight elements for [{cout}, {cin}, 3, 3]");
-            let winograd = Some(Winograd::new(level, weight, cout, cin, &epilogue));
-            return PackedConv {
-                shape,
-                cin,
-                cout,
-                groups: Vec::new(),
-                winograd,
-                zeros: AlignedVec::zeros(0),
-            };
+            let winograd = Some(Winograd::new(level, weight, cout, cin, &epilogue)?);
+            let zeros = AlignedVec::try_zeros(0)?;
+            return Ok(PackedConv { shape, cin, cout, groups: Vec::new(), winograd, zeros });
         }
         Self::direct(level, weight, cout, cin, groups, shape, epilogue)
     }
@@ -52,6 +50,9 @@ impl PackedConv {
 
 impl<W: Element> PackedConv<W> {
     /// As [`PackedConv::new`], but always a plain sum of products.
+    ///
+    /// # Errors
+    /// As [`PackedConv::new`].
     pub fn direct(
         level: Level,
         weight: &[W],
@@ -60,7 +61,7 @@ impl<W: Element> PackedConv<W> {
         groups: usize,
         shape: ConvShape,
         epilogue: Epilogue,
-    ) -> Self {
+    ) -> Result<Self, OutOfMemory> {
         let [kh, kw] = shape.kernel;
         let taps = kh * kw;
         assert!((1..=MAX_RUNS).contains(&taps), "a kernel of {kh}x{kw}: at most {MAX_RUNS} taps");
@@ -83,8 +84,8 @@ impl<W: Element> PackedConv<W> {
                     weight[((g * go + c) * gi + k % gi) * taps + k / gi]
                 })
             })
-            .collect();
-        PackedConv { shape, cin, cout, groups, winograd: None, zeros: AlignedVec::zeros(gi) }
+            .collect::<Result<_, _>>()?;
+        Ok(PackedConv { shape, cin, cout, groups, winograd: None, zeros: AlignedVec::try_zeros(gi)? })
     }
 
     /// Kernel, stride and padding.
@@ -257,8 +258,8 @@ mod tests {
         for level in Level::available() {
             let (shape, none) = (ConvShape::square(3, 2, 1), Epilogue::default);
             let (weight, floats) = rng.bytes(40 * 6 * 9);
-            let bytes = PackedConv::direct(level, &weight, 40, 12, 2, shape, none());
-            let floats = PackedConv::direct(level, &floats, 40, 12, 2, shape, none());
+            let bytes = PackedConv::direct(level, &weight, 40, 12, 2, shape, none()).unwrap();
+            let floats = PackedConv::direct(level, &floats, 40, 12, 2, shape, none()).unwrap();
             assert_eq!((bytes.groups.len(), floats.groups.len()), (2, 2));
             bytes.groups.iter().zip(&floats.groups).for_each(|(a, b)| same_layout(a, b));
         }
@@ -279,8 +280,8 @@ mod tests {
                 let r = || residual.as_ref().map(|r| r.view());
                 let before = rng.matrix(output.pixels(), cout);
                 let (mut want, mut out) = (before.clone(), before.clone());
-                let direct = PackedConv::direct(level, &w, cout, cin, 1, shape, e.clone());
-                let fast = PackedConv::new(level, &w, cout, cin, 1, shape, e.clone());
+                let direct = PackedConv::direct(level, &w, cout, cin, 1, shape, e.clone()).unwrap();
+                let fast = PackedConv::new(level, &w, cout, cin, 1, shape, e.clone()).unwrap();
                 assert!(fast.winograd.is_some() && direct.winograd.is_none());
                 conv2d(pool, x.view(), input, &direct, r(), want.view_mut());
                 conv2d(pool, x.view(), input, &fast, r(), out.view_mut());
@@ -298,7 +299,7 @@ mod tests {
         let (c, input, shape) = (256, Map::new(1, 32, 32), ConvShape::square(3, 1, 1));
         let (x, w) = (rng.matrix(input.pixels(), c), rng.vec(c * c * 9));
         let mut out = rng.matrix(input.pixels(), c);
-        let packed = PackedConv::new(Level::detect(), &w, c, c, 1, shape, Epilogue::default());
+        let packed = PackedConv::new(Level::detect(), &w, c, c, 1, shape, Epilogue::default()).unwrap();
         conv2d(&pool, x.view(), input, &packed, None, out.view_mut());
         let (mut error, mut size) = (0.0, 0.0);
         for row in (0..input.pixels()).step_by(37) {
@@ -343,7 +344,7 @@ mod tests {
                 let residual = rng.coin().then(|| rng.matrix(output.pixels(), cout));
                 let before = rng.matrix(output.pixels(), cout);
                 let mut out = before.clone();
-                let packed = PackedConv::direct(level, &w, cout, cin, groups, shape, e.clone());
+                let packed = PackedConv::direct(level, &w, cout, cin, groups, shape, e.clone()).unwrap();
                 conv2d(pool, x.view(), input, &packed, residual.as_ref().map(|r| r.view()), out.view_mut());
                 let what = format!("{level:?} {input:?} {cin}->{cout}/{groups} {shape:?}");
                 out.check(&before, 5e-5, &what, |row, c| {

@@ -7,6 +7,7 @@ use super::tile::{Grid, product};
 use super::view::{Element, Map, View, ViewMut};
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::Level;
+use crate::error::OutOfMemory;
 
 /// The weights of a transposed 2x2 convolution with stride 2, packed for one SIMD level.
 pub struct PackedConvTranspose<W: Element = f32> {
@@ -18,11 +19,19 @@ pub struct PackedConvTranspose<W: Element = f32> {
 
 impl<W: Element> PackedConvTranspose<W> {
     /// `weight`: `[cin, cout, 2, 2]` as PyTorch's `nn.ConvTranspose2d` stores it.
-    pub fn new(level: Level, weight: &[W], cin: usize, cout: usize, epilogue: Epilogue) -> Self {
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] where there is no memory for them.
+    pub fn new(
+        level: Level,
+        weight: &[W],
+        cin: usize,
+        cout: usize,
+        epilogue: Epilogue,
+    ) -> Result<Self, OutOfMemory> {
         assert_eq!(weight.len(), cin * cout * 4, "weight elements for [{cin}, {cout}, 2, 2]");
-        let taps = [0, 1, 2, 3]
-            .map(|tap| Panels::new(level, cout, cin, &epilogue, |c, k| weight[(k * cout + c) * 4 + tap]));
-        PackedConvTranspose { cin, cout, taps }
+        let tap = |tap| Panels::new(level, cout, cin, &epilogue, |c, k| weight[(k * cout + c) * 4 + tap]);
+        Ok(PackedConvTranspose { cin, cout, taps: [tap(0)?, tap(1)?, tap(2)?, tap(3)?] })
     }
 
     /// Memory that the packed weights take.
@@ -74,8 +83,8 @@ mod tests {
         let mut rng = Rng::seeded();
         for level in Level::available() {
             let (weight, floats) = rng.bytes(5 * 21 * 4);
-            let bytes = PackedConvTranspose::new(level, &weight, 5, 21, Epilogue::default());
-            let floats = PackedConvTranspose::new(level, &floats, 5, 21, Epilogue::default());
+            let bytes = PackedConvTranspose::new(level, &weight, 5, 21, Epilogue::default()).unwrap();
+            let floats = PackedConvTranspose::new(level, &floats, 5, 21, Epilogue::default()).unwrap();
             bytes.taps.iter().zip(&floats.taps).for_each(|(a, b)| same_layout(a, b));
         }
     }
@@ -93,7 +102,7 @@ mod tests {
                 let residual = rng.coin().then(|| rng.matrix(output.pixels(), cout));
                 let before = rng.matrix(output.pixels(), cout);
                 let mut out = before.clone();
-                let packed = PackedConvTranspose::new(level, &w, cin, cout, e.clone());
+                let packed = PackedConvTranspose::new(level, &w, cin, cout, e.clone()).unwrap();
                 let r = residual.as_ref().map(|r| r.view());
                 conv_transpose2x2(pool, x.view(), input, &packed, r, out.view_mut());
                 out.check(&before, 2e-5, &format!("{level:?} {input:?} {cin}->{cout}"), |row, c| {

@@ -7,6 +7,7 @@ use super::tile::{ApplyEpilogue, Residual, Sums};
 use super::view::{ConvShape, Element, Map, View, ViewMut};
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::{Kernel, Level, Simd};
+use crate::error::OutOfMemory;
 
 /// The weights of a depthwise convolution, packed for one SIMD level.
 pub struct PackedDepthwise<W: Element = f32> {
@@ -23,25 +24,34 @@ pub struct PackedDepthwise<W: Element = f32> {
 
 impl<W: Element> PackedDepthwise<W> {
     /// `weight`: `[channels, 1, kh, kw]` as PyTorch's `nn.Conv2d` with `groups = channels` stores it.
-    pub fn new(level: Level, weight: &[W], channels: usize, shape: ConvShape, epilogue: Epilogue) -> Self {
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] where there is no memory for them.
+    pub fn new(
+        level: Level,
+        weight: &[W],
+        channels: usize,
+        shape: ConvShape,
+        epilogue: Epilogue,
+    ) -> Result<Self, OutOfMemory> {
         let taps = shape.kernel[0] * shape.kernel[1];
         assert_eq!(weight.len(), channels * taps, "weight elements of {channels} channels, {shape:?}");
         let padded = channels.next_multiple_of(level.lanes());
-        let mut packed = AlignedVec::zeros(taps * padded);
+        let mut packed = AlignedVec::try_zeros(taps * padded)?;
         for tap in 0..taps {
             for c in 0..channels {
                 packed[tap * padded + c] = weight[c * taps + tap];
             }
         }
-        PackedDepthwise {
+        Ok(PackedDepthwise {
             level,
             shape,
             channels,
             weight: packed,
-            bias: epilogue.padded_bias(channels, level.lanes()),
-            zeros: AlignedVec::zeros(padded),
+            bias: epilogue.padded_bias(channels, level.lanes())?,
+            zeros: AlignedVec::try_zeros(padded)?,
             post: epilogue.post(),
-        }
+        })
     }
 
     /// Kernel, stride and padding.
@@ -329,8 +339,8 @@ mod tests {
         for level in Level::available() {
             let (weight, floats) = rng.bytes(19 * 25);
             let shape = ConvShape::square(5, 1, 2);
-            let bytes = PackedDepthwise::new(level, &weight, 19, shape, Epilogue::default());
-            let floats = PackedDepthwise::new(level, &floats, 19, shape, Epilogue::default());
+            let bytes = PackedDepthwise::new(level, &weight, 19, shape, Epilogue::default()).unwrap();
+            let floats = PackedDepthwise::new(level, &floats, 19, shape, Epilogue::default()).unwrap();
             assert!(bytes.weight.iter().map(|&w| f32::from(w)).eq(floats.weight.iter().copied()));
         }
     }
@@ -358,7 +368,7 @@ mod tests {
                 let residual = rng.coin().then(|| rng.matrix(output.pixels(), c));
                 let before = rng.matrix(output.pixels(), c);
                 let mut out = before.clone();
-                let packed = PackedDepthwise::new(level, &w, c, shape, e.clone());
+                let packed = PackedDepthwise::new(level, &w, c, shape, e.clone()).unwrap();
                 let r = residual.as_ref().map(|r| r.view());
                 depthwise(pool, x.view(), input, &packed, r, out.view_mut());
                 out.check(&before, 1e-5, &format!("{level:?} {input:?} {c} {shape:?}"), |row, c| {

@@ -1,6 +1,7 @@
 //! What a product does with its result before writing it.
 use super::aligned::AlignedVec;
 use crate::cpu::simd::{Simd, math};
+use crate::error::OutOfMemory;
 
 /// An activation function.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -64,13 +65,13 @@ impl Epilogue {
     }
 
     /// The bias of `n` columns, or zeros, up to a multiple of `width`.
-    pub(crate) fn padded_bias(&self, n: usize, width: usize) -> AlignedVec {
-        let mut padded = AlignedVec::zeros(n.next_multiple_of(width));
+    pub(crate) fn padded_bias(&self, n: usize, width: usize) -> Result<AlignedVec, OutOfMemory> {
+        let mut padded = AlignedVec::try_zeros(n.next_multiple_of(width))?;
         if let Some(bias) = &self.bias {
             assert_eq!(bias.len(), n, "a bias of {} for {n} output columns", bias.len());
             padded[..n].copy_from_slice(bias);
         }
-        padded
+        Ok(padded)
     }
 
     pub(crate) fn post(&self) -> Post {

@@ -185,8 +185,10 @@ mod tests {
             for _ in 0..15 {
                 let (m, k, hidden, n) =
                     (rng.size(1, 400), rng.size(1, 60), rng.size(1, 150), rng.size(1, 60));
-                let first = PackedLinear::new(level, &rng.vec(hidden * k), hidden, k, rng.epilogue(hidden));
-                let second = PackedLinear::new(level, &rng.vec(n * hidden), n, hidden, rng.epilogue(n));
+                let first =
+                    PackedLinear::new(level, &rng.vec(hidden * k), hidden, k, rng.epilogue(hidden)).unwrap();
+                let second =
+                    PackedLinear::new(level, &rng.vec(n * hidden), n, hidden, rng.epilogue(n)).unwrap();
                 let x = rng.matrix(m, k);
                 let residual = rng.coin().then(|| rng.matrix(m, n));
                 let r = || residual.as_ref().map(|r| r.view());
@@ -213,16 +215,19 @@ mod tests {
                 let input = Map::new(rng.size(1, 2), rng.size(5, 40), rng.size(5, 70));
                 let output = shape.output(input);
                 let expand =
-                    PackedLinear::new(level, &rng.vec(channels * cin), channels, cin, rng.epilogue(channels));
+                    PackedLinear::new(level, &rng.vec(channels * cin), channels, cin, rng.epilogue(channels))
+                        .unwrap();
                 let middle = PackedDepthwise::new(
                     level,
                     &rng.vec(channels * k * k),
                     channels,
                     shape,
                     rng.epilogue(channels),
-                );
+                )
+                .unwrap();
                 let project =
-                    PackedLinear::new(level, &rng.vec(cout * channels), cout, channels, rng.epilogue(cout));
+                    PackedLinear::new(level, &rng.vec(cout * channels), cout, channels, rng.epilogue(cout))
+                        .unwrap();
                 let x = rng.matrix(input.pixels(), cin);
                 let residual = rng.coin().then(|| rng.matrix(output.pixels(), cout));
                 let r = || residual.as_ref().map(|r| r.view());

@@ -5,6 +5,7 @@ use super::tile::{Grid, Residual, product};
 use super::view::{Element, View, ViewMut};
 use crate::cpu::pool::Pool;
 use crate::cpu::simd::Level;
+use crate::error::OutOfMemory;
 
 /// The weights of a linear layer, packed for one SIMD level.
 pub struct PackedLinear<W: Element = f32> {
@@ -13,15 +14,33 @@ pub struct PackedLinear<W: Element = f32> {
 
 impl<W: Element> PackedLinear<W> {
     /// `weight`: `[n, k]` as PyTorch's `nn.Linear` (and a 1x1 `nn.Conv2d`) stores it.
-    pub fn new(level: Level, weight: &[W], n: usize, k: usize, epilogue: Epilogue) -> Self {
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] where there is no memory for them.
+    pub fn new(
+        level: Level,
+        weight: &[W],
+        n: usize,
+        k: usize,
+        epilogue: Epilogue,
+    ) -> Result<Self, OutOfMemory> {
         assert_eq!(weight.len(), n * k, "a weight of {} elements for [{n}, {k}]", weight.len());
-        PackedLinear { panels: Panels::new(level, n, k, &epilogue, |c, i| weight[c * k + i]) }
+        Ok(PackedLinear { panels: Panels::new(level, n, k, &epilogue, |c, i| weight[c * k + i])? })
     }
 
     /// As [`PackedLinear::new`], from a weight stored `[k, n]`.
-    pub fn from_transposed(level: Level, weight: &[W], n: usize, k: usize, epilogue: Epilogue) -> Self {
+    ///
+    /// # Errors
+    /// As [`PackedLinear::new`].
+    pub fn from_transposed(
+        level: Level,
+        weight: &[W],
+        n: usize,
+        k: usize,
+        epilogue: Epilogue,
+    ) -> Result<Self, OutOfMemory> {
         assert_eq!(weight.len(), n * k, "a weight of {} elements for [{k}, {n}]", weight.len());
-        PackedLinear { panels: Panels::new(level, n, k, &epilogue, |c, i| weight[i * n + c]) }
+        Ok(PackedLinear { panels: Panels::new(level, n, k, &epilogue, |c, i| weight[i * n + c])? })
     }
 
     /// Output columns.
@@ -74,7 +93,7 @@ mod tests {
                 let residual = rng.coin().then(|| rng.matrix(m, n));
                 let before = rng.matrix(m, n);
                 let mut out = before.clone();
-                let packed = PackedLinear::new(level, &w, n, k, e.clone());
+                let packed = PackedLinear::new(level, &w, n, k, e.clone()).unwrap();
                 linear(pool, x.view(), &packed, residual.as_ref().map(|r| r.view()), out.view_mut());
                 out.check(&before, 2e-6 * (k as f64).sqrt(), &format!("{level:?} {m}x{n}x{k}"), |r, c| {
                     let sum: f64 = (0..k).map(|i| x.at(r, i) * w[c * k + i] as f64).sum();
@@ -90,10 +109,13 @@ mod tests {
         for level in Level::available() {
             let (n, k, none) = (rng.size(1, 90), rng.size(1, 30), Epilogue::default);
             let (weight, floats) = rng.bytes(n * k);
-            let packed = PackedLinear::new(level, &weight, n, k, none());
-            same_layout(&packed.panels, &PackedLinear::new(level, &floats, n, k, none()).panels);
-            let packed = PackedLinear::from_transposed(level, &weight, n, k, none());
-            same_layout(&packed.panels, &PackedLinear::from_transposed(level, &floats, n, k, none()).panels);
+            let packed = PackedLinear::new(level, &weight, n, k, none()).unwrap();
+            same_layout(&packed.panels, &PackedLinear::new(level, &floats, n, k, none()).unwrap().panels);
+            let packed = PackedLinear::from_transposed(level, &weight, n, k, none()).unwrap();
+            same_layout(
+                &packed.panels,
+                &PackedLinear::from_transposed(level, &floats, n, k, none()).unwrap().panels,
+            );
         }
     }
 
@@ -105,7 +127,7 @@ mod tests {
             let (x, w, e) = (rng.matrix(m, k), rng.vec(n * k), rng.epilogue(n));
             let before = rng.matrix(m, n);
             let mut out = before.clone();
-            let packed = PackedLinear::from_transposed(level, &w, n, k, e.clone());
+            let packed = PackedLinear::from_transposed(level, &w, n, k, e.clone()).unwrap();
             let mut view = out.view_mut();
             let (ptr, rows, cols, pitch) = (view.ptr(), view.rows(), view.cols(), view.pitch());
             // SAFETY: the kernel reads each element before it writes it.

@@ -3,6 +3,7 @@ use super::aligned::AlignedVec;
 use super::epilogue::{Epilogue, Post};
 use super::view::Element;
 use crate::cpu::simd::Level;
+use crate::error::OutOfMemory;
 
 /// A weight matrix `[K, N]` of any element, cut into panels of `NV` vectors of columns, each stored K-major, with the epilogue
 /// that goes with it. The sums that it makes are f32: so are a panel's columns counted, and so is the bias.
@@ -26,15 +27,15 @@ impl<W: Element> Panels<W> {
         k: usize,
         epilogue: &Epilogue,
         weight: impl Fn(usize, usize) -> W,
-    ) -> Self {
+    ) -> Result<Self, OutOfMemory> {
         let width = level.tile().1 * level.lanes();
         let mut panels = Panels {
             level,
             n,
             k,
             width,
-            data: AlignedVec::zeros(n.next_multiple_of(level.lanes()) * k),
-            bias: epilogue.padded_bias(n, width),
+            data: AlignedVec::try_zeros(n.next_multiple_of(level.lanes()) * k)?,
+            bias: epilogue.padded_bias(n, width)?,
             post: epilogue.post(),
         };
         for p in 0..panels.count() {
@@ -45,7 +46,7 @@ impl<W: Element> Panels<W> {
                 }
             }
         }
-        panels
+        Ok(panels)
     }
 
     pub fn count(&self) -> usize {
@@ -75,7 +76,8 @@ mod tests {
         for level in Level::available() {
             for _ in 0..20 {
                 let (n, k) = (rng.size(1, 70), rng.size(1, 40));
-                let panels = Panels::new(level, n, k, &Epilogue::default(), |c, i| cast(c * k + i + 1));
+                let panels =
+                    Panels::new(level, n, k, &Epilogue::default(), |c, i| cast(c * k + i + 1)).unwrap();
                 let mut seen = vec![false; n * k];
                 for p in 0..panels.count() {
                     let data = panels.panel(p);

@@ -161,8 +161,9 @@ mod tests {
                 let (c, n) = (rng.size(2, 40), rng.size(1, 40));
                 let (stride, attended, pixels) = (2 * d + dv, heads * dv, side * side);
                 let wide = heads * stride;
-                let qkv = PackedLinear::new(level, &rng.vec(wide * c), wide, c, rng.epilogue(wide));
-                let project = PackedLinear::new(level, &rng.vec(n * attended), n, attended, rng.epilogue(n));
+                let qkv = PackedLinear::new(level, &rng.vec(wide * c), wide, c, rng.epilogue(wide)).unwrap();
+                let project =
+                    PackedLinear::new(level, &rng.vec(n * attended), n, attended, rng.epilogue(n)).unwrap();
                 let (gamma, beta) = (rng.vec(c), rng.vec(c));
                 let norm = LayerNorm { gamma: &gamma, beta: &beta, eps: 1e-5, act: Act::None };
                 let bias = rng.coin().then(|| rng.vec(heads * pixels * pixels));

@@ -15,6 +15,7 @@ use super::tile::{ApplyEpilogue, Grid, Residual, product_here};
 use super::view::{ConvShape, Map, Out, View};
 use crate::cpu::pool::{Pool, SCRATCH_LEN};
 use crate::cpu::simd::{Kernel, Level, Simd};
+use crate::error::OutOfMemory;
 
 /// Output pixels of a tile's side, and input pixels under them.
 const TILE: usize = 4;
@@ -45,7 +46,13 @@ impl Winograd {
     }
 
     /// `weight`: `[cout, cin, 3, 3]`.
-    pub fn new(level: Level, weight: &[f32], cout: usize, cin: usize, epilogue: &Epilogue) -> Self {
+    pub fn new(
+        level: Level,
+        weight: &[f32],
+        cout: usize,
+        cin: usize,
+        epilogue: &Epilogue,
+    ) -> Result<Self, OutOfMemory> {
         // The rows of G: powers of the points over the products of their distances from the others.
         let row = |p: f64, distances: f64| [1.0, p, p * p].map(|power| power / distances);
         let (near, far) = (2.0 * AA * (AA - BB), 2.0 * BB * (BB - AA));
@@ -59,9 +66,9 @@ impl Winograd {
                     (0..9).map(|t| gy[t / 3] * gx[t % 3] * w[t] as f64).sum::<f64>() as f32
                 })
             })
-            .collect();
-        let bias = epilogue.padded_bias(cout, level.lanes());
-        Winograd { cin, cout, points, bias, post: epilogue.post() }
+            .collect::<Result<_, _>>()?;
+        let bias = epilogue.padded_bias(cout, level.lanes())?;
+        Ok(Winograd { cin, cout, points, bias, post: epilogue.post() })
     }
 
     pub fn bytes(&self) -> usize {

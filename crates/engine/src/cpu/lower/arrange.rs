@@ -12,15 +12,12 @@ fn blocks(dims: &[usize], axis: usize) -> (usize, usize) {
     (outer, rows)
 }
 
-/// A part of a result that is a copy: the source, and the row and column of its first element.
-type Part = (Operand, usize, usize);
+/// A part of a result that is a copy: the source, and its place.
+type Part = (Operand, Output);
 
-fn copies(name: &str, mut to: Output, parts: Vec<Part>) -> Lowered {
+fn copies(name: &str, mut parts: Vec<Part>) -> Lowered {
     Lowered::new(name, move |_| {
-        for (from, row, col) in &parts {
-            let to = to.bytes_mut().row_range(*row, from.rows);
-            to.columns(col * from.size(), from.cols * from.size()).copy_from(from.bytes());
-        }
+        parts.iter_mut().for_each(|(from, to)| to.bytes_mut().copy_from(from.bytes()))
     })
 }
 
@@ -35,37 +32,40 @@ pub(super) fn concat(context: &Context<'_>, axis: usize, copy_parts: &[usize]) -
         if copy_parts.contains(&part) {
             let from = context.input(part);
             if last {
-                parts.push((from, 0, before));
+                parts.push((from, context.output_part([0, before], from)));
             } else {
                 let (_, rows) = blocks(dims, axis);
                 let rows_before = before * rows / dims[axis].max(1);
-                parts.extend(
-                    (0..outer).map(|o| (from.row_range(o * rows, rows), o * whole_rows + rows_before, 0)),
-                );
+                parts.extend((0..outer).map(|o| {
+                    let from = from.row_range(o * rows, rows);
+                    (from, context.output_part([o * whole_rows + rows_before, 0], from))
+                }));
             }
         }
         before += dims[axis];
     }
-    copies("concat", context.output(), parts)
+    copies("concat", parts)
 }
 
 pub(super) fn slice(context: &Context<'_>, axis: usize, start: usize) -> Lowered {
     let (from_dims, to_dims) = (context.input_shape(0).dims(), context.output_shape().dims());
     let from = context.input(0);
     if axis + 1 == from_dims.len() {
-        return copies("slice", context.output(), vec![(from.columns(start, to_dims[axis]), 0, 0)]);
+        return copies("slice", vec![(from.columns(start, to_dims[axis]), context.output())]);
     }
     let ((outer, from_rows), (_, to_rows)) = (blocks(from_dims, axis), blocks(to_dims, axis));
     let rows_before = start * to_rows / to_dims[axis];
-    let parts =
-        (0..outer).map(|o| (from.row_range(o * from_rows + rows_before, to_rows), o * to_rows, 0)).collect();
-    copies("slice", context.output(), parts)
+    let part = |o: usize| {
+        let from = from.row_range(o * from_rows + rows_before, to_rows);
+        (from, context.output_part([o * to_rows, 0], from))
+    };
+    copies("slice", (0..outer).map(part).collect())
 }
 
 /// A reshape of something with gaps between its rows into something without: rows are copied as they come.
 pub(super) fn reshape(context: &Context<'_>) -> Lowered {
     let from = context.input(0);
-    copies("reshape", context.output().with_cols(from.cols), vec![(from, 0, 0)])
+    copies("reshape", vec![(from, context.output().with_cols(from.cols))])
 }
 
 pub(super) fn gather(context: &Context<'_>) -> Lowered {

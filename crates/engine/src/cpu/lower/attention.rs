@@ -6,6 +6,7 @@ use crate::cpu::kernels::{
     self, Act, AttentionShape, Epilogue, Heads, LayerNorm, Map, PackedLinear, SampledLevel, SamplingPoints,
     WindowAttention,
 };
+use crate::error::OutOfMemory;
 use crate::graph::Op;
 
 pub(super) fn attention(context: &Context<'_>) -> Lowered {
@@ -40,7 +41,7 @@ pub(super) fn attention(context: &Context<'_>) -> Lowered {
     Lowered { kernel, name: "attention".into(), flops, packed_bytes: 0 }
 }
 
-pub(super) fn window_attention(context: &Context<'_>) -> Lowered {
+pub(super) fn window_attention(context: &Context<'_>) -> Result<Lowered, OutOfMemory> {
     let Op::WindowAttention { window, heads, epsilon } = context.node.op else {
         unreachable!("dispatched on the op")
     };
@@ -56,13 +57,13 @@ pub(super) fn window_attention(context: &Context<'_>) -> Lowered {
             Epilogue { bias, ..Epilogue::default() },
         )
     };
-    let (qkv, project) = (pack(3, 3 * c), pack(6, c));
+    let (qkv, project) = (pack(3, 3 * c)?, pack(6, c)?);
     let (x, gamma, beta, bias, mut out) =
         (context.input(0), context.input(1), context.input(2), context.input(5), context.output());
     let d = c / heads;
     let area = window * window;
     let windows = shape[0] * h.div_ceil(window) * w.div_ceil(window);
-    Lowered {
+    Ok(Lowered {
         name: "window_attention".into(),
         flops: 2 * (windows * area * (4 * c * c + 2 * c * area)) as u64,
         packed_bytes: qkv.bytes() + project.bytes(),
@@ -89,7 +90,7 @@ pub(super) fn window_attention(context: &Context<'_>) -> Lowered {
             };
             kernels::window_attention(call.pool, view, &layer, Some(view), out.view_mut(call.entries));
         }),
-    }
+    })
 }
 
 pub(super) fn deformable(context: &Context<'_>) -> Lowered {

@@ -3,6 +3,7 @@
 use super::networks::{epilogue, pack_linear, values};
 use super::{Context, Lowered};
 use crate::cpu::kernels::{self, ConvShape, Map, PackedDepthwise, PackedLinear};
+use crate::error::OutOfMemory;
 use crate::graph::{Epilogue, Node, Op};
 
 /// Bias flag and epilogue of a linear layer or convolution.
@@ -18,18 +19,18 @@ fn flops(rows: usize, weight: &PackedLinear) -> u64 {
 }
 
 /// `context` is the second layer.
-pub(super) fn perceptron(context: &Context<'_>, first: &Node) -> Lowered {
+pub(super) fn perceptron(context: &Context<'_>, first: &Node) -> Result<Lowered, OutOfMemory> {
     let (_, first_epilogue) = layer(first);
     let (bias, own) = layer(context.node);
     let (x, first) = {
         let context = context.at(first);
-        (context.input(0), pack_linear(&context))
+        (context.input(0), pack_linear(&context)?)
     };
-    let second = pack_linear(context);
+    let second = pack_linear(context)?;
     let mut out = context.output();
     let residual = own.residual.then(|| context.input(2 + usize::from(bias)));
     let name = format!("linear{first_epilogue}, linear{own}");
-    Lowered {
+    Ok(Lowered {
         name,
         flops: flops(out.rows, &first) + flops(out.rows, &second),
         packed_bytes: first.bytes() + second.bytes(),
@@ -38,15 +39,19 @@ pub(super) fn perceptron(context: &Context<'_>, first: &Node) -> Lowered {
             let residual = residual.as_ref().map(|r| r.leading(out.rows()));
             kernels::mlp(call.pool, x, &first, &second, residual, out);
         }),
-    }
+    })
 }
 
 /// `context` is the projection.
-pub(super) fn bottleneck(context: &Context<'_>, expand: &Node, middle: &Node) -> Lowered {
+pub(super) fn bottleneck(
+    context: &Context<'_>,
+    expand: &Node,
+    middle: &Node,
+) -> Result<Lowered, OutOfMemory> {
     let (bias, own) = layer(context.node);
     let (x, input_shape, expand) = {
         let context = context.at(expand);
-        (context.input(0), context.input_shape(0).clone(), pack_linear(&context))
+        (context.input(0), context.input_shape(0).clone(), pack_linear(&context)?)
     };
     let (middle, middle_rows, taps) = {
         let context = context.at(middle);
@@ -58,14 +63,14 @@ pub(super) fn bottleneck(context: &Context<'_>, expand: &Node, middle: &Node) ->
         let pad = [padding.top, padding.left, padding.bottom, padding.right];
         let shape = ConvShape { kernel, stride: *stride, pad };
         let own = epilogue(&context, fused, *bias);
-        let packed = PackedDepthwise::new(context.level, values(&context, 1), channels, shape, own);
+        let packed = PackedDepthwise::new(context.level, values(&context, 1), channels, shape, own)?;
         (packed, context.output_shape().rows(), channels * kernel[0] * kernel[1])
     };
-    let project = pack_linear(context);
+    let project = pack_linear(context)?;
     let mut out = context.output();
     let residual = own.residual.then(|| context.input(2 + usize::from(bias)));
     let (h, w) = (input_shape[1], input_shape[2]);
-    Lowered {
+    Ok(Lowered {
         name: format!("bottleneck{own}"),
         flops: flops(x.rows, &expand) + 2 * (middle_rows * taps) as u64 + flops(out.rows, &project),
         packed_bytes: expand.bytes() + middle.bytes() + project.bytes(),
@@ -76,5 +81,5 @@ pub(super) fn bottleneck(context: &Context<'_>, expand: &Node, middle: &Node) ->
             let residual = residual.as_ref().map(|r| r.leading(out.rows()));
             kernels::inverted_bottleneck(call.pool, x, map, &expand, &middle, &project, residual, out);
         }),
-    }
+    })
 }

@@ -12,6 +12,7 @@ mod rows;
 use super::memory::{Memory, Operand, Output};
 use super::plan::{Chain, Plan, Step};
 use super::{Level, Pool};
+use crate::error::OutOfMemory;
 use crate::graph::{Node, Op};
 use crate::tensor::{HostTensor, Shape};
 
@@ -68,6 +69,11 @@ impl<'p> Context<'p> {
         // SAFETY: the promise of `lower`; a tensor is the output of one node.
         self.node.outputs.iter().map(|&t| unsafe { self.memory.output(self.plan, t) }).collect()
     }
+    /// The part of the output that `like` fits, from this row and column on. Parts are apart.
+    fn output_part(&self, from: [usize; 2], like: Operand) -> Output {
+        // SAFETY: as for `outputs`.
+        unsafe { self.memory.output_part(self.plan, self.node.outputs[0], from, [like.rows, like.cols]) }
+    }
     fn input_shape(&self, argument: usize) -> &Shape {
         self.plan.graph.shape(self.node.inputs[argument])
     }
@@ -85,7 +91,15 @@ impl<'p> Context<'p> {
 /// # Safety
 /// Each step of the plan is bound once. Its kernel runs while the memory lives, in the plan's order, and while no
 /// other step of a program with the same states runs.
-pub(super) unsafe fn lower(plan: &Plan, memory: &Memory, level: Level, step: &Step) -> Lowered {
+///
+/// # Errors
+/// [`OutOfMemory`] where there is no memory for packed weights.
+pub(super) unsafe fn lower(
+    plan: &Plan,
+    memory: &Memory,
+    level: Level,
+    step: &Step,
+) -> Result<Lowered, OutOfMemory> {
     match step {
         Step::Copy { from, to } => {
             let ty = plan.graph.ty(*from);
@@ -94,7 +108,7 @@ pub(super) unsafe fn lower(plan: &Plan, memory: &Memory, level: Level, step: &St
                 let source = memory.operand(plan, *from);
                 (source, memory.output_at(plan, *to, ty.dtype, ty.shape.rows(), ty.shape.cols()))
             };
-            Lowered::new("copy", move |_| target.bytes_mut().copy_from(source.bytes()))
+            Ok(Lowered::new("copy", move |_| target.bytes_mut().copy_from(source.bytes())))
         }
         Step::Chain { chain, nodes } => {
             let mut sites: Vec<&Node> = nodes.iter().map(|&n| &plan.graph.nodes()[n]).collect();
@@ -112,11 +126,11 @@ pub(super) unsafe fn lower(plan: &Plan, memory: &Memory, level: Level, step: &St
     }
 }
 
-fn lower_node(context: &Context<'_>, copy_parts: &[usize]) -> Lowered {
-    match &context.node.op {
-        Op::Conv2d { .. } => networks::conv2d(context),
-        Op::Linear { .. } => networks::linear(context),
-        Op::ConvTranspose2d { .. } => networks::conv_transpose2d(context),
+fn lower_node(context: &Context<'_>, copy_parts: &[usize]) -> Result<Lowered, OutOfMemory> {
+    Ok(match &context.node.op {
+        Op::Conv2d { .. } => networks::conv2d(context)?,
+        Op::Linear { .. } => networks::linear(context)?,
+        Op::ConvTranspose2d { .. } => networks::conv_transpose2d(context)?,
         Op::MatMul { transpose_b } => networks::matmul(context, *transpose_b),
         Op::MaxPool2d { .. } => networks::max_pool2d(context),
         Op::UpsampleNearest2x => networks::upsample_nearest_2x(context),
@@ -133,11 +147,11 @@ fn lower_node(context: &Context<'_>, copy_parts: &[usize]) -> Lowered {
         Op::Reshape => arrange::reshape(context),
         Op::Gather => arrange::gather(context),
         Op::TopK { k } => rows::top_k(context, *k),
-        Op::WindowAttention { .. } => attention::window_attention(context),
+        Op::WindowAttention { .. } => attention::window_attention(context)?,
         Op::DeformableAttention { .. } => attention::deformable(context),
         Op::ImageToTensor(transform) => image::image_to_tensor(context, transform),
         Op::Constant(_) | Op::BatchNorm { .. } | Op::LimitRows => {
             unreachable!("{} takes no step: rewrites and placement see to it", context.node.op.name())
         }
-    }
+    })
 }

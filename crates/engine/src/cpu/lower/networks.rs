@@ -7,6 +7,7 @@ use crate::cpu::kernels::{
     self, Act, ConvShape, Map, PackedConv, PackedConvTranspose, PackedDepthwise, PackedLinear, View, ViewMut,
 };
 use crate::cpu::memory::Operand;
+use crate::error::OutOfMemory;
 use crate::graph::{Epilogue, Op, UnaryOp};
 
 /// The function that a rewrite fused into a layer or a norm.
@@ -67,7 +68,7 @@ enum Filters {
     Depthwise(PackedDepthwise),
 }
 
-pub(super) fn conv2d(context: &Context<'_>) -> Lowered {
+pub(super) fn conv2d(context: &Context<'_>) -> Result<Lowered, OutOfMemory> {
     let Op::Conv2d { stride, padding, groups, bias, epilogue: fused } = context.node.op.clone() else {
         unreachable!("dispatched on the op")
     };
@@ -80,10 +81,10 @@ pub(super) fn conv2d(context: &Context<'_>) -> Lowered {
         pad: [padding.top, padding.left, padding.bottom, padding.right],
     };
     let packed = if c_group == 1 && groups == c_out {
-        Filters::Depthwise(PackedDepthwise::new(context.level, values(context, 1), c_out, shape, own))
+        Filters::Depthwise(PackedDepthwise::new(context.level, values(context, 1), c_out, shape, own)?)
     } else {
         let c_in = c_group * groups;
-        Filters::Dense(PackedConv::new(context.level, values(context, 1), c_out, c_in, groups, shape, own))
+        Filters::Dense(PackedConv::new(context.level, values(context, 1), c_out, c_in, groups, shape, own)?)
     };
     let (h, w) = (context.input_shape(0)[1], context.input_shape(0)[2]);
     let (out_h, out_w) = (context.output_shape()[1], context.output_shape()[2]);
@@ -108,11 +109,11 @@ pub(super) fn conv2d(context: &Context<'_>) -> Lowered {
             }
         });
     });
-    Lowered { kernel, name, flops, packed_bytes }
+    Ok(Lowered { kernel, name, flops, packed_bytes })
 }
 
 /// Weights `[N, K]` of a linear layer, or `[N, K, 1, 1]` of a 1x1 convolution, with bias and epilogue.
-pub(super) fn pack_linear(context: &Context<'_>) -> PackedLinear {
+pub(super) fn pack_linear(context: &Context<'_>) -> Result<PackedLinear, OutOfMemory> {
     let (Op::Linear { bias, epilogue: fused } | Op::Conv2d { bias, epilogue: fused, .. }) = &context.node.op
     else {
         unreachable!("only layers with weights are packed")
@@ -122,11 +123,11 @@ pub(super) fn pack_linear(context: &Context<'_>) -> PackedLinear {
     PackedLinear::new(context.level, values(context, 1), n, k, epilogue(context, fused, *bias))
 }
 
-pub(super) fn linear(context: &Context<'_>) -> Lowered {
+pub(super) fn linear(context: &Context<'_>) -> Result<Lowered, OutOfMemory> {
     let Op::Linear { bias, epilogue: fused } = context.node.op.clone() else {
         unreachable!("dispatched on the op")
     };
-    let packed = pack_linear(context);
+    let packed = pack_linear(context)?;
     let (n, k) = (packed.n(), packed.k());
     let (x, mut out) = (context.input(0), context.output());
     let residual = fused.residual.then(|| context.input(2 + usize::from(bias)));
@@ -139,17 +140,17 @@ pub(super) fn linear(context: &Context<'_>) -> Lowered {
             kernels::linear(call.pool, x.row_range(rows.start, rows.len()), &packed, residual, out);
         });
     });
-    Lowered { kernel, name, flops, packed_bytes }
+    Ok(Lowered { kernel, name, flops, packed_bytes })
 }
 
-pub(super) fn conv_transpose2d(context: &Context<'_>) -> Lowered {
+pub(super) fn conv_transpose2d(context: &Context<'_>) -> Result<Lowered, OutOfMemory> {
     let Op::ConvTranspose2d { bias, epilogue: fused } = context.node.op.clone() else {
         unreachable!("dispatched on the op")
     };
     let own = epilogue(context, &fused, bias);
     let weight_shape = context.constant(1).expect("weights are constants").shape().clone();
     let (c_in, c_out) = (weight_shape[0], weight_shape[1]);
-    let packed = PackedConvTranspose::new(context.level, values(context, 1), c_in, c_out, own);
+    let packed = PackedConvTranspose::new(context.level, values(context, 1), c_in, c_out, own)?;
     let (h, w) = (context.input_shape(0)[1], context.input_shape(0)[2]);
     let (x, mut out) = (context.input(0), context.output());
     let residual = fused.residual.then(|| context.input(2 + usize::from(bias)));
@@ -163,7 +164,7 @@ pub(super) fn conv_transpose2d(context: &Context<'_>) -> Lowered {
             kernels::conv_transpose2x2(call.pool, x, Map::new(images, h, w), &packed, residual, out);
         });
     });
-    Lowered { kernel, name: format!("conv_transpose2d{fused}"), flops, packed_bytes }
+    Ok(Lowered { kernel, name: format!("conv_transpose2d{fused}"), flops, packed_bytes })
 }
 
 pub(super) fn matmul(context: &Context<'_>, transpose_b: bool) -> Lowered {

@@ -1,5 +1,6 @@
 //! What a prediction returns.
 
+use ultramotion_engine::OutOfMemory;
 use ultramotion_types::MaskView;
 
 use super::PredictOptions;
@@ -91,15 +92,16 @@ impl Masks {
         (self.objects * self.per_object) as u128 * (bits + 4 * (logits + low_res) + 24)
     }
 
-    pub(super) fn reserve(&mut self) {
+    /// Makes room for all results, or says that there is none.
+    pub(super) fn reserve(&mut self) -> Result<(), OutOfMemory> {
         let masks = self.objects * self.per_object;
         let [bits, logits, low_res] = self.sizes();
-        self.bits.resize(masks * bits, 0);
-        self.logits.resize(masks * logits, 0.0);
-        self.low_res.resize(masks * low_res, 0.0);
-        self.area_px.resize(masks, 0);
-        self.box_xyxy.resize(masks * 4, 0);
-        self.iou.resize(masks, 0.0);
+        fill(&mut self.bits, masks.saturating_mul(bits), 0)?;
+        fill(&mut self.logits, masks.saturating_mul(logits), 0.0)?;
+        fill(&mut self.low_res, masks.saturating_mul(low_res), 0.0)?;
+        fill(&mut self.area_px, masks, 0)?;
+        fill(&mut self.box_xyxy, masks.saturating_mul(4), 0)?;
+        fill(&mut self.iou, masks, 0.0)
     }
 
     /// Puts the results of a batch where its objects are.
@@ -170,9 +172,29 @@ impl Masks {
     }
 }
 
+/// `len` equal elements, in memory that is asked for first.
+fn fill<T: Copy>(elements: &mut Vec<T>, len: usize, value: T) -> Result<(), OutOfMemory> {
+    let error = |_| OutOfMemory { bytes: len.saturating_mul(size_of::<T>()) };
+    elements.try_reserve_exact(len).map_err(error)?;
+    elements.resize(len, value);
+    Ok(())
+}
+
 /// Copies entry `row` of a batch's values to entry `object` of all values.
 fn place<T: Copy>(all: &mut [T], batch: Option<&[T]>, row: usize, object: usize, len: usize) {
     if let Some(batch) = batch {
         all[object * len..][..len].copy_from_slice(&batch[row * len..][..len]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_that_no_memory_holds_are_an_error() {
+        let options = PredictOptions { return_logits: true, ..PredictOptions::default() };
+        let error = Masks::new([1 << 30, 1 << 30], [256, 256], 1 << 16, 3, options).reserve();
+        assert_eq!(error, Err(OutOfMemory { bytes: usize::MAX }));
     }
 }

@@ -257,7 +257,7 @@ impl SamPredictor {
         if bytes > limit as u128 {
             return Err(PredictorError::ResultTooLarge { objects: objects.len(), bytes, limit });
         }
-        masks.reserve();
+        masks.reserve().map_err(DeviceError::from)?;
 
         // Objects with prompts of one form are decoded together: padding a shorter list would change its masks.
         let mut forms: Vec<PromptForm> = objects.iter().map(PromptForm::of).collect();

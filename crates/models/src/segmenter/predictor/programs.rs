@@ -110,7 +110,7 @@ struct Compiled {
 impl Compiled {
     fn new(device: &Device, states: &StateStore, g: Graph) -> Result<Self, PredictorError> {
         let program = compile(device, states, g)?;
-        let (input, output) = (program.input_block(), program.output_block());
+        let (input, output) = (program.input_block()?, program.output_block()?);
         Ok(Compiled { program, input, output })
     }
 
