@@ -172,8 +172,9 @@ impl Held {
         !self.streams.is_empty()
     }
 
-    /// The same, and sends a byte on each.
+    /// The same, and sends a byte on each now and then.
     fn drip(&mut self, count: usize) -> bool {
+        std::thread::sleep(Duration::from_millis(50));
         let any = self.fill(count);
         // Zeros: the beginning of a message, or of a request, that never ends well.
         self.streams.retain_mut(|stream| stream.write_all(&[0]).is_ok());
