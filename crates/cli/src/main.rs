@@ -6,6 +6,7 @@
 mod commands;
 mod device;
 mod interrupt;
+mod output;
 mod settings;
 mod usage;
 
@@ -57,7 +58,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_env("ULTRAMOTION_LOG")
         .unwrap_or_else(|_| EnvFilter::new("warn,ultramotion_gateway=info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(output::log).with_target(false).init();
     let result = match cli.command {
         Command::Run(args) => commands::run::run(args),
         Command::Eval(args) => commands::eval::run(args),
@@ -71,8 +72,7 @@ fn main() -> ExitCode {
         Command::Igtl(args) => commands::igtl::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
     };
-    match result {
-        Ok(code) => code,
-        Err(error) => usage::report(&error),
-    }
+    let code = result.unwrap_or_else(|error| usage::report(&error));
+    output::end();
+    code
 }

@@ -1,9 +1,12 @@
 //! Errors as users see them: one sentence, and an exit code that says whose fault it was.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
 use std::process::ExitCode;
 
 use ultramotion::SourceError;
+
+use crate::output::{self, OutputError, note};
 
 /// The command line or the configuration is wrong: exit code 2.
 #[derive(Debug)]
@@ -27,9 +30,11 @@ pub(crate) fn source_error(error: SourceError) -> anyhow::Error {
     if error.is_in_name() { usage(error) } else { error.into() }
 }
 
-/// Prints an error and gives its exit code.
-#[allow(clippy::print_stderr)] // this is where errors meet the user
+/// Prints an error and gives its exit code. That nobody reads the answers any more is none.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    if error.downcast_ref().is_some_and(OutputError::is_seen_enough) {
+        return ExitCode::SUCCESS;
+    }
     // Causes that repeat what their context already says are left out, and the system's own words: who met them has
     // said them in plain ones.
     let mut sentence = error.to_string();
@@ -39,23 +44,22 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
             sentence = format!("{sentence}: {cause}");
         }
     }
-    eprintln!("error: {sentence}");
+    note!("error: {sentence}");
     ExitCode::from(if error.downcast_ref::<UsageError>().is_some() { 2 } else { 1 })
 }
 
-/// What a defect looks like to the user. A reader that has seen enough, as in `ultramotion models list | head -1`,
-/// meets no defect: the program ends as quietly as others do.
-#[allow(clippy::print_stderr)]
+/// What a defect looks like to the user: words like all others, so that a panic does not wait for who reads them.
 pub(crate) fn on_panic() {
-    let usual = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        let message = info.payload().downcast_ref::<String>().map_or("", String::as_str);
-        if message.starts_with("failed printing to std") && message.contains("Broken pipe") {
-            std::process::exit(BROKEN_PIPE);
+    std::panic::set_hook(Box::new(|info| {
+        let thread = std::thread::current();
+        note!("thread '{}' {info}", thread.name().unwrap_or("?"));
+        let trace = Backtrace::capture();
+        if trace.status() == BacktraceStatus::Captured {
+            note!("{trace}");
         }
-        usual(info);
+        // That of the main thread is the end.
+        if thread.name() == Some("main") {
+            output::end();
+        }
     }));
 }
-
-/// Exit code of a program that wrote to a pipe without a reader, as shells report it: 128 and the signal's number.
-const BROKEN_PIPE: i32 = 141;

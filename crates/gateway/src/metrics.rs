@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ultramotion_igtlink::Budget;
+
 /// Why the page cannot be served.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {source}; choose another address or stop the process using it")]
@@ -54,6 +56,8 @@ struct Shared {
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Requests in work at a time.
 const MAX_OPEN: usize = 16;
+/// Requests in a second; more wait in the operating system.
+const MAX_ARRIVALS_PER_S: u32 = 50;
 /// Bytes of a request.
 const MAX_REQUEST: usize = 8192;
 
@@ -67,10 +71,12 @@ impl MetricsPage {
         let shared = Arc::new(Shared { text: Mutex::default(), hosts, open: Mutex::default() });
         let serving = Arc::clone(&shared);
         let serve = move || {
+            let mut arrivals = Budget::per_second(MAX_ARRIVALS_PER_S);
             let mut number = 0;
             loop {
                 serving.accept(&listener, number);
                 number += 1;
+                thread::sleep(arrivals.take(Instant::now()));
             }
         };
         thread::Builder::new().name("metrics".into()).spawn(serve).map_err(failed)?;

@@ -69,6 +69,8 @@ pub struct Report {
     pub record_failed: bool,
     /// What is left on the recording's disk, MiB; 0 without a recording, or where the system does not tell.
     pub record_free_mb: u64,
+    /// Lines of the log and of these figures that could not be written.
+    pub log_lost: u64,
 }
 
 /// A figure of any kind.
@@ -157,6 +159,7 @@ impl Report {
             count("recorded", self.recorded),
             ("record_failed".to_owned(), Value::Flag(self.record_failed)),
             count("record_free_mb", self.record_free_mb),
+            count("log_lost", self.log_lost),
         ]);
         figures
     }

@@ -98,6 +98,7 @@ pub struct Gateway {
     shared: Arc<Shared>,
     supervisor: Supervisor,
     metrics: Option<MetricsPage>,
+    lost_words: Arc<AtomicU64>,
     last: Snapshot,
 }
 
@@ -234,7 +235,7 @@ impl Gateway {
         }
         stage("receive", Box::new(Shared::receive))?;
         let last = Snapshot { at: Instant::now(), account: Account::default() };
-        Ok(Gateway { shared, supervisor, metrics, last })
+        Ok(Gateway { shared, supervisor, metrics, lost_words: Arc::default(), last })
     }
 
     /// The address that results are served at, with its real port.
@@ -255,6 +256,11 @@ impl Gateway {
     /// The source as a URL.
     pub fn source_url(&self) -> String {
         self.shared.source.link.url()
+    }
+
+    /// Lets the figures tell how many lines of its log and its figures the program could not write: it counts them here.
+    pub fn count_lost_words(&mut self, lost: Arc<AtomicU64>) {
+        self.lost_words = lost;
     }
 
     /// How the gateway is doing.
@@ -307,6 +313,7 @@ impl Gateway {
             recorded: shared.recorded.load(Relaxed),
             record_failed: shared.record_failed.load(Relaxed),
             record_free_mb: shared.record_free_mb.load(Relaxed),
+            log_lost: self.lost_words.load(Relaxed),
         };
         self.last = Snapshot { at: now, account };
         if let Some(metrics) = &self.metrics {

@@ -114,10 +114,13 @@ impl Supervisor {
                 if since.elapsed() >= WELL_AFTER {
                     pause = FIRST_PAUSE;
                 }
-                tracing::warn!(
-                    "the {name} stage died of {cause}; it starts again in {} ms",
-                    pause.as_millis()
-                );
+                // Whoever writes the log may be what panics.
+                let _ = catch_unwind(|| {
+                    tracing::warn!(
+                        "the {name} stage died of {cause}; it starts again in {} ms",
+                        pause.as_millis()
+                    );
+                });
                 if stop.wait(pause) {
                     break;
                 }

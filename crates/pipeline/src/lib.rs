@@ -32,6 +32,7 @@ mod resident;
 mod run;
 mod staged;
 mod stages;
+mod time_unit;
 
 pub use by_format::ByFormat;
 pub use device_choice::{DeviceChoice, DeviceChoiceError, RequestedDevice};

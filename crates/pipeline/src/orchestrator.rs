@@ -21,6 +21,7 @@ use crate::resident::{ResidentProgram, ms};
 use crate::run::Run;
 use crate::staged::StagedPrograms;
 use crate::stages::{Parts, track_capacity};
+use crate::time_unit::TimeUnit;
 
 enum Programs {
     Resident(Box<ResidentProgram>),
@@ -44,6 +45,7 @@ pub struct Orchestrator {
     programs: ByFormat<FrameFormat, Programs>,
     host_tracker: Option<Tracker>,
     clock: FrameClock,
+    time_unit: TimeUnit,
     outcome: Outcome,
     labels: Arc<[String]>,
     modes: Modes,
@@ -118,6 +120,7 @@ impl Orchestrator {
             programs: ByFormat::default(),
             host_tracker,
             clock: FrameClock::default(),
+            time_unit: TimeUnit::default(),
             outcome: Outcome::default(),
             packet: ResultPacket::default(),
             profile: false,
@@ -226,6 +229,12 @@ impl Orchestrator {
         self.check_place(frame.pixels)?;
         let format = frame.format();
         let dt_s = self.clock.step(frame.timestamp_s);
+        let tracker = &self.options.tracker;
+        if !tracker.independent
+            && let Some(words) = self.time_unit.note(dt_s, tracker.forget_s)
+        {
+            tracing::warn!("{words}");
+        }
         packet.begin(format.width, format.height, self.options.max_objects)?;
         self.outcome.fit(&self.options, format)?;
         let (latency, counts) = self.or_on_cpu(|pipeline| pipeline.compute(frame, format, dt_s))?;

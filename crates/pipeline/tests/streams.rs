@@ -55,6 +55,20 @@ fn tracks_outlive_programs_that_make_room_for_others() {
 }
 
 #[test]
+fn programs_for_several_sizes_share_their_weights() {
+    let pixels = [90; 160 * 120];
+    let mut pipeline = pipeline(2, options());
+    let mut memory_after = |width, height| {
+        let frame = FrameView { width, height, pixels: &pixels[..width * height], ..grey(0, &pixels) };
+        pipeline.prepare(&frame).unwrap();
+        pipeline.memory_bytes()
+    };
+    let first = memory_after(160, 120);
+    let others = [(120, 120), (100, 80)].map(|(width, height)| memory_after(width, height));
+    assert!(others[1] - first < first / 2, "{first} bytes for one size, {others:?} with others");
+}
+
+#[test]
 fn prepare_compiles_and_changes_nothing_else() {
     let pixels = picture(3);
     let mut prepared = pipeline(2, options());

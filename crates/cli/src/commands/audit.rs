@@ -8,6 +8,7 @@ use ultramotion::SessionError;
 use ultramotion::audit::audit;
 
 use crate::device::DeviceArgs;
+use crate::output::say;
 use crate::settings::PipelineArgs;
 
 /// Device mode against host mode: latency, memory, transfers; fails over budget
@@ -36,7 +37,6 @@ pub(crate) struct Args {
     json: bool,
 }
 
-#[allow(clippy::print_stdout)] // the report is the output
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let resolved = args.pipeline.resolve()?;
     let report = audit(&resolved.settings, &args.device.choice()?, args.frames, args.cupti.as_deref())
@@ -45,9 +45,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             error => error.into(),
         })?;
     if args.json {
-        println!("{}", serde_json::to_string(&report)?);
+        say!("{}", serde_json::to_string(&report)?)?;
     } else {
-        println!("{report}");
+        say!("{report}")?;
     }
     Ok(if report.pass { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

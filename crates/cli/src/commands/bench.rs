@@ -21,6 +21,7 @@ use ultramotion_tracking::ops::{Assign, assign};
 use ultramotion_types::{Frame, LatencyMs};
 
 use crate::device::DeviceArgs;
+use crate::output::{self, say};
 use crate::settings::{PipelineArgs, by_fault};
 use crate::usage::usage;
 
@@ -106,16 +107,15 @@ impl Measurement {
         }
     }
 
-    #[allow(clippy::print_stdout)] // the report is the output
     fn print(&self, json: bool) -> Result<()> {
         if json {
-            println!("{}", serde_json::to_string(self)?);
+            say!("{}", serde_json::to_string(self)?)?;
             return Ok(());
         }
         let [h, w] = self.input;
         let boxes = self.boxes.map_or(String::new(), |n| format!(", {n} boxes"));
         let speed = self.gflops.map_or(String::new(), |g| format!("  {g:.0} GFLOP/s"));
-        println!(
+        say!(
             "{:<20} {w}x{h}{boxes}  p50 {:.2} ms  p90 {:.2}  p99 {:.2}  max {:.2}{speed}  ({} runs, {}, {} threads, {})",
             self.model,
             self.p50_ms,
@@ -126,7 +126,7 @@ impl Measurement {
             self.device,
             self.threads,
             self.precision
-        );
+        )?;
         Ok(())
     }
 }
@@ -250,7 +250,7 @@ fn network(args: &Args, model: &str) -> Result<()> {
     let options = CompileOptions { profile: args.plan, ..CompileOptions::default() };
     let mut program = Program::compile(g, &device, &options)?;
     if !device.runs() {
-        print_plan(args, &program.kernel_times());
+        print_plan(args, &program.kernel_times())?;
         return Ok(());
     }
     let mut block = vec![0; program.input_bytes()];
@@ -273,17 +273,15 @@ fn network(args: &Args, model: &str) -> Result<()> {
     let flops = kernels.iter().map(|k| k.flops).sum();
     let measurement = Measurement { boxes, ..Measurement::new(model, size, &device, &times_ms, flops) };
     measurement.print(args.json)?;
-    print_plan(args, &kernels);
-    Ok(())
+    print_plan(args, &kernels)
 }
 
-#[allow(clippy::print_stdout)] // the lines are the output
 fn print_tiles(g: &Graph, inputs: &[HostTensor], device: &Device, runs: usize) -> Result<()> {
     if device.kind() != DeviceKind::Cuda {
         return Err(usage("--tune: tiles are a GPU's; give --device cuda"));
     }
     let inputs: Vec<&HostTensor> = inputs.iter().collect();
-    print!("{}", ultramotion_engine::tune(g, &inputs, device, runs)?);
+    output::answer(format_args!("{}", ultramotion_engine::tune(g, &inputs, device, runs)?))?;
     Ok(())
 }
 
@@ -334,8 +332,7 @@ fn frame(args: &Args) -> Result<()> {
             read?;
         }
         pipeline.prepare(&frame.view())?;
-        print_plan(args, &pipeline.kernel_times());
-        return Ok(());
+        return print_plan(args, &pipeline.kernel_times());
     }
     let mut latencies: Vec<LatencyMs> = Vec::with_capacity(args.runs);
     for run in 0..WARM_UP + args.runs {
@@ -362,15 +359,14 @@ fn frame(args: &Args) -> Result<()> {
         Measurement::new(name, [frame.height, frame.width], pipeline.device(), &times, flops)
             .print(args.json)?;
     }
-    print_plan(args, &kernels);
-    Ok(())
+    print_plan(args, &kernels)
 }
 
-#[allow(clippy::print_stdout)] // asked for
-fn print_plan(args: &Args, kernels: &[KernelTime]) {
+fn print_plan(args: &Args, kernels: &[KernelTime]) -> Result<()> {
     if args.plan {
-        print!("{}", kernel_table(kernels));
+        output::answer(format_args!("{}", kernel_table(kernels)))?;
     }
+    Ok(())
 }
 
 /// Each step with its branch, launches, shape, work and bytes, and with time and speed once it has run; then the sums by

@@ -7,36 +7,37 @@ use ultramotion_engine::cpu::Level;
 use ultramotion_engine::{Device, Precision};
 use ultramotion_models::zoo::BUILTIN;
 
+use crate::output::say;
+
 /// What this machine can run, and why not
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 
-#[allow(clippy::print_stdout)] // answers are the output
 pub(crate) fn run(_args: Args) -> Result<ExitCode> {
-    println!(
+    say!(
         "ultramotion   {} on {} {}",
         env!("CARGO_PKG_VERSION"),
         std::env::consts::OS,
         std::env::consts::ARCH
-    );
+    )?;
     let device = Device::cpu(0);
     let levels: Vec<&str> = Level::available().iter().map(|l| l.name()).collect();
-    println!("processor     {}", processor().unwrap_or_else(|| "unknown".into()));
-    println!("threads       {}", device.threads());
-    println!("instructions  {} in use; this processor has {}", device.instructions(), levels.join(", "));
+    say!("processor     {}", processor().unwrap_or_else(|| "unknown".into()))?;
+    say!("threads       {}", device.threads())?;
+    say!("instructions  {} in use; this processor has {}", device.instructions(), levels.join(", "))?;
     if let Some((total, available)) = memory_gib() {
-        println!("memory        {total:.1} GiB, {available:.1} GiB available");
+        say!("memory        {total:.1} GiB, {available:.1} GiB available")?;
     }
-    println!("cpu           ready, f32");
+    say!("cpu           ready, f32")?;
     match Device::cuda(0, Precision::F16) {
-        Ok(gpu) => println!("cuda          ready, f16 and f32: {}", gpu.description()),
-        Err(reason) => println!("cuda          no: {reason}"),
+        Ok(gpu) => say!("cuda          ready, f16 and f32: {}", gpu.description())?,
+        Err(reason) => say!("cuda          no: {reason}")?,
     }
     match BUILTIN {
-        [] => println!("models        none built in: give --detector and --segmenter"),
+        [] => say!("models        none built in: give --detector and --segmenter")?,
         models => {
             let names: Vec<&str> = models.iter().map(|m| m.name).collect();
-            println!("models        {} built in", names.join(", "));
+            say!("models        {} built in", names.join(", "))?;
         }
     }
     Ok(ExitCode::SUCCESS)

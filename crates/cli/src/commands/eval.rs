@@ -12,6 +12,7 @@ use ultramotion_evaluation::{
 use ultramotion_media::source::NOMINAL_FRAMES_PER_SECOND;
 
 use crate::device::DeviceArgs;
+use crate::output::{self, say};
 use crate::settings::PipelineArgs;
 use crate::usage::usage;
 
@@ -86,7 +87,6 @@ enum PartName {
     Train,
 }
 
-#[allow(clippy::print_stdout)] // the report is the output
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     if !(args.frame_rate.is_finite() && args.frame_rate > 0.0) {
         return Err(usage(format!("--frame-rate {} is not a number above 0", args.frame_rate)));
@@ -127,13 +127,13 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     bar.finish_and_clear();
     let report = evaluation.report(&pairs);
     if args.json {
-        println!("{}", serde_json::to_string(&report)?);
+        say!("{}", serde_json::to_string(&report)?)?;
     } else {
-        print!("{report}");
+        output::answer(format_args!("{report}"))?;
         if let Some(legend) = legend {
-            println!("overlays     {legend}");
+            say!("overlays     {legend}")?;
         }
-        println!("Research software, not a medical device.");
+        say!("Research software, not a medical device.")?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,6 +8,7 @@ use clap::Subcommand;
 use ultramotion_models::checkpoint::{self, Checkpoint, StoredPrecision};
 use ultramotion_models::zoo::{ARCHITECTURES, Architecture, BUILTIN, Detector, Kind, Segmenter};
 
+use crate::output::{OutputError, say};
 use crate::settings::by_fault;
 use crate::usage::{report, usage};
 
@@ -60,10 +61,9 @@ enum Command {
     },
 }
 
-#[allow(clippy::print_stdout)] // answers are the output
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     match args.command {
-        Command::List => list(),
+        Command::List => list()?,
         Command::Inspect { file, tensors } => inspect(&file, tensors)?,
         Command::Convert { from, to, f32, classes, input, license } => {
             let mut checkpoint = checkpoint::load(&from)?;
@@ -81,13 +81,13 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
                 0 => String::new(),
                 n => format!("; {n} tensors stay f32, as f16 would lose digits"),
             };
-            println!("{}: {:.1} MB{kept}", to.display(), written.bytes as f64 / 1e6);
+            say!("{}: {:.1} MB{kept}", to.display(), written.bytes as f64 / 1e6)?;
         }
         Command::Verify { models } => {
             let mut worst = ExitCode::SUCCESS;
             for model in models {
                 match verify(&model) {
-                    Ok(verdict) => println!("{model}: {verdict}"),
+                    Ok(verdict) => say!("{model}: {verdict}")?,
                     // Each model gets its verdict.
                     Err(error) => worst = report(&error),
                 }
@@ -106,52 +106,51 @@ fn check_input(checkpoint: &Checkpoint) -> Result<()> {
     }
 }
 
-#[allow(clippy::print_stdout)] // answers are the output
-fn list() {
+fn list() -> Result<(), OutputError> {
     for builtin in BUILTIN {
         let about = builtin.card.lines().find(|l| !l.trim().is_empty() && !l.starts_with('#')).unwrap_or("");
-        println!(
+        say!(
             "{:<16} {:<10} {:>5.1} MB  {}",
             builtin.name,
             builtin.kind,
             builtin.bytes.len() as f64 / 1e6,
             about
-        );
+        )?;
     }
     if BUILTIN.is_empty() {
-        println!("no models are built in (the feature builtin-weights is off)");
+        say!("no models are built in (the feature builtin-weights is off)")?;
     }
     for architecture in ARCHITECTURES {
         let (name, kind) = (architecture.name(), architecture.kind());
-        println!("{name:<16} {kind:<10}           untrained, for benchmarks");
+        say!("{name:<16} {kind:<10}           untrained, for benchmarks")?;
     }
+    Ok(())
 }
 
-#[allow(clippy::print_stdout)] // answers are the output
 fn inspect(file: &std::path::Path, tensors: bool) -> Result<()> {
     let checkpoint = checkpoint::load(file)?;
-    println!("file          {}", file.display());
-    println!("format        {}", checkpoint.format);
-    println!("architecture  {}", checkpoint.architecture.map_or("unknown".into(), |a| a.to_string()));
+    say!("file          {}", file.display())?;
+    say!("format        {}", checkpoint.format)?;
+    say!("architecture  {}", checkpoint.architecture.map_or("unknown".into(), |a| a.to_string()))?;
     match (&checkpoint.classes, checkpoint.num_classes()) {
-        (Some(names), _) => println!("classes       {}", names.join(", ")),
-        (None, Some(n)) => println!("classes       {n}, without names"),
+        (Some(names), _) => say!("classes       {}", names.join(", "))?,
+        (None, Some(n)) => say!("classes       {n}, without names")?,
         (None, None) => {}
     }
     if let Some([h, w]) = checkpoint.input_size {
-        println!("input         {w}x{h}");
+        say!("input         {w}x{h}")?;
     }
     if let Some(license) = &checkpoint.license {
-        println!("licence       {license}");
+        say!("licence       {license}")?;
     }
-    println!("tensors       {}", checkpoint.weights.len());
-    println!("parameters    {:.2} million", checkpoint.weights.parameter_count() as f64 / 1e6);
+    say!("tensors       {}", checkpoint.weights.len())?;
+    say!("parameters    {:.2} million", checkpoint.weights.parameter_count() as f64 / 1e6)?;
     for (key, value) in &checkpoint.metadata {
-        println!("{key:<13} {value}");
+        say!("{key:<13} {value}")?;
     }
     if tensors {
         for (name, tensor) in checkpoint.weights.iter() {
-            println!("  {name} {} {:?}", tensor.dtype(), tensor.shape());
+            say!("  {name} {} {:?}", tensor.dtype(), tensor.shape())?;
         }
     }
     Ok(())

@@ -7,6 +7,7 @@ use anyhow::Result;
 use ultramotion_models::parity::{self, ParityOptions};
 
 use crate::device::DeviceArgs;
+use crate::output::{self, say};
 
 /// Compare the networks with outputs of the official implementations
 ///
@@ -27,7 +28,6 @@ pub(crate) struct Args {
     json: bool,
 }
 
-#[allow(clippy::print_stdout)] // the report is the output
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let device = args.device.open()?;
     let options = ParityOptions { salt: args.salt };
@@ -35,9 +35,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     for fixture in &args.fixtures {
         let report = parity::check(fixture, &device, &options)?;
         if args.json {
-            println!("{}", serde_json::to_string(&report)?);
+            say!("{}", serde_json::to_string(&report)?)?;
         } else {
-            print!("{report}");
+            output::answer(format_args!("{report}"))?;
         }
         pass &= report.pass;
     }

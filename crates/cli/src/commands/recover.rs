@@ -7,6 +7,7 @@ use anyhow::Result;
 use ultramotion_gateway::record::{RecoveredPart, recover};
 use ultramotion_media::metaimage::{Recovery, export_mha};
 
+use crate::output::say;
 use crate::usage::usage;
 
 /// Complete the recording in a folder that `serve` left when it was killed, and say what was done
@@ -26,26 +27,25 @@ pub(crate) struct Args {
     mha: bool,
 }
 
-#[allow(clippy::print_stdout)] // answers are the output
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     for RecoveredPart { frames: path, recovery, lines } in recover(&args.folder)? {
         let name = path.display();
         match recovery {
-            Recovery::Whole { frames } => println!("{name}: {frames} frames, complete already"),
-            Recovery::Completed { frames, cut_bytes: 0 } => println!("{name}: {frames} frames, completed"),
+            Recovery::Whole { frames } => say!("{name}: {frames} frames, complete already")?,
+            Recovery::Completed { frames, cut_bytes: 0 } => say!("{name}: {frames} frames, completed")?,
             Recovery::Completed { frames, cut_bytes } => {
-                println!("{name}: {frames} frames, completed; {cut_bytes} bytes of half a frame cut off");
+                say!("{name}: {frames} frames, completed; {cut_bytes} bytes of half a frame cut off")?;
             }
-            Recovery::Empty => println!("{name}: not a whole frame in it, removed"),
+            Recovery::Empty => say!("{name}: not a whole frame in it, removed")?,
         }
         match lines {
-            Some((lines, 0)) => println!("  results: {lines} lines"),
+            Some((lines, 0)) => say!("  results: {lines} lines")?,
             Some((lines, cut_bytes)) => {
-                println!(
+                say!(
                     "  results: {lines} lines; {cut_bytes} bytes without a frame, or of half a line, cut off"
-                );
+                )?;
             }
-            None => println!("  results: none"),
+            None => say!("  results: none")?,
         }
         if args.mha && recovery != Recovery::Empty {
             let one = path.with_extension("mha");
@@ -53,7 +53,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
                 return Err(usage(format!("--mha: '{}' is there already; move it away", one.display())));
             }
             let bytes = export_mha(&path, &one)?;
-            println!("  {}: {:.1} MB", one.display(), bytes as f64 / 1e6);
+            say!("  {}: {:.1} MB", one.display(), bytes as f64 / 1e6)?;
         }
     }
     Ok(ExitCode::SUCCESS)

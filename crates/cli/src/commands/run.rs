@@ -17,6 +17,7 @@ use ultramotion_types::{Frame, LatencyMs, ResultPacket};
 
 use crate::device::DeviceArgs;
 use crate::interrupt;
+use crate::output::{self, OutputError, say};
 use crate::settings::PipelineArgs;
 use crate::usage::source_error;
 
@@ -78,7 +79,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     }
     let (pipeline, dropped) = session.finish()?;
     job.bar.finish_and_clear();
-    job.summarise(&args, &pipeline, start.elapsed(), dropped, stop.is_set());
+    job.summarise(&args, &pipeline, start.elapsed(), dropped, stop.is_set())?;
     if job.kpi.frames() == 0 && !stop.is_set() {
         bail!("no frame of '{}' could be processed", args.source);
     }
@@ -126,20 +127,17 @@ impl Job {
         Ok(())
     }
 
-    #[allow(clippy::print_stderr)] // a report for the user
     fn skip(&mut self, problem: &dyn std::fmt::Display) {
         self.bad_frames += 1;
         self.bar.inc(1);
-        self.bar.suspend(|| eprintln!("skipped: {problem}"));
+        output::tell_above(&self.bar, format!("skipped: {problem}"));
     }
 
-    #[allow(clippy::print_stderr)] // asked for by ULTRAMOTION_DEBUG
     fn print_kernels(&self, pipeline: &Orchestrator) {
         let kernels = pipeline.kernel_times();
-        self.bar.suspend(|| eprint!("{}", super::bench::kernel_table(&kernels)));
+        output::tell_above(&self.bar, super::bench::kernel_table(&kernels));
     }
 
-    #[allow(clippy::print_stdout)] // the summary is the output
     fn summarise(
         &self,
         args: &Args,
@@ -147,66 +145,66 @@ impl Job {
         elapsed: Duration,
         dropped: Option<u64>,
         interrupted: bool,
-    ) {
+    ) -> Result<(), OutputError> {
         let kpi = &self.kpi;
         let device = pipeline.device();
         if interrupted {
-            println!("stopped by a signal; everything up to here is written");
+            say!("stopped by a signal; everything up to here is written")?;
         }
-        println!("source       {}", args.source);
+        say!("source       {}", args.source)?;
         let (detector, segmenter) = (pipeline.detector(), pipeline.segmenter());
-        println!(
+        say!(
             "models       {} {}, {} {}",
             detector.origin(),
             width_by_height(detector.network().input_hw()),
             segmenter.origin(),
             width_by_height(segmenter.network().input_hw()),
-        );
-        println!("device       {}, {} threads, {}", device.name(), device.threads(), device.instructions());
+        )?;
+        say!("device       {}, {} threads, {}", device.name(), device.threads(), device.instructions())?;
         let skipped = if self.bad_frames > 0 {
             format!(", {} bad ones skipped", self.bad_frames)
         } else {
             String::new()
         };
         let late = dropped.map_or_else(String::new, |dropped| format!(", {dropped} dropped to keep up"));
-        println!("frames       {}{skipped}{late} in {:.1} s", kpi.frames(), elapsed.as_secs_f64());
-        println!(
+        say!("frames       {}{skipped}{late} in {:.1} s", kpi.frames(), elapsed.as_secs_f64())?;
+        say!(
             "objects      {} in {} frames, {} of them confirmed, {} tracks",
             kpi.objects(),
             kpi.frames_with_objects(),
             kpi.confirmed(),
             kpi.tracks()
-        );
+        )?;
         let total = kpi.latency(|l| l.total);
-        println!(
+        say!(
             "latency      p50 {:.1} ms, p90 {:.1}, p99 {:.1}, max {:.1}  ({:.1} frames/s)",
             total.p50,
             total.p90,
             total.p99,
             total.max,
             if total.p50 > 0.0 { 1e3 / total.p50 } else { 0.0 }
-        );
+        )?;
         let median = |part: fn(&LatencyMs) -> f64| kpi.latency(part).p50;
-        println!(
+        say!(
             "  of which   upload {:.1}, detect {:.1}, match {:.2}, segment {:.1}, download {:.1}",
             median(|l| l.upload),
             median(|l| l.detect),
             median(|l| l.matching),
             median(|l| l.segment),
             median(|l| l.download)
-        );
+        )?;
         let [h2d, d2h, waits, allocations] = kpi.transfers_per_frame();
-        println!(
+        say!(
             "a frame      {h2d:.0} copy in, {d2h:.0} out, {waits:.0} wait, {allocations:.0} allocations on the device"
-        );
+        )?;
         if let Some(peak) = super::bench::peak_memory_mb() {
-            println!("memory       {peak:.0} MB at most");
+            say!("memory       {peak:.0} MB at most")?;
         }
-        println!("results      {}", self.sinks.results.display());
+        say!("results      {}", self.sinks.results.display())?;
         if let Some(folder) = &self.sinks.overlay_folder {
-            println!("overlays     {}", folder.display());
+            say!("overlays     {}", folder.display())?;
         }
-        println!("Research software, not a medical device.");
+        say!("Research software, not a medical device.")
     }
 }
 

@@ -1,6 +1,5 @@
 //! `ultramotion serve`: the live gateway.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,6 +14,7 @@ use ultramotion_gateway::service::{BuildPipeline, Gateway, GatewayError, Perceiv
 
 use crate::device::DeviceArgs;
 use crate::interrupt;
+use crate::output::{self, Lines, note};
 use crate::settings::{PipelineArgs, Resolved};
 use crate::usage::usage;
 
@@ -63,10 +63,9 @@ const NAP: Duration = Duration::from_millis(20);
 /// How fresh the page for Prometheus is where no lines are wanted.
 const METRICS_EVERY: Duration = Duration::from_secs(1);
 
-#[allow(clippy::print_stdout, clippy::print_stderr)] // figures are the command's output
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     if args.print_config {
-        print!("{}", Settings::explained());
+        output::answer(format_args!("{}", Settings::explained()))?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut resolved = args.pipeline.resolve()?;
@@ -99,13 +98,17 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         }
         other => other.into(),
     })?;
-    eprintln!("frames from {}", gateway.source_url());
+    note!("frames from {}", gateway.source_url());
     if let Some(address) = gateway.output_addr() {
-        eprintln!("results at igtl://{address}");
+        note!("results at igtl://{address}");
     }
     if let Some(address) = gateway.metrics_addr() {
-        eprintln!("figures at http://{address}/metrics");
+        note!("figures at http://{address}/metrics");
     }
+
+    gateway.count_lost_words(output::lost());
+    // Nobody may read them: then they are lost, and the service goes on.
+    let lines = Lines::to(std::io::stdout());
 
     let every = Duration::try_from_secs_f64(report.every_s).ok().filter(|every| !every.is_zero());
     // The page for Prometheus is kept fresh also where no lines are wanted.
@@ -116,29 +119,25 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         let Some((at, period)) = due.zip(fresh).filter(|(at, _)| *at <= Instant::now()) else { continue };
         let figures = gateway.report();
         if every.is_some() {
-            say(&if report.json { figures.json() } else { figures.to_string() });
+            lines.say(if report.json { figures.json() } else { figures.to_string() });
         }
         due = Some((at + period).max(Instant::now()));
     }
     let complaints = gateway.complaints();
     let last = gateway.stop();
     if report.json {
-        say(&last.json());
-        return Ok(ExitCode::SUCCESS);
+        lines.say(last.json());
+    } else {
+        lines.say(last.to_string());
+        lines.say(format!("stopped by a signal after {:.1} s", last.time_s));
+        lines.say(last.summary());
+        for (kind, count) in complaints {
+            lines.say(format!("complaint    {kind}: {count}"));
+        }
+        lines.say("Research software, not a medical device.".into());
     }
-    say(&last.to_string());
-    say(&format!("stopped by a signal after {:.1} s", last.time_s));
-    say(&last.summary());
-    for (kind, count) in complaints {
-        say(&format!("complaint    {kind}: {count}"));
-    }
-    say("Research software, not a medical device.");
+    lines.finish()?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// A line of output. A service goes on when nobody reads its figures any more.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// A wrong setting is the configuration's fault.

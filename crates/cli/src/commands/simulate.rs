@@ -17,6 +17,7 @@ use ultramotion_scanner::{
 };
 
 use crate::interrupt;
+use crate::output::{self, Lines};
 use crate::usage::{source_error, usage};
 
 /// Serve simulated ultrasound or a recording over OpenIGTLink, as a scanner would
@@ -190,7 +191,6 @@ enum Line<'a> {
     },
 }
 
-#[allow(clippy::print_stdout)] // the report is the output
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let mut source = open_recorded(&args.source).map_err(source_error)?;
     let simulator = Simulator::start(args.config()).map_err(|error| match error {
@@ -203,11 +203,13 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         tracing::warn!("{address} can be reached from other machines, and OpenIGTLink has no encryption");
     }
     let listening = Line::Listening { listen: address.to_string(), source: &args.source };
-    if args.json {
-        println!("{}", serde_json::to_string(&listening)?);
+    // A scanner goes on where nobody reads what it says.
+    let lines = Lines::to(std::io::stdout());
+    lines.say(if args.json {
+        serde_json::to_string(&listening)?
     } else {
-        println!("listening    {address}; Ctrl-C ends it");
-    }
+        format!("listening    {address}; Ctrl-C ends it")
+    });
     let bar = progress_bar(args.frames);
     let mut bad_frames = 0u64;
     let summary =
@@ -220,17 +222,18 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
                 bad_frames += 1;
                 // A broken file that is played over and over is reported once.
                 if bad_frames <= MAX_REPORTED {
-                    bar.suspend(|| report_bad_frame(problem));
+                    output::tell_above(&bar, format!("skipped: {problem}"));
                 }
             }
         })?;
     bar.finish_and_clear();
     let interrupted = interrupt.is_set();
     if args.json {
-        println!("{}", serde_json::to_string(&Line::Summary { interrupted, summary: &summary })?);
+        lines.say(serde_json::to_string(&Line::Summary { interrupted, summary: &summary })?);
     } else {
-        print_summary(&summary, interrupted);
+        tell_summary(&lines, &summary, interrupted);
     }
+    lines.finish()?;
     if summary.frames.made == 0 && !interrupted {
         bail!("no frame of '{}' could be sent", args.source);
     }
@@ -239,11 +242,6 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 
 /// Bad frames that are reported one by one; all are counted.
 const MAX_REPORTED: u64 = 10;
-
-#[allow(clippy::print_stderr)] // a report for the user
-fn report_bad_frame(problem: &dyn std::fmt::Display) {
-    eprintln!("skipped: {problem}");
-}
 
 fn progress_bar(total: Option<u64>) -> ProgressBar {
     let target = if std::io::stderr().is_terminal() {
@@ -258,36 +256,40 @@ fn progress_bar(total: Option<u64>) -> ProgressBar {
     bar
 }
 
-#[allow(clippy::print_stdout)] // the summary is the output
-fn print_summary(summary: &Summary, interrupted: bool) {
+fn tell_summary(lines: &Lines, summary: &Summary, interrupted: bool) {
     if interrupted {
-        println!("stopped by a signal");
+        lines.say("stopped by a signal".into());
     }
     let frames = &summary.frames;
-    println!("source       {}", summary.source);
-    println!(
+    lines.say(format!("source       {}", summary.source));
+    lines.say(format!(
         "frames       {} in {:.1} s: {} left out, {} with nobody listening; {} late, {} unreadable",
         frames.made, summary.seconds, frames.dropped, frames.unheard, frames.late, frames.unreadable
-    );
-    println!(
+    ));
+    lines.say(format!(
         "             {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
         "offered", "sent", "bad CRC", "halved", "skipped", "lost"
-    );
+    ));
     for (name, counts) in [("images", &summary.images), ("poses", &summary.poses)] {
         let MessageCounts { offered, sent, bad_crc, halved, skipped, lost } = counts;
-        println!("{name:<12} {offered:>9} {sent:>9} {bad_crc:>9} {halved:>9} {skipped:>9} {lost:>9}");
+        lines.say(format!(
+            "{name:<12} {offered:>9} {sent:>9} {bad_crc:>9} {halved:>9} {skipped:>9} {lost:>9}"
+        ));
     }
     let connections = &summary.connections;
-    println!(
+    lines.say(format!(
         "connections  {} taken: {} cut, {} cut inside a message, {} left, {} stalled",
         connections.accepted, connections.cut, connections.halved, connections.left, connections.stalled
-    );
+    ));
     let back = &connections.reconnects;
     if back.count > 0 {
-        println!(
+        lines.say(format!(
             "reconnects   {}, after {:.0} ms on average, {:.0} ms at most",
             back.count, back.mean_ms, back.max_ms
-        );
+        ));
     }
-    println!("heard        {} messages, {} rejected", summary.heard.messages, summary.heard.rejected);
+    lines.say(format!(
+        "heard        {} messages, {} rejected",
+        summary.heard.messages, summary.heard.rejected
+    ));
 }

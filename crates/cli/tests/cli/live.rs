@@ -1,6 +1,7 @@
 //! `ultramotion serve` and `ultramotion run igtl://`, as processes between a scanner and a client on this machine.
 
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,22 @@ pub fn send(scanner: &Server, number: usize) {
     assert_eq!(scanner.broadcast(&message).unwrap(), 1);
 }
 
-/// `ultramotion serve` with the small networks.
+/// `ultramotion serve` with the small networks, in this folder.
+pub fn serve_command(scanner: &Server, folder: &Path, settings: &str, more: &[&str]) -> Command {
+    // The test machine is slow, and a frame that waited is dropped.
+    let settings = format!("{settings}\n[stream]\nmax_lag_ms = 600000\n");
+    std::fs::write(folder.join("slow.toml"), settings).unwrap();
+    let address = scanner.local_addrs()[0].to_string();
+    let fixed = ["--score-threshold", "0.05", "--max-objects", "4", "--config", "slow.toml"];
+    let mut arguments = run_arguments("", &fixed);
+    arguments.drain(..2);
+    arguments.insert(0, "serve".into());
+    let live = ["--connect", &address, "--listen", "127.0.0.1:0"];
+    arguments.extend(live.iter().chain(more).map(|&s| s.to_owned()));
+    command(folder, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// A running `ultramotion serve`.
 pub struct Serving {
     pub child: Child,
     pub stderr: BufReader<ChildStderr>,
@@ -46,17 +62,7 @@ impl Serving {
         settings: &str,
         change: impl FnOnce(Command) -> Command,
     ) -> Self {
-        // The test machine is slow, and a frame that waited is dropped.
-        let settings = format!("{settings}\n[stream]\nmax_lag_ms = 600000\n");
-        std::fs::write(folder.path().join("slow.toml"), settings).unwrap();
-        let address = scanner.local_addrs()[0].to_string();
-        let fixed = ["--score-threshold", "0.05", "--max-objects", "4", "--config", "slow.toml"];
-        let mut arguments = run_arguments("", &fixed);
-        arguments.drain(..2);
-        arguments.insert(0, "serve".into());
-        let live = ["--connect", &address, "--listen", "127.0.0.1:0"];
-        arguments.extend(live.iter().chain(more).map(|&s| s.to_owned()));
-        let program = command(folder.path(), &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        let program = serve_command(scanner, folder.path(), settings, more);
         let mut child = change(program).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         Serving { child, stderr, folder }

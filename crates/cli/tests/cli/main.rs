@@ -12,6 +12,7 @@ mod images;
 mod live;
 mod models;
 mod modes;
+mod outputs;
 mod program;
 mod recovery;
 mod reports;

@@ -96,6 +96,21 @@ pub fn command(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// The same program, started by a shell that does something before: `exec "$0" "$@"` is the program.
+#[cfg(unix)]
+pub fn by_shell(program: &Command, script: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script]).arg(program.get_program()).args(program.get_args()).stdin(Stdio::null());
+    for (key, value) in program.get_envs() {
+        match value {
+            Some(value) => shell.env(key, value),
+            None => shell.env_remove(key),
+        };
+    }
+    shell.current_dir(program.get_current_dir().unwrap());
+    shell
+}
+
 /// What a run of the program left.
 pub struct Finished {
     pub code: i32,

@@ -12,7 +12,7 @@ use serde_json::Value;
 use ultramotion_igtlink::{Content, Image, Message, Server, Timestamp, Transform};
 
 use crate::live::{SOON, Serving, comparable, scanner};
-use crate::program::{HEIGHT, WIDTH, pixels, results, run, start, time_s};
+use crate::program::{HEIGHT, WIDTH, by_shell, pixels, results, run, start, time_s};
 
 /// How many programs are killed: a number in `ULTRAMOTION_RECOVERY_KILLS`.
 const KILLS: usize = 8;
@@ -166,17 +166,8 @@ fn where_a_write_fails_the_recording_ends_and_the_stream_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let session = folder.path().join("session");
     // No file may grow beyond 64 blocks: as on a full disk, but for the system's words.
-    let limited = |program: Command| {
-        let mut shell = Command::new("sh");
-        shell.args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\""]);
-        shell.arg(program.get_program()).args(program.get_args());
-        program.get_envs().for_each(|(key, value)| match value {
-            Some(value) => drop(shell.env(key, value)),
-            None => drop(shell.env_remove(key)),
-        });
-        shell.current_dir(program.get_current_dir().unwrap());
-        shell
-    };
+    let script = "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\"";
+    let limited = |program: Command| by_shell(&program, script);
     let (_, frames) = record_on_a_full_disk(folder, &session, limited);
     assert!(frames > 2, "{frames}");
 }

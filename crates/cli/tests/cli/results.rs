@@ -1,9 +1,10 @@
 //! `results.jsonl`, field by field.
 
 use serde_json::{Map, Value};
+use ultramotion_media::metaimage::{Layout, SequenceWriter};
 use ultramotion_types::CocoRle;
 
-use crate::program::{HEIGHT, WIDTH, results_of, shelf, time_s};
+use crate::program::{HEIGHT, WIDTH, pixels, results_of, run, shelf, time_s};
 
 fn object<'a>(value: &'a Value, keys: &[&str]) -> &'a Map<String, Value> {
     let map = value.as_object().unwrap();
@@ -123,4 +124,22 @@ fn the_phantom_starts_with_its_seed() {
         let picture = image::open(folder.path().join("out/overlays").join(frame)).unwrap();
         assert_eq!(picture.width() as u64, one[0]["width"].as_u64().unwrap());
     }
+}
+
+#[test]
+fn timestamps_in_milliseconds_are_said_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ms.mha");
+    let layout = Layout { compressed: false, ..Layout::grey8(WIDTH, HEIGHT) };
+    let mut writer = SequenceWriter::create(&path, layout).unwrap();
+    for i in 0..24 {
+        writer.write_raw(&pixels(i, WIDTH, HEIGHT), 1000.0 + 40.0 * i as f64, &[]).unwrap();
+    }
+    writer.finish().unwrap();
+    let words = |more: &[&str]| {
+        let finished = run(folder.path(), "ms.mha", more);
+        assert_eq!(finished.code, 0, "{}", finished.stderr);
+        finished.stderr.lines().filter(|line| line.contains("they are likely milliseconds")).count()
+    };
+    assert_eq!((words(&[]), words(&["--independent"])), (1, 0));
 }

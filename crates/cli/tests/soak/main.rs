@@ -1,12 +1,13 @@
-//! The whole way under bad conditions: a scanner that misbehaves, the gateway, a client that listens, and one that
-//! never reads. At the end the books of all three must agree, to the frame.
+//! The whole way under bad conditions: a scanner that misbehaves, the gateway, a client that listens, one that never
+//! reads, and attackers (`attacks.rs`). At the end the books of all three must agree, to the frame.
 //!
 //! As a test this is about fifteen seconds of 60 frames a second, and nothing is judged by the clock. With
-//! `ULTRAMOTION_SOAK_MINUTES` it goes on for so long, and reconnection, memory and the end are judged as well:
-//! `bench/soak/README.md`.
+//! `ULTRAMOTION_SOAK_MINUTES` it goes on for so long, and reconnection, the honest client's rate, memory and the end are
+//! judged as well: `bench/soak/README.md`.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod attacks;
 #[path = "../cli/program.rs"]
 #[allow(dead_code)]
 mod program;
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
-use ultramotion_igtlink::{Client, ClientConfig, ClientEvent, Content, RecvError, Timestamp};
+use ultramotion_igtlink::{Client, ClientConfig, ClientEvent, Content, Message, RecvError, Timestamp};
 use ultramotion_media::metaimage::{Layout, SequenceWriter};
 use ultramotion_types::Frame;
 
@@ -31,6 +32,10 @@ const SHORT_FRAMES: u64 = 15 * RATE_HZ;
 /// A step that takes longer hangs.
 const WATCHDOG: Duration = Duration::from_secs(60);
 const WATCHDOG_REPORTS: usize = 60;
+/// What a gateway says before its addresses.
+const RESULTS_AT: &str = "results at igtl://";
+const METRICS_AT: &str = "figures at http://";
+const OPEN_AT: &str = "frames from igtl://";
 const WIDTH: usize = 320;
 const HEIGHT: usize = 240;
 
@@ -38,6 +43,10 @@ const HEIGHT: usize = 240;
 struct Weather {
     frames: u64,
     mischief: [&'static str; 10],
+    /// Before the attackers come.
+    quiet: Duration,
+    /// Between two attacks of a kind.
+    pause_ms: u64,
     judged_by_the_clock: bool,
 }
 
@@ -61,6 +70,8 @@ impl Weather {
                         "--jitter",
                         "4",
                     ],
+                    quiet: Duration::from_secs_f64((minutes * 60.0 / 5.0).min(60.0)),
+                    pause_ms: 1,
                     judged_by_the_clock: true,
                 }
             }
@@ -78,6 +89,8 @@ impl Weather {
                     "--jitter",
                     "4",
                 ],
+                quiet: Duration::from_secs(3),
+                pause_ms: 50,
                 judged_by_the_clock: false,
             },
         }
@@ -114,11 +127,11 @@ impl Running {
         }
         (last.expect("a line"), self.child.wait().unwrap())
     }
+}
 
-    fn interrupt(&self) {
-        let kill = format!("kill -INT {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
-    }
+fn interrupt(process: u32) {
+    let kill = format!("kill -INT {process}");
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
 }
 
 impl Drop for Running {
@@ -141,14 +154,14 @@ fn resident_kib(process: u32) -> Option<f64> {
         .ok()
 }
 
-/// Reads the gateway's standard error up to where it says at which address it serves.
-fn address_of(gateway: &mut Running) -> SocketAddr {
+/// Reads the gateway's standard error up to where it says at which address it does something.
+fn address_of(gateway: &mut Running, what: &str) -> SocketAddr {
     let err = gateway.err.as_mut().unwrap();
     loop {
         let mut line = String::new();
-        assert_ne!(err.read_line(&mut line).unwrap(), 0, "the gateway says where it serves");
-        if let Some(address) = line.trim_end().strip_prefix("results at igtl://") {
-            return address.parse().unwrap();
+        assert_ne!(err.read_line(&mut line).unwrap(), 0, "the gateway says where: {what}");
+        if let Some(address) = line.trim_end().strip_prefix(what) {
+            return address.trim_end_matches("/metrics").parse().unwrap();
         }
     }
 }
@@ -225,9 +238,12 @@ impl Memory {
         self.samples.extend(resident_kib.map(|kib| (begin.elapsed().as_secs_f64(), kib)));
     }
 
-    /// The later three quarters: caches and queues fill up at first.
+    /// What is after the first 5 minutes, in a run that is longer than twice that, else the later three quarters: caches
+    /// and queues fill up at first.
     fn settled(&self) -> &[(f64, f64)] {
-        &self.samples[self.samples.len() / 4..]
+        let is_long = self.samples.last().is_some_and(|sample| sample.0 > 600.0);
+        let later = self.samples.partition_point(|sample| sample.0 < 300.0);
+        &self.samples[if is_long { later } else { self.samples.len() / 4 }..]
     }
 
     /// Slope of the least-squares line, KiB a minute.
@@ -308,18 +324,28 @@ fn the_books_agree_whatever_happens() {
     // The scanner comes last, so that everyone is there when its first frame comes: its port is found beforehand.
     let scanner_address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let shelf = program::shelf();
-    let settings = format!(
-        "detector = {:?}\nsegmenter = {:?}\nscore_threshold = 0.05\nmax_objects = 4\n\
-         [source]\nconnect = {scanner_address:?}\n\
-         [output]\nlisten = \"127.0.0.1:0\"\nqueue = 128\nstall_timeout_s = 5.0\n\
-         [report]\njson = true\n",
-        shelf.detector(),
-        shelf.segmenter(),
-    );
-    std::fs::write(folder.path().join("serve.toml"), settings).unwrap();
-    let serve = ["serve", "--config", "serve.toml", "--device", "cpu", "--threads", "1"];
-    let mut gateway = Running::start(folder.path(), &serve);
-    let address = address_of(&mut gateway);
+    let settings = |source: String, lines: &str| {
+        format!(
+            "detector = {:?}\nsegmenter = {:?}\nscore_threshold = 0.05\nmax_objects = 4\n[source]\n{source}\n\
+             [output]\nlisten = \"127.0.0.1:0\"\nqueue = 128\nstall_timeout_s = 5.0\n[report]\njson = true\n{lines}",
+            shelf.detector(),
+            shelf.segmenter(),
+        )
+    };
+    let start = |file: &str, settings: String| {
+        std::fs::write(folder.path().join(file), settings).unwrap();
+        Running::start(folder.path(), &["serve", "--config", file, "--device", "cpu", "--threads", "1"])
+    };
+    // One that waits for its scanner, for the attackers to play scanner to.
+    let open = settings("listen = \"127.0.0.1:0\"\nidle_timeout_s = 2.0".into(), "");
+    let mut open_gateway = start("open.toml", open);
+    attacks::pin(&open_gateway.child);
+    let open_source = address_of(&mut open_gateway, OPEN_AT);
+    let mut open_complaints = open_gateway.err.take().unwrap();
+    let closed = settings(format!("connect = {scanner_address:?}"), "metrics = \"127.0.0.1:0\"\n");
+    let mut gateway = start("serve.toml", closed);
+    let address = address_of(&mut gateway, RESULTS_AT);
+    let metrics = address_of(&mut gateway, METRICS_AT);
     let mut complaints = gateway.err.take().unwrap();
 
     let mut config = ClientConfig::new(address.to_string());
@@ -341,16 +367,21 @@ fn the_books_agree_whatever_happens() {
     let (gateway_process, scanner_process) = (gateway.child.id(), scanner.child.id());
     let (mut gateway_memory, mut scanner_memory) = (Memory::default(), Memory::default());
     let mut deaf_clients = 1;
-    let (mut latencies_ms, mut rates) = (Vec::new(), Vec::new());
+    let (mut latencies_ms, mut rates, mut quiet_rates) = (Vec::new(), Vec::new(), Vec::new());
+    let sign_of_life = Message::new("Deaf".parse().unwrap(), Content::string("here")).to_bytes().unwrap();
+    let mut attackers = None;
     let mut samples = std::env::var_os("ULTRAMOTION_SOAK_SAMPLES").map(|path| {
         let mut file = std::fs::File::create(path).unwrap();
         writeln!(file, "seconds,gateway_kib,scanner_kib,answered_per_s,send_dropped").unwrap();
         file
     });
-    let (sent, last, ended_in) = std::thread::scope(|scope| {
+    let (sent, last, open_last, attacked, ended_in) = std::thread::scope(|scope| {
         scope.spawn(|| listen(&client, &got));
         // Read all the time, or a program that has much to say would wait.
         scope.spawn(|| std::io::copy(&mut complaints, &mut std::io::sink()));
+        scope.spawn(|| std::io::copy(&mut open_complaints, &mut std::io::sink()));
+        let open_process = open_gateway.child.id();
+        let open_ending = scope.spawn(|| open_gateway.end());
         let scanning = scope.spawn(|| scanner.end());
         // A report a second: that is the clock here.
         while !scanning.is_finished() {
@@ -361,19 +392,26 @@ fn the_books_agree_whatever_happens() {
             if figure("out_per_s") > 0.0 {
                 latencies_ms.push((figure("latency_p50_ms"), figure("latency_p99_ms")));
             }
-            rates.push(figure("out_per_s"));
+            if attackers.is_some() { &mut rates } else { &mut quiet_rates }.push(figure("out_per_s"));
+            if attackers.is_none() && begin.elapsed() >= weather.quiet {
+                attackers = Some(attacks::start(address, metrics, open_source, weather.pause_ms));
+            }
             if let (Some(file), Some(gateway), Some(scanner)) =
                 (&mut samples, gateway_memory.samples.last(), scanner_memory.samples.last())
             {
                 let (rate, dropped) = (figure("out_per_s"), count(&report, "send_dropped"));
                 writeln!(file, "{:.1},{},{},{rate},{dropped}", gateway.0, gateway.1, scanner.1).unwrap();
             }
-            if count(&report, "clients") < 2 {
+            if deaf.write_all(&sign_of_life).is_err() {
                 // The gateway has got rid of the deaf one: here is the next.
                 deaf = deaf_client(address);
                 deaf_clients += 1;
             }
         }
+        let attacked = attacks::end(attackers.take().expect("the attackers came"));
+        interrupt(open_process);
+        let (open_last, status) = open_ending.join().unwrap();
+        assert!(status.success(), "the open gateway ends well: {status}");
         let (sent, status) = scanning.join().unwrap();
         assert!(status.success(), "the scanner ends well: {status}");
         let images = count(&sent["images"], "sent");
@@ -382,10 +420,10 @@ fn the_books_agree_whatever_happens() {
             here && count(report, "in_flight") == 0 && got.lock().unwrap().masks >= count(report, "answered")
         });
         let asked = Instant::now();
-        gateway.interrupt();
+        interrupt(gateway_process);
         let (last, status) = gateway.end();
         assert!(status.success(), "the gateway ends well: {status}");
-        (sent, last, asked.elapsed())
+        (sent, last, open_last, attacked, asked.elapsed())
     });
     drop(deaf);
     let got = got.into_inner().unwrap();
@@ -469,11 +507,10 @@ fn the_books_agree_whatever_happens() {
     );
     for (whose, memory) in [("gateway", &gateway_memory), ("scanner", &scanner_memory)] {
         let (quarters, slope) = (memory.quarters_mb(), memory.slope_kib_per_min());
-        let growth = quarters.last().zip(quarters.first()).map_or(0.0, |(last, first)| last - first);
+        let growth = quarters.last().zip(quarters.first()).map_or(0.0, |(last, first)| last / first - 1.0);
         let shown: Vec<String> = quarters.iter().map(|mb| format!("{mb:.1}")).collect();
         let value = format!("{} MB, {slope:+.1} KiB/min", shown.join(", "));
-        // What an allocator may keep, or less than a megabyte in ten minutes.
-        let well = growth < 2.0 || slope < 100.0;
+        let well = growth <= 0.03;
         verdict.timed(
             &weather,
             &format!("{whose}: memory by quarters, {} samples", memory.settled().len()),
@@ -485,9 +522,29 @@ fn the_books_agree_whatever_happens() {
     let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / seconds;
     let (p50, p99) =
         (mean(&mut latencies_ms.iter().map(|ms| ms.0)), mean(&mut latencies_ms.iter().map(|ms| ms.1)));
-    verdict.tell(
-        "frames answered a second, mean",
-        format!("{:.1}", rates.iter().sum::<f64>() / rates.len().max(1) as f64),
+    verdict.tell("attacks", &attacked);
+    verdict.tell("clients refused", count(&last, "clients_refused"));
+    let attacks = attacked.as_object().unwrap();
+    verdict.check("kinds of attack", attacks.len(), attacks.values().all(|count| count.as_u64() > Some(0)));
+    verdict.agree(
+        "open gateway: received = answered + dropped + in flight",
+        count(&open_last, "received"),
+        count(&open_last, "answered") + count(&open_last, "dropped") + count(&open_last, "in_flight"),
+    );
+    let (frames, names) = (count(&open_last, "answered"), count(&open_last, "poses_evicted"));
+    verdict.check(
+        "open gateway: answered, names that went",
+        format!("{frames}, {names}"),
+        frames > 0 && names > 0,
+    );
+    verdict.agree("open gateway: stages that died = 0", count(&open_last, "restarts"), 0);
+    let rate = |rates: &[f64]| rates.iter().sum::<f64>() / rates.len().max(1) as f64;
+    let (quiet, under_attack) = (rate(&quiet_rates), rate(&rates));
+    verdict.timed(
+        &weather,
+        "frames answered a second: quiet, under attack",
+        format!("{quiet:.1}, {under_attack:.1}"),
+        under_attack >= 0.9 * quiet,
     );
     verdict.tell("latency p50, p99, mean over the seconds", format!("{p50:.1}, {p99:.1} ms"));
     assert!(verdict.failures.is_empty(), "{:#?}\n{sent}\n{last}", verdict.failures);

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::kernels::AlignedVec;
+use super::packing::Shelf;
 use super::plan::{CpuTarget, Plan};
 use super::program::CpuProgram;
 use super::{Level, Pool};
@@ -18,13 +19,14 @@ use crate::tensor::HostTensor;
 pub(crate) struct CpuBackend {
     pool: Arc<Pool>,
     level: Level,
+    shelf: Shelf,
 }
 
 impl CpuBackend {
     /// 0 threads are one for each core.
     pub(crate) fn new(threads: usize) -> CpuBackend {
         let pool = if threads == 0 { Pool::per_core() } else { Pool::new(threads) };
-        CpuBackend { pool: Arc::new(pool), level: Level::detect() }
+        CpuBackend { pool: Arc::new(pool), level: Level::detect(), shelf: Shelf::default() }
     }
 }
 
@@ -66,7 +68,8 @@ impl Backend for CpuBackend {
         profile: bool,
     ) -> Result<Box<dyn Executable>, DeviceError> {
         let plan = Plan::new(optimise(graph), &CpuTarget);
-        let program = CpuProgram::new(plan, self.pool.clone(), self.level, states, positions, profile)?;
+        let program =
+            CpuProgram::new(plan, self.pool.clone(), self.level, &self.shelf, states, positions, profile)?;
         Ok(Box::new(program))
     }
 }

@@ -5,7 +5,7 @@
 //! - [`kernels`]: the tensor operations, on raw pitched views, channels last.
 //!
 //! In: pitched f32 views and weights packed once at build time. Out: the output view, written in place.
-//! - `plan`, `lower`, `memory`, `program`, `backend`: a plan's steps bound to kernels and to the program's memory. Only
+//! - `plan`, `lower`, `packing`, `memory`, `program`, `backend`: a plan's steps bound to kernels and to the program's memory. Only
 //!   these know of graphs.
 //!
 //! ```
@@ -29,6 +29,7 @@ pub mod simd;
 mod backend;
 mod lower;
 mod memory;
+mod packing;
 mod plan;
 mod program;
 

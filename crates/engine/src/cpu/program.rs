@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::kernels::AlignedVec;
 use super::lower::{Call, Kernel, lower};
 use super::memory::{Memory, Operand};
+use super::packing::{Packing, Shelf};
 use super::plan::{Plan, Step};
 use super::{Level, Pool};
 use crate::backend::{Executable, KernelTime, StageTime};
@@ -34,6 +35,7 @@ pub(crate) struct CpuProgram {
     states: StateStore,
     stages: Vec<StageTime>,
     profile: bool,
+    /// Of weights that no program before it has packed.
     weight_bytes: usize,
 }
 
@@ -42,6 +44,7 @@ impl CpuProgram {
         plan: Plan,
         pool: Arc<Pool>,
         level: Level,
+        shelf: &Shelf,
         states: StateStore,
         positions: Vec<usize>,
         profile: bool,
@@ -56,7 +59,7 @@ impl CpuProgram {
         };
         let memory = Memory::new(&plan, addresses)?;
         let mut stages: Vec<StageTime> = Vec::new();
-        let mut weight_bytes = 0;
+        let packing = Packing::new(shelf);
         let steps = plan
             .steps
             .iter()
@@ -64,8 +67,7 @@ impl CpuProgram {
             .map(|(step, place)| {
                 // SAFETY: the program keeps the memory beside its kernels; `launch` runs them one at a time, in the plan's
                 // order, and holds the states' lock.
-                let lowered = unsafe { lower(&plan, &memory, level, step) }?;
-                weight_bytes += lowered.packed_bytes;
+                let lowered = unsafe { lower(&plan, &memory, level, &packing, step) }?;
                 let runs_on_nothing =
                     matches!(step, Step::Node { index, .. } if matches!(plan.graph.nodes()[*index].op, Op::Custom(_)));
                 let last = match step {
@@ -111,7 +113,7 @@ impl CpuProgram {
                 Ok(BoundStep { kernel: lowered.kernel, count, runs_on_nothing, stage: stage_index, flops, report })
             })
             .collect::<Result<_, _>>()?;
-        Ok(CpuProgram { memory, steps, pool, states, stages, profile, weight_bytes })
+        Ok(CpuProgram { memory, steps, pool, states, stages, profile, weight_bytes: packing.new_bytes() })
     }
 }
 

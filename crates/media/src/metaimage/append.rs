@@ -5,7 +5,7 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `frames.raw` | pixels, one frame behind the other |
-//! | `frames.igs.mhd.part` | the header so far: its lines about all frames, then those of each frame. Locked by who writes it |
+//! | `frames.igs.mhd.part` | the header so far: its lines about all frames, then those of each frame. Locked by who writes it, but on Windows |
 //! | `frames.igs.mhd` | a whole header, of the frames up to its last [refresh](AppendWriter::refresh_header) |
 //! | `frames.igs.mhd.new` | the next one, while it is made |
 //!
@@ -135,8 +135,10 @@ impl AppendWriter {
             File::options().append(true).create_new(true).open(path).map_err(MediaError::io("write", path))
         };
         let part = create(&files.part)?;
-        // New, so it can only be refused where there are no locks.
-        let _ = part.try_lock();
+        // New, so it can only be refused where there are no locks. Windows would lock readers out, our own too.
+        if cfg!(unix) {
+            let _ = part.try_lock();
+        }
         let data = create(&files.data)?;
         Ok(Self { inner: Appending::start(files, layout, data, part, sync)? })
     }

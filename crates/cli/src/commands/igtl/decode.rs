@@ -11,6 +11,7 @@ use ultramotion_igtlink::{
 
 use super::DecodeArgs;
 use super::tree::{tell, write_text};
+use crate::output::say;
 
 pub(crate) fn run(args: &DecodeArgs) -> Result<ExitCode> {
     let name = args.file.display().to_string();
@@ -27,7 +28,6 @@ pub(crate) fn run(args: &DecodeArgs) -> Result<ExitCode> {
     decode(io::BufReader::new(file), &name, args)
 }
 
-#[allow(clippy::print_stdout)] // answers are the output
 fn decode(mut input: impl Read, name: &str, args: &DecodeArgs) -> Result<ExitCode> {
     let (mut offset, mut messages, mut wrong) = (0u64, 0u64, 0u64);
     let mut bytes = Vec::new();
@@ -68,10 +68,9 @@ fn decode(mut input: impl Read, name: &str, args: &DecodeArgs) -> Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-#[allow(clippy::print_stdout)] // answers are the output
 fn print_message(message: Value, whole: bool, json: bool) -> Result<()> {
     if json {
-        println!("{}", serde_json::to_string(&message)?);
+        say!("{}", serde_json::to_string(&message)?)?;
         return Ok(());
     }
     let Value::Fields(mut fields) = message else { return Ok(()) };
@@ -90,7 +89,7 @@ fn print_message(message: Value, whole: bool, json: bool) -> Result<()> {
         headline = format!("{what}: {size} bytes at {offset}\n");
     }
     write_text(&fields.into(), &mut headline, 1)?;
-    println!("{headline}");
+    say!("{headline}")?;
     Ok(())
 }
 

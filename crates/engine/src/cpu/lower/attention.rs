@@ -1,10 +1,9 @@
 //! Attention over keys, inside windows, and over sampled points.
 
-use super::networks::values;
+use super::networks::{linear_packed, values};
 use super::{Context, Lowered};
 use crate::cpu::kernels::{
-    self, Act, AttentionShape, Epilogue, Heads, LayerNorm, Map, PackedLinear, SampledLevel, SamplingPoints,
-    WindowAttention,
+    self, Act, AttentionShape, Epilogue, Heads, LayerNorm, Map, SampledLevel, SamplingPoints, WindowAttention,
 };
 use crate::error::OutOfMemory;
 use crate::graph::Op;
@@ -38,7 +37,7 @@ pub(super) fn attention(context: &Context<'_>) -> Lowered {
             kernels::attention(level, call.pool, shape, q, k, v, bias, out);
         }
     });
-    Lowered { kernel, name: "attention".into(), flops, packed_bytes: 0 }
+    Lowered { kernel, name: "attention".into(), flops }
 }
 
 pub(super) fn window_attention(context: &Context<'_>) -> Result<Lowered, OutOfMemory> {
@@ -49,13 +48,7 @@ pub(super) fn window_attention(context: &Context<'_>) -> Result<Lowered, OutOfMe
     let (h, w, c) = (shape[1], shape[2], shape[3]);
     let pack = |weight: usize, n: usize| {
         let bias = Some(values(context, weight + 1).to_vec());
-        PackedLinear::new(
-            context.level,
-            values(context, weight),
-            n,
-            c,
-            Epilogue { bias, ..Epilogue::default() },
-        )
+        linear_packed(context, weight, n, c, Epilogue { bias, ..Epilogue::default() })
     };
     let (qkv, project) = (pack(3, 3 * c)?, pack(6, c)?);
     let (x, gamma, beta, bias, mut out) =
@@ -66,7 +59,6 @@ pub(super) fn window_attention(context: &Context<'_>) -> Result<Lowered, OutOfMe
     Ok(Lowered {
         name: "window_attention".into(),
         flops: 2 * (windows * area * (4 * c * c + 2 * c * area)) as u64,
-        packed_bytes: qkv.bytes() + project.bytes(),
         kernel: Box::new(move |call| {
             let view = x.view(call.entries);
             let layer = WindowAttention {

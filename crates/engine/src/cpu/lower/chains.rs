@@ -1,8 +1,8 @@
 //! Layers that run as one step: what lies between them stays in the cache.
 
-use super::networks::{epilogue, pack_linear, values};
+use super::networks::{depthwise_packed, epilogue, pack_linear};
 use super::{Context, Lowered};
-use crate::cpu::kernels::{self, ConvShape, Map, PackedDepthwise, PackedLinear};
+use crate::cpu::kernels::{self, ConvShape, Map, PackedLinear};
 use crate::error::OutOfMemory;
 use crate::graph::{Epilogue, Node, Op};
 
@@ -33,7 +33,6 @@ pub(super) fn perceptron(context: &Context<'_>, first: &Node) -> Result<Lowered,
     Ok(Lowered {
         name,
         flops: flops(out.rows, &first) + flops(out.rows, &second),
-        packed_bytes: first.bytes() + second.bytes(),
         kernel: Box::new(move |call| {
             let (x, out) = (x.view(call.entries), out.view_mut(call.entries));
             let residual = residual.as_ref().map(|r| r.leading(out.rows()));
@@ -63,7 +62,7 @@ pub(super) fn bottleneck(
         let pad = [padding.top, padding.left, padding.bottom, padding.right];
         let shape = ConvShape { kernel, stride: *stride, pad };
         let own = epilogue(&context, fused, *bias);
-        let packed = PackedDepthwise::new(context.level, values(&context, 1), channels, shape, own)?;
+        let packed = depthwise_packed(&context, channels, shape, own)?;
         (packed, context.output_shape().rows(), channels * kernel[0] * kernel[1])
     };
     let project = pack_linear(context)?;
@@ -73,7 +72,6 @@ pub(super) fn bottleneck(
     Ok(Lowered {
         name: format!("bottleneck{own}"),
         flops: flops(x.rows, &expand) + 2 * (middle_rows * taps) as u64 + flops(out.rows, &project),
-        packed_bytes: expand.bytes() + middle.bytes() + project.bytes(),
         kernel: Box::new(move |call| {
             let x = x.view(call.entries);
             let map = Map::new(x.rows() / (h * w), h, w);

@@ -10,6 +10,7 @@ mod networks;
 mod rows;
 
 use super::memory::{Memory, Operand, Output};
+use super::packing::Packing;
 use super::plan::{Chain, Plan, Step};
 use super::{Level, Pool};
 use crate::error::OutOfMemory;
@@ -34,13 +35,11 @@ pub(super) struct Lowered {
     pub name: String,
     /// Multiply-adds count two; elementwise work is not counted.
     pub flops: u64,
-    /// Memory that packed weights take.
-    pub packed_bytes: usize,
 }
 
 impl Lowered {
     fn new(name: impl Into<String>, kernel: impl FnMut(&Call<'_>) + Send + 'static) -> Self {
-        Lowered { kernel: Box::new(kernel), name: name.into(), flops: 0, packed_bytes: 0 }
+        Lowered { kernel: Box::new(kernel), name: name.into(), flops: 0 }
     }
 }
 
@@ -49,6 +48,7 @@ struct Context<'p> {
     plan: &'p Plan,
     memory: &'p Memory,
     level: Level,
+    packing: &'p Packing<'p>,
     node: &'p Node,
 }
 
@@ -98,6 +98,7 @@ pub(super) unsafe fn lower(
     plan: &Plan,
     memory: &Memory,
     level: Level,
+    packing: &Packing<'_>,
     step: &Step,
 ) -> Result<Lowered, OutOfMemory> {
     match step {
@@ -113,7 +114,7 @@ pub(super) unsafe fn lower(
         Step::Chain { chain, nodes } => {
             let mut sites: Vec<&Node> = nodes.iter().map(|&n| &plan.graph.nodes()[n]).collect();
             let last = sites.pop().expect("a chain has nodes");
-            let context = Context { plan, memory, level, node: last };
+            let context = Context { plan, memory, level, packing, node: last };
             match chain {
                 Chain::Perceptron => chains::perceptron(&context, sites[0]),
                 Chain::Bottleneck => chains::bottleneck(&context, sites[0], sites[1]),
@@ -121,7 +122,7 @@ pub(super) unsafe fn lower(
         }
         Step::Node { index, copy_parts } => {
             let node = &plan.graph.nodes()[*index];
-            lower_node(&Context { plan, memory, level, node }, copy_parts)
+            lower_node(&Context { plan, memory, level, packing, node }, copy_parts)
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Convolutions, linear layers, products, pooling.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::{Context, Lowered};
 use crate::cpu::kernels::{
@@ -64,8 +65,8 @@ fn each_residual(
 
 /// Packed weights of a convolution.
 enum Filters {
-    Dense(PackedConv),
-    Depthwise(PackedDepthwise),
+    Dense(Arc<PackedConv>),
+    Depthwise(Arc<PackedDepthwise>),
 }
 
 pub(super) fn conv2d(context: &Context<'_>) -> Result<Lowered, OutOfMemory> {
@@ -81,20 +82,19 @@ pub(super) fn conv2d(context: &Context<'_>) -> Result<Lowered, OutOfMemory> {
         pad: [padding.top, padding.left, padding.bottom, padding.right],
     };
     let packed = if c_group == 1 && groups == c_out {
-        Filters::Depthwise(PackedDepthwise::new(context.level, values(context, 1), c_out, shape, own)?)
+        Filters::Depthwise(depthwise_packed(context, c_out, shape, own)?)
     } else {
         let c_in = c_group * groups;
-        Filters::Dense(PackedConv::new(context.level, values(context, 1), c_out, c_in, groups, shape, own)?)
+        let weights = values(context, 1);
+        let sizes = [&[c_out, c_in, groups][..], &sizes_of(shape)].concat();
+        let pack = |own| PackedConv::new(context.level, weights, c_out, c_in, groups, shape, own);
+        Filters::Dense(context.packing.shared(weights, &sizes, own, PackedConv::bytes, pack)?)
     };
     let (h, w) = (context.input_shape(0)[1], context.input_shape(0)[2]);
     let (out_h, out_w) = (context.output_shape()[1], context.output_shape()[2]);
     let (x, mut out) = (context.input(0), context.output());
     let residual = fused.residual.then(|| context.input(2 + usize::from(bias)));
     let flops = 2 * (out.rows * c_out * c_group * kh * kw) as u64;
-    let packed_bytes = match &packed {
-        Filters::Dense(packed) => packed.bytes(),
-        Filters::Depthwise(packed) => packed.bytes(),
-    };
     let name = format!("{}_{kh}x{kw}{fused}", context.node.op.name());
     let kernel = Box::new(move |call: &super::Call<'_>| {
         let (x, out) = (x.view(call.entries), out.view_mut(call.entries));
@@ -109,18 +109,49 @@ pub(super) fn conv2d(context: &Context<'_>) -> Result<Lowered, OutOfMemory> {
             }
         });
     });
-    Ok(Lowered { kernel, name, flops, packed_bytes })
+    Ok(Lowered { kernel, name, flops })
+}
+
+fn sizes_of(ConvShape { kernel, stride, pad }: ConvShape) -> [usize; 8] {
+    let ([kh, kw], [down, across], [top, left, bottom, right]) = (kernel, stride, pad);
+    [kh, kw, down, across, top, left, bottom, right]
+}
+
+/// Filters of a depthwise convolution.
+pub(super) fn depthwise_packed(
+    context: &Context<'_>,
+    channels: usize,
+    shape: ConvShape,
+    own: kernels::Epilogue,
+) -> Result<Arc<PackedDepthwise>, OutOfMemory> {
+    let weights = values(context, 1);
+    let sizes = [&[channels][..], &sizes_of(shape)].concat();
+    let pack = |own| PackedDepthwise::new(context.level, weights, channels, shape, own);
+    context.packing.shared(weights, &sizes, own, PackedDepthwise::bytes, pack)
+}
+
+/// The argument with weights `[N, K]`.
+pub(super) fn linear_packed(
+    context: &Context<'_>,
+    argument: usize,
+    n: usize,
+    k: usize,
+    own: kernels::Epilogue,
+) -> Result<Arc<PackedLinear>, OutOfMemory> {
+    let weights = values(context, argument);
+    let pack = |own| PackedLinear::new(context.level, weights, n, k, own);
+    context.packing.shared(weights, &[n, k], own, PackedLinear::bytes, pack)
 }
 
 /// Weights `[N, K]` of a linear layer, or `[N, K, 1, 1]` of a 1x1 convolution, with bias and epilogue.
-pub(super) fn pack_linear(context: &Context<'_>) -> Result<PackedLinear, OutOfMemory> {
+pub(super) fn pack_linear(context: &Context<'_>) -> Result<Arc<PackedLinear>, OutOfMemory> {
     let (Op::Linear { bias, epilogue: fused } | Op::Conv2d { bias, epilogue: fused, .. }) = &context.node.op
     else {
         unreachable!("only layers with weights are packed")
     };
     let weight_shape = context.input_shape(1);
     let (n, k) = (weight_shape[0], weight_shape[1]);
-    PackedLinear::new(context.level, values(context, 1), n, k, epilogue(context, fused, *bias))
+    linear_packed(context, 1, n, k, epilogue(context, fused, *bias))
 }
 
 pub(super) fn linear(context: &Context<'_>) -> Result<Lowered, OutOfMemory> {
@@ -132,7 +163,6 @@ pub(super) fn linear(context: &Context<'_>) -> Result<Lowered, OutOfMemory> {
     let (x, mut out) = (context.input(0), context.output());
     let residual = fused.residual.then(|| context.input(2 + usize::from(bias)));
     let flops = 2 * (out.rows * n * k) as u64;
-    let packed_bytes = packed.bytes();
     let name = format!("linear{fused}");
     let kernel = Box::new(move |call: &super::Call<'_>| {
         let (x, out) = (x.view(call.entries), out.view_mut(call.entries));
@@ -140,7 +170,7 @@ pub(super) fn linear(context: &Context<'_>) -> Result<Lowered, OutOfMemory> {
             kernels::linear(call.pool, x.row_range(rows.start, rows.len()), &packed, residual, out);
         });
     });
-    Ok(Lowered { kernel, name, flops, packed_bytes })
+    Ok(Lowered { kernel, name, flops })
 }
 
 pub(super) fn conv_transpose2d(context: &Context<'_>) -> Result<Lowered, OutOfMemory> {
@@ -150,12 +180,13 @@ pub(super) fn conv_transpose2d(context: &Context<'_>) -> Result<Lowered, OutOfMe
     let own = epilogue(context, &fused, bias);
     let weight_shape = context.constant(1).expect("weights are constants").shape().clone();
     let (c_in, c_out) = (weight_shape[0], weight_shape[1]);
-    let packed = PackedConvTranspose::new(context.level, values(context, 1), c_in, c_out, own)?;
+    let weights = values(context, 1);
+    let pack = |own| PackedConvTranspose::new(context.level, weights, c_in, c_out, own);
+    let packed = context.packing.shared(weights, &[c_in, c_out], own, PackedConvTranspose::bytes, pack)?;
     let (h, w) = (context.input_shape(0)[1], context.input_shape(0)[2]);
     let (x, mut out) = (context.input(0), context.output());
     let residual = fused.residual.then(|| context.input(2 + usize::from(bias)));
     let flops = 2 * (out.rows * c_out * c_in) as u64;
-    let packed_bytes = packed.bytes();
     let kernel = Box::new(move |call: &super::Call<'_>| {
         let (x, out) = (x.view(call.entries), out.view_mut(call.entries));
         each_residual(residual.as_ref(), call, out, |rows, residual, out| {
@@ -164,7 +195,7 @@ pub(super) fn conv_transpose2d(context: &Context<'_>) -> Result<Lowered, OutOfMe
             kernels::conv_transpose2x2(call.pool, x, Map::new(images, h, w), &packed, residual, out);
         });
     });
-    Ok(Lowered { kernel, name: format!("conv_transpose2d{fused}"), flops, packed_bytes })
+    Ok(Lowered { kernel, name: format!("conv_transpose2d{fused}"), flops })
 }
 
 pub(super) fn matmul(context: &Context<'_>, transpose_b: bool) -> Lowered {
@@ -182,7 +213,7 @@ pub(super) fn matmul(context: &Context<'_>, transpose_b: bool) -> Lowered {
         kernels::matmul(level, call.pool, batch, a, b, transpose_b, out);
     });
     let flops = 2 * (context.output_shape().numel() * k) as u64;
-    Lowered { kernel, name: "matmul".into(), flops, packed_bytes: 0 }
+    Lowered { kernel, name: "matmul".into(), flops }
 }
 
 pub(super) fn max_pool2d(context: &Context<'_>) -> Lowered {
