@@ -3,11 +3,10 @@
     pip install "ray[data]"
     python examples/ray_archive.py FOLDER --out results
 
-One actor on each node of the cluster takes one recording after another, on all of the node's cores or its GPU. The
-library is loaded once for all of them; models are opened when a recording begins, in less time than a few of its frames
-take. An actor writes what it finds as OUT/RECORDING.jsonl, the lines that `ultramotion run` writes. FOLDER and OUT have
-to be where every node sees them. What comes back is a row a recording. A recording that cannot be read is named, and
-does not end the job.
+One actor on each node of the cluster takes one recording after another, on all of the node's cores or its GPU, with
+models that are opened and programs that are compiled once. It writes what it finds as OUT/RECORDING.jsonl, the lines
+that `ultramotion run` writes. FOLDER and OUT have to be where every node sees them. What comes back is a row a
+recording. A recording that cannot be read is named, and does not end the job.
 
 Without FOLDER, two short recordings of the phantom are made and taken. Where Ray is missing, this says so and does
 nothing.
@@ -31,7 +30,8 @@ class Perceive:
     """What an actor does: a recording in, a summary out."""
 
     def __init__(self, out: str, settings: dict[str, Any]) -> None:
-        self.out, self.settings = Path(out), settings
+        self.out = Path(out)
+        self.pipeline = ultramotion.Orchestrator(**settings)  # models are opened once
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         recording = Path(row["recording"])
@@ -39,7 +39,7 @@ class Perceive:
         unfinished = lines.with_suffix(".part")
         frames, tracks, error = 0, set[int](), ""
         try:
-            with unfinished.open("w") as file, ultramotion.run(recording, **self.settings) as packets:
+            with unfinished.open("w") as file, self.pipeline.run(recording) as packets:
                 for packet in packets:
                     file.write(packet.to_json() + "\n")
                     frames += 1

@@ -1,5 +1,7 @@
-"""Images that are on a GPU already: they are to stay there. The GPU is the tests' own driver, which runs no kernel, but counts
-copies and has the process's memory as its own."""
+"""Images that are on a GPU already: they are to stay there.
+
+The GPU is the tests' own driver, which runs no kernel, but counts copies and has the process's memory as its own.
+"""
 
 from __future__ import annotations
 

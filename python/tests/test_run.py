@@ -41,6 +41,30 @@ def test_a_run_that_is_left_is_over(small: dict[str, Any]) -> None:
     assert next(run, None) is None
 
 
+def test_one_pipeline_for_many_recordings(small: dict[str, Any], frame: Any) -> None:
+    loose = {"device": "cpu", "score_threshold": 0.0, "tracker": {"birth_score": 0.0}, **small}
+
+    def found(packets: Any) -> list[Any]:
+        return [(p.frame_id, p.timestamp, p.source, p.state, p.to_dict()["objects"]) for p in packets]
+
+    with ultramotion.Orchestrator(**loose) as orchestrator:
+        orchestrator.run_inference(frame)
+        for source in ("phantom:1", "phantom:2"):
+            expected = found(ultramotion.run(source, frames=3, **loose))
+            assert found(orchestrator.run(source, frames=3)) == expected
+            assert expected[0][4][0]["track_id"] == 1
+        for packet in orchestrator.run("phantom"):
+            with pytest.raises(RuntimeError, match="is in a run"):
+                orchestrator.run_inference(frame)
+            with pytest.raises(RuntimeError, match="is in a run"):
+                orchestrator.run("phantom")
+            assert packet.frame_id == 0
+            break
+        with pytest.raises(FileNotFoundError):
+            orchestrator.run("no-such-file.mha")
+        assert orchestrator.run_inference(frame).frame_id == 1
+
+
 def test_real_time_drops_and_says_so(small: dict[str, Any]) -> None:
     run = ultramotion.run("phantom", frames=8, realtime=True, device="cpu", **small)
     packets = list(run)

@@ -33,7 +33,7 @@ def run_segmentation(
     predictor
         A SamPredictor, whose image this sets; None: one of 'ultrasound-sam', made once and kept.
     as_numpy
-        False: a Tensor, which stays on the device.
+        False: a Tensor.
     bbox_xyxy
         The boxes by this name, instead of ``detections``: [4] or [N, 4].
 

@@ -141,6 +141,18 @@ impl Orchestrator {
         }
     }
 
+    /// Forgets all tracks, for a stream that has nothing to do with the frames so far: identities begin where this
+    /// pipeline's began. Programs stay.
+    pub fn begin_stream(&mut self) -> Result<(), PipelineError> {
+        self.states.reset()?;
+        if let Some(tracker) = &mut self.host_tracker {
+            tracker.begin_anew(self.last_id);
+        }
+        self.clock = FrameClock::default();
+        self.fault = None;
+        Ok(())
+    }
+
     /// Choices this pipeline was built with.
     pub fn options(&self) -> &PipelineOptions {
         &self.options

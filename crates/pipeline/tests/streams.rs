@@ -29,6 +29,21 @@ fn tracks_outlive_a_change_from_grey_to_colour_and_back() {
 }
 
 #[test]
+fn a_stream_that_begins_knows_nothing_of_the_one_before() {
+    for matcher in [MatcherMode::Exact, MatcherMode::Host] {
+        let mut pipeline = pipeline(2, PipelineOptions { matcher, ..options() });
+        let stream = |pipeline: &mut Orchestrator| {
+            let ids = |id| ids(pipeline, &grey(id, &picture(id)));
+            (3..9).map(ids).collect::<Vec<_>>()
+        };
+        let first = stream(&mut pipeline);
+        assert_ne!(stream(&mut pipeline), first, "{matcher}: tracks and times go on");
+        pipeline.begin_stream().unwrap();
+        assert_eq!(stream(&mut pipeline), first, "{matcher}");
+    }
+}
+
+#[test]
 fn tracks_outlive_programs_that_make_room_for_others() {
     let mut pipeline = pipeline(2, options());
     // The detector sees a blank frame alike at any size; more sizes than programs are kept.

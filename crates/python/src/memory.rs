@@ -27,7 +27,8 @@ pub(crate) fn count_copy(bytes: usize) {
 }
 
 /// Bytes of callers' arrays that this package has copied since it was imported: images that had to be converted to
-/// contiguous 8-bit pixels. A contiguous uint8 image costs none, nor does `Tensor.numpy()` on the CPU.
+/// contiguous 8-bit pixels, and a matcher's inputs that had to become contiguous float32. A contiguous uint8 image costs
+/// none, nor does `Tensor.numpy()`.
 #[pyfunction]
 pub(crate) fn copied_bytes() -> u64 {
     COPIED_BYTES.load(Ordering::Relaxed)

@@ -1,12 +1,12 @@
 //! `Orchestrator`: images in, packets out.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use pyo3::exceptions::PyUserWarning;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping};
-use ultramotion::Orchestrator as Pipeline;
 use ultramotion_types::{FrameView, Residency, TimeSource};
 
 use crate::errors::{OrRaise, type_error, value_error};
@@ -14,6 +14,7 @@ use crate::exclusive::Exclusive;
 use crate::image::Image;
 use crate::matcher::HungarianMatcher;
 use crate::packet::ResultPacket;
+use crate::run::{Home, Plan, Run, at_home, away};
 use crate::settings::device_choice;
 use crate::shots::Shots;
 
@@ -48,7 +49,8 @@ pub(crate) struct Orchestrator {
 }
 
 struct Inner {
-    pipeline: Pipeline,
+    /// Empty while a run has the pipeline.
+    home: Home,
     shots: Shots,
     frames: u64,
 }
@@ -101,7 +103,7 @@ impl Orchestrator {
             class_names: pipeline.detector().labels().to_vec(),
             inner: Exclusive::new(
                 "this Orchestrator",
-                Inner { pipeline, shots: Shots::default(), frames: 0 },
+                Inner { home: Arc::new(Mutex::new(Some(pipeline))), shots: Shots::default(), frames: 0 },
             ),
         })
     }
@@ -156,8 +158,10 @@ impl Orchestrator {
                 pixel_format,
                 pixels,
             };
-            inner.pipeline.set_residency(residency);
-            let Inner { pipeline, shots, .. } = inner;
+            let Inner { home, shots, .. } = inner;
+            let mut home = at_home(home);
+            let pipeline = home.as_mut().ok_or_else(away)?;
+            pipeline.set_residency(residency);
             let (shot, ()) = shots.fill(|shot| pipeline.process_into(&frame, &mut shot.packet)).or_raise()?;
             inner.frames += 1;
             Ok(shot)
@@ -191,7 +195,29 @@ impl Orchestrator {
 
     /// Bytes of the device's memory that its programs hold.
     fn memory_bytes(&self, py: Python<'_>) -> PyResult<usize> {
-        self.inner.with(py, |inner| Ok(inner.pipeline.memory_bytes()))
+        self.inner.with(py, |inner| Ok(at_home(&inner.home).as_ref().ok_or_else(away)?.memory_bytes()))
+    }
+
+    /// Packets of a source by this pipeline: `ultramotion.run` for many recordings, whose models are opened and whose
+    /// programs are compiled once.
+    ///
+    /// source, frames, realtime
+    ///     As for ultramotion.run.
+    ///
+    /// Tracks begin anew, with the first identity again: each recording's packets are those that a run of its own gives.
+    /// Until the run has ended, which leaving its loop does as well, other calls raise RuntimeError.
+    ///
+    /// Returns and raises what ultramotion.run does.
+    #[pyo3(signature = (source, *, frames=None, realtime=false))]
+    fn run(&self, py: Python<'_>, source: PathBuf, frames: Option<u64>, realtime: bool) -> PyResult<Run> {
+        let plan = Plan::new(source, frames, realtime)?;
+        let residency = self.configured.residency;
+        self.inner.with(py, |inner| {
+            plan.start(inner.home.clone(), |pipeline| {
+                pipeline.set_residency(residency);
+                pipeline.begin_stream().or_raise()
+            })
+        })
     }
 
     /// Gives threads and memory back. Packets stay valid; further calls raise RuntimeError.

@@ -283,7 +283,7 @@ impl SamPredictor {
     /// return_logits
     ///     True: logits at the image's size, positive inside, rather than bools.
     /// as_numpy
-    ///     False: Tensors, which stay on the device.
+    ///     False: Tensors, which copy nothing until they are asked to. (Those of a GPU's results lie in the host's memory.)
     /// return_low_res
     ///     False: None in place of the low-resolution logits.
     ///

@@ -1,13 +1,14 @@
 //! `run`: packets of a source, one after another.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use pyo3::exceptions::PyRuntimeWarning;
+use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use ultramotion::source::default_limit;
-use ultramotion::{Pace, Session, Source, Stop};
+use ultramotion::{Feed, Orchestrator as Pipeline, Pace, Session, SessionError, Source, Stop};
 
 use crate::errors::{OrRaise, Raise, value_error};
 use crate::exclusive::{Exclusive, unpanicked};
@@ -28,9 +29,14 @@ pub(crate) struct Run {
     source: String,
 }
 
+/// Where a pipeline is when no run has it.
+pub(crate) type Home = Arc<Mutex<Option<Pipeline>>>;
+
 struct Running {
     /// None once it has ended.
     session: Option<Session>,
+    /// Where its pipeline goes then.
+    home: Home,
     shots: Shots,
     skipped: u64,
     dropped: Option<u64>,
@@ -72,24 +78,67 @@ pub(crate) fn run(
     precision: Option<&str>,
     settings: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Run> {
-    let name = source.to_str().ok_or_else(|| value_error("the source's name is not text"))?.to_owned();
-    if frames == Some(0) {
-        return Err(value_error("frames is 0, but it must be 1 or more"));
-    }
+    let plan = Plan::new(source, frames, realtime)?;
     let settings = crate::settings::settings(config, settings)?;
     let choice = device_choice(device, threads, precision)?;
-    let limit = frames.or(default_limit(&name)).unwrap_or(u64::MAX);
-    let pace = if realtime { Pace::RealTime } else { Pace::AsAsked };
-    let stop = Stop::default();
-    let session = py.detach(|| {
+    py.detach(|| {
         unpanicked(|| {
-            let source = Source::open(&name).or_raise()?;
             let pipeline = settings.build(choice).or_raise()?;
-            Session::start(pipeline, source, pace, limit, stop.clone()).or_raise()
+            plan.start(Arc::new(Mutex::new(Some(pipeline))), |_| Ok(()))
         })
-    })?;
-    let running = Running { session: Some(session), shots: Shots::default(), skipped: 0, dropped: None };
-    Ok(Run { running: Exclusive::new("this run", running), stop, source: name })
+    })
+}
+
+/// What is to be run, and how.
+pub(crate) struct Plan {
+    pub source: String,
+    limit: u64,
+    pace: Pace,
+}
+
+impl Plan {
+    pub(crate) fn new(source: PathBuf, frames: Option<u64>, realtime: bool) -> PyResult<Self> {
+        let source = source.to_str().ok_or_else(|| value_error("the source's name is not text"))?.to_owned();
+        if frames == Some(0) {
+            return Err(value_error("frames is 0, but it must be 1 or more"));
+        }
+        let limit = frames.or(default_limit(&source)).unwrap_or(u64::MAX);
+        Ok(Plan { source, limit, pace: if realtime { Pace::RealTime } else { Pace::AsAsked } })
+    }
+
+    /// Begins with the pipeline that is at home, which goes back there at the end. An error leaves it there.
+    pub(crate) fn start(
+        self,
+        home: Home,
+        ready: impl FnOnce(&mut Pipeline) -> PyResult<()>,
+    ) -> PyResult<Run> {
+        let mut source = Source::open(&self.source).or_raise()?;
+        let stop = Stop::default();
+        let session = {
+            let mut at_home = at_home(&home);
+            let pipeline = at_home.as_mut().ok_or_else(away)?;
+            ready(pipeline)?;
+            Session::prepare(pipeline, &mut source).or_raise()?;
+            let feed = Feed::new(source, self.pace, self.limit, stop.clone())
+                .map_err(SessionError::from)
+                .or_raise()?;
+            at_home.take().map(|pipeline| Session::new(pipeline, feed))
+        };
+        let running = Running { session, home, shots: Shots::default(), skipped: 0, dropped: None };
+        Ok(Run { running: Exclusive::new("this run", running), stop, source: self.source })
+    }
+}
+
+/// The pipeline, if no run has it.
+pub(crate) fn at_home(home: &Home) -> MutexGuard<'_, Option<Pipeline>> {
+    home.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is said if one has it.
+pub(crate) fn away() -> PyErr {
+    PyRuntimeError::new_err(
+        "this Orchestrator is in a run; end that first, by its close() or by leaving its loop",
+    )
 }
 
 /// What came of waiting for the next frame.
@@ -126,12 +175,21 @@ impl Running {
         }
     }
 
-    /// Lets source and pipeline go.
+    /// Lets the source go, and the pipeline home.
     fn end(&mut self) -> PyResult<()> {
         if let Some(session) = self.session.take() {
-            (_, self.dropped) = session.finish().or_raise()?;
+            let (pipeline, dropped) = session.finish();
+            *at_home(&self.home) = Some(pipeline);
+            self.dropped = dropped.or_raise()?;
         }
         Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // A loop that was left. What a scanner was at fault for is of no use to anyone any more.
+        let _ = self.end();
     }
 }
 

@@ -10,11 +10,11 @@ use pyo3::prelude::*;
 use crate::errors::{type_error, value_error};
 use crate::memory::{self, Values};
 
-/// A result's array, on the device where it was computed.
+/// A result's array, in the memory that it was written to.
 ///
 /// It keeps its memory: a frame's results stay what they are while anyone holds them, and the pipeline takes other
-/// memory meanwhile. Nothing is copied until it is asked for: on the CPU `numpy()` and `torch.from_dlpack(tensor)` are
-/// views of the same memory, read-only.
+/// memory meanwhile. Nothing is copied until it is asked for: `numpy()` and `torch.from_dlpack(tensor)` are views of the
+/// same memory, read-only. Results of a GPU are in the host's memory: they come with the frame's one copy from the GPU.
 ///
 /// Code written for NumPy's arrays and code written for a GPU's tensors both run on it: it has `shape`, `dtype`,
 /// `device`, `astype(bool)`, `bool()`, `cpu()`, comparisons with a number, and rows by index.
@@ -82,13 +82,13 @@ impl Tensor {
         "cpu"
     }
 
-    /// The array in NumPy: on the CPU a view of the same memory, read-only, without a copy.
+    /// The array in NumPy: a view of the same memory, read-only, without a copy.
     fn numpy<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let tensor = slf.get();
         memory::numpy_view(&tensor.values, tensor.start, &tensor.shape, slf.clone().into_any())
     }
 
-    /// The same tensor in the host's memory: itself on the CPU.
+    /// The same tensor in the host's memory: itself.
     fn cpu(slf: Bound<'_, Self>) -> Bound<'_, Self> {
         slf
     }

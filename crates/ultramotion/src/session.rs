@@ -68,8 +68,7 @@ impl Session {
 
     /// A pipeline and up to `limit` frames of a source; `stop` ends it between two frames.
     ///
-    /// For a recording, the program for its first frame is compiled before anything is played, so that neither that
-    /// frame's latency nor the real-time clock pays for it. What is wrong with the frame is said when its turn comes.
+    /// For a recording, the program for its first frame is compiled before anything is played: see [`Session::prepare`].
     pub fn start(
         mut pipeline: Orchestrator,
         mut source: Source,
@@ -77,18 +76,27 @@ impl Session {
         limit: u64,
         stop: Stop,
     ) -> Result<Self, SessionError> {
-        if let Source::Recorded(source) = &mut source {
-            let mut frame = Frame::default();
-            if let Some(Ok(())) = source.read_into(&mut frame) {
-                match pipeline.prepare(&frame.view()) {
-                    Ok(()) | Err(PipelineError::Frame(_)) => {}
-                    Err(error) => return Err(of_frame(&frame, error)),
-                }
+        Session::prepare(&mut pipeline, &mut source)?;
+        Ok(Session::new(pipeline, Feed::new(source, pace, limit, stop)?))
+    }
+
+    /// Compiles for a recording's first frame, so that neither that frame's latency nor the real-time clock pays for it.
+    /// What is wrong with the frame is said when its turn comes.
+    pub fn prepare(pipeline: &mut Orchestrator, source: &mut Source) -> Result<(), SessionError> {
+        let Source::Recorded(source) = source else { return Ok(()) };
+        let mut frame = Frame::default();
+        if let Some(Ok(())) = source.read_into(&mut frame) {
+            match pipeline.prepare(&frame.view()) {
+                Ok(()) | Err(PipelineError::Frame(_)) => {}
+                Err(error) => return Err(of_frame(&frame, error)),
             }
-            source.rewind()?;
         }
-        let feed = Feed::new(source, pace, limit, stop)?;
-        Ok(Session { pipeline, feed, frame: Frame::default(), packet: ResultPacket::default() })
+        Ok(source.rewind()?)
+    }
+
+    /// A pipeline and the frames that it gets.
+    pub fn new(pipeline: Orchestrator, feed: Feed) -> Self {
+        Session { pipeline, feed, frame: Frame::default(), packet: ResultPacket::default() }
     }
 
     /// The next frame with what was found in it; `None` at the end.
@@ -122,9 +130,10 @@ impl Session {
         &self.pipeline
     }
 
-    /// Ends it: the pipeline, and how many frames were dropped to keep up, where they can be.
-    pub fn finish(self) -> Result<(Orchestrator, Option<u64>), SessionError> {
-        Ok((self.pipeline, self.feed.finish()?))
+    /// Ends it: the pipeline, and how many frames were dropped to keep up, where they can be, or what a scanner is at
+    /// fault for.
+    pub fn finish(self) -> (Orchestrator, Result<Option<u64>, SessionError>) {
+        (self.pipeline, self.feed.finish().map_err(SessionError::from))
     }
 }
 

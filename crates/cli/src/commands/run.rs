@@ -77,7 +77,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             job.print_kernels(session.pipeline());
         }
     }
-    let (pipeline, dropped) = session.finish()?;
+    let (pipeline, dropped) = session.finish();
+    let dropped = dropped?;
     job.bar.finish_and_clear();
     job.summarise(&args, &pipeline, start.elapsed(), dropped, stop.is_set())?;
     if job.kpi.frames() == 0 && !stop.is_set() {
