@@ -5,7 +5,9 @@ use std::time::SystemTime;
 
 use ultramotion_gateway::books::DropReason;
 use ultramotion_gateway::service::{Gateway, Perceive};
-use ultramotion_igtlink::{Client, ClientConfig, Content, Message, Server, ServerConfig, Timestamp};
+use ultramotion_igtlink::{
+    Client, ClientConfig, Content, Image, Message, ScalarType, Server, ServerConfig, Timestamp,
+};
 use ultramotion_pipeline::{Orchestrator, PipelineError};
 use ultramotion_types::{FrameView, ResultPacket};
 
@@ -148,6 +150,74 @@ fn a_stage_that_dies_is_started_again() {
     assert_eq!(last.account.dropped_for(DropReason::Lost), 1);
     assert_eq!(last.account.dropped_for(DropReason::Pipeline), 1);
     assert!(last.account.balances());
+}
+
+/// A log that panics when it cannot be written, as the usual one does.
+struct FullLog;
+
+impl tracing::Subscriber for FullLog {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {
+        panic!("the log is full");
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn frames_pass_after_stages_have_died_of_their_log() {
+    const ALONE: &str = "ULTRAMOTION_TEST_FULL_LOG";
+    // The log is the whole process's.
+    if std::env::var_os(ALONE).is_none() {
+        let mut test = std::process::Command::new(std::env::current_exe().unwrap());
+        test.args(["--exact", "stages::frames_pass_after_stages_have_died_of_their_log", "--nocapture"]);
+        let ran = test.env(ALONE, "1").output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout);
+        assert!(ran.status.success() && said.contains("1 passed"), "{said}{:?}", ran.stderr);
+        return;
+    }
+    tracing::subscriber::set_global_default(FullLog).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    // The recording cannot go on where the pipeline's second life begins.
+    std::fs::write(folder.path().join("results-2.jsonl"), "").unwrap();
+    let scanner = Scanner::new();
+    let mut config = config(scanner.address());
+    config.record.folder = folder.path().to_owned();
+    // A small disk is no matter of this test.
+    config.record.warn_below_mb = 0;
+    let build = || {
+        let inner = small::pipeline(1, small::options());
+        Ok(Box::new(Mortal { inner, panics_at: 3, fails_at: u64::MAX }) as Box<dyn Perceive>)
+    };
+    let mut gateway = Gateway::start(config, Box::new(build)).unwrap();
+    let client = client_of(&gateway);
+    scanner.wait_for_gateway();
+    let passes = |number| {
+        scanner.send(&picture(number));
+        assert_eq!(next_of(&client, "UM_Mask").header().timestamp, time_of(number));
+    };
+    passes(0);
+    // An image that is not taken is frame 1, and worth a word, of which the receiving stage dies.
+    let image = Image::new(ScalarType::Float32, 1, [4, 4, 1], vec![0; 64]);
+    // On a slow machine it may have died before, of a word about the scanner's silence.
+    let before = gateway.report().restarts;
+    scanner.send(&Message::new("Image_Probe".parse().unwrap(), Content::Image(image)));
+    wait_for(&mut gateway, "the receiving stage's death", |r| r.restarts > before);
+    passes(1);
+    scanner.send(&picture(2));
+    wait_for(&mut gateway, "the pipeline's death", |r| r.account.dropped_for(DropReason::Lost) == 1);
+    passes(3);
+    wait_for(&mut gateway, "the recording's end", |r| r.record_failed);
+    passes(4);
+    let last = gateway.stop();
+    assert_eq!((last.account.answered, last.recorded), (4, 2));
 }
 
 #[test]
