@@ -11,6 +11,8 @@ use ultramotion_igtlink::{
     Client, ClientConfig, ClientEvent, Content, Image, Message, RawMessage, Server, ServerConfig, Timestamp,
 };
 
+#[cfg(unix)]
+use crate::program::hang_up;
 use crate::program::{HEIGHT, WIDTH, command, error_of, pixels, results, run, run_arguments, start, time_s};
 
 /// Longer than anything here takes, unless there is a defect.
@@ -169,7 +171,7 @@ fn serve_prints_figures_and_an_account() {
     send(&scanner, 0);
     next_of(&client, "UM_Points");
     // As a terminal that is closed does.
-    let (code, stdout, stderr, _folder) = serving.stop_by("HUP");
+    let (code, stdout, stderr, _folder) = serving.stop_by(hang_up());
     assert_eq!(code, 0, "{stderr}");
     assert!(stdout.lines().next().unwrap().starts_with("time_s="), "{stdout}");
     let account = "frames       1 received = 1 answered + 0 dropped + 0 in flight: the sums agree";

@@ -111,6 +111,17 @@ pub fn by_shell(program: &Command, script: &str) -> Command {
     shell
 }
 
+/// The signal of a terminal that is closed; SIGTERM where the tests run under `nohup`, since programs that they start are to
+/// ignore the former then.
+#[cfg(unix)]
+pub fn hang_up() -> &'static str {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap_or("0");
+    let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap_or(0);
+    // SIGHUP is the first of all.
+    if ignored & 1 == 1 { "TERM" } else { "HUP" }
+}
+
 /// What a run of the program left.
 pub struct Finished {
     pub code: i32,

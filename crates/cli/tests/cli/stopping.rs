@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 
-use crate::program::{Finished, command, results, run, run_arguments, shelf, write_sequence};
+use crate::program::{Finished, command, hang_up, results, run, run_arguments, shelf, write_sequence};
 
 /// Starts an endless run, sends it a signal after its first frames, and gives what it left.
 fn interrupted(signal: &str, more: &[&str]) -> (Finished, Vec<serde_json::Value>) {
@@ -40,7 +40,8 @@ fn interrupted(signal: &str, more: &[&str]) -> (Finished, Vec<serde_json::Value>
 fn signals_end_a_run_in_order() {
     let frames = ["--frames", "1000000"];
     let in_real_time = ["--frames", "1000000", "--realtime"];
-    for (signal, mode) in [("INT", &frames[..]), ("INT", &in_real_time), ("TERM", &frames), ("HUP", &frames)]
+    for (signal, mode) in
+        [("INT", &frames[..]), ("INT", &in_real_time), ("TERM", &frames), (hang_up(), &frames)]
     {
         let (finished, lines) = interrupted(signal, mode);
         assert_eq!(finished.code, 0, "{}", finished.stderr);
