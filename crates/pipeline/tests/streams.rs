@@ -33,8 +33,11 @@ fn a_stream_that_begins_knows_nothing_of_the_one_before() {
     for matcher in [MatcherMode::Exact, MatcherMode::Host] {
         let mut pipeline = pipeline(2, PipelineOptions { matcher, ..options() });
         let stream = |pipeline: &mut Orchestrator| {
-            let ids = |id| ids(pipeline, &grey(id, &picture(id)));
-            (3..9).map(ids).collect::<Vec<_>>()
+            let found = |id| {
+                let packet = pipeline.process(&grey(id, &picture(id))).unwrap();
+                packet.objects.iter().map(|o| (o.track_id, o.confirmed)).collect::<Vec<_>>()
+            };
+            (3..9).map(found).collect::<Vec<_>>()
         };
         let first = stream(&mut pipeline);
         assert_ne!(stream(&mut pipeline), first, "{matcher}: tracks and times go on");

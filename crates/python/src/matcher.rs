@@ -157,7 +157,6 @@ impl HungarianMatcher {
     }
 
     #[pyo3(signature = (outputs, targets, return_topk=None, use_gpu_match=None, *, mode=None))]
-    #[pyo3(text_signature = "($self, outputs, targets, return_topk=False, use_gpu_match=None, *, mode=None)")]
     fn __call__<'py>(
         &self,
         py: Python<'py>,
