@@ -213,7 +213,8 @@ impl Orchestrator {
         let plan = Plan::new(source, frames, realtime)?;
         let residency = self.configured.residency;
         self.inner.with(py, |inner| {
-            plan.start(inner.home.clone(), |pipeline| {
+            let source = plan.open()?;
+            plan.start(source, inner.home.clone(), |pipeline| {
                 pipeline.set_residency(residency);
                 pipeline.begin_stream().or_raise()
             })

@@ -190,27 +190,22 @@ impl SamPredictor {
         masks: Masks,
         leading: &[usize],
         options: PredictOptions,
-        low_res_hw: [usize; 2],
         as_numpy: bool,
     ) -> PyResult<Predicted> {
         let with = |inner: [usize; 2]| [leading, &inner].concat();
-        let full = with(masks.source_hw());
+        let (full, low_res) = (with(masks.source_hw()), with(masks.low_res_hw()));
         let values = masks.into_values();
         let masks = if options.return_logits {
             Tensor::new(full, values.logits)
         } else {
             py.detach(|| unpacked(&values.bits, &full))
         };
-        let low_res = options.low_res.then(|| Tensor::new(with(low_res_hw), values.low_res));
+        let low_res = options.low_res.then(|| Tensor::new(low_res, values.low_res));
         Ok((
             masks.into_result(py, as_numpy)?,
             Tensor::new(leading, values.iou).into_result(py, as_numpy)?,
             low_res.map(|low_res| low_res.into_result(py, as_numpy)).transpose()?,
         ))
-    }
-
-    fn low_res_hw(&self, py: Python<'_>) -> PyResult<[usize; 2]> {
-        self.inner.with(py, |predictor| Ok(predictor.segmenter().network().low_res_hw()))
     }
 }
 
@@ -311,7 +306,7 @@ impl SamPredictor {
         let options = PredictOptions { multimask: multimask_output, return_logits, low_res: return_low_res };
         let masks = self.masks_of(py, &prompts, options)?;
         let leading = [masks.per_object()];
-        Self::results(py, masks, &leading, options, self.low_res_hw(py)?, as_numpy)
+        Self::results(py, masks, &leading, options, as_numpy)
     }
 
     /// Masks of several objects in the image that is set, B at once.
@@ -346,7 +341,7 @@ impl SamPredictor {
         let options = PredictOptions { multimask: multimask_output, return_logits, low_res: true };
         let masks = self.masks_of(py, &prompts, options)?;
         let leading = [masks.objects(), masks.per_object()];
-        Self::results(py, masks, &leading, options, self.low_res_hw(py)?, false)
+        Self::results(py, masks, &leading, options, false)
     }
 
     /// The embedding of the image that is set: a Tensor [1, 256, h, w] float32.

@@ -83,8 +83,10 @@ pub(crate) fn run(
     let choice = device_choice(device, threads, precision)?;
     py.detach(|| {
         unpanicked(|| {
+            // First: what is wrong with a name is said without waiting for models.
+            let source = plan.open()?;
             let pipeline = settings.build(choice).or_raise()?;
-            plan.start(Arc::new(Mutex::new(Some(pipeline))), |_| Ok(()))
+            plan.start(source, Arc::new(Mutex::new(Some(pipeline))), |_| Ok(()))
         })
     })
 }
@@ -106,13 +108,17 @@ impl Plan {
         Ok(Plan { source, limit, pace: if realtime { Pace::RealTime } else { Pace::AsAsked } })
     }
 
+    pub(crate) fn open(&self) -> PyResult<Source> {
+        Source::open(&self.source).or_raise()
+    }
+
     /// Begins with the pipeline that is at home, which goes back there at the end. An error leaves it there.
     pub(crate) fn start(
         self,
+        mut source: Source,
         home: Home,
         ready: impl FnOnce(&mut Pipeline) -> PyResult<()>,
     ) -> PyResult<Run> {
-        let mut source = Source::open(&self.source).or_raise()?;
         let stop = Stop::default();
         let session = {
             let mut at_home = at_home(&home);

@@ -122,6 +122,10 @@ impl Masks {
     pub fn source_hw(&self) -> [usize; 2] {
         self.source_hw
     }
+    /// Height and width of the low-resolution logits.
+    pub fn low_res_hw(&self) -> [usize; 2] {
+        self.low_res_hw
+    }
     /// Number of objects.
     pub fn objects(&self) -> usize {
         self.objects
