@@ -31,6 +31,7 @@ pub mod testing;
 
 mod backend;
 mod block;
+mod by_format;
 mod device;
 mod device_slice;
 mod error;
@@ -42,6 +43,7 @@ mod values;
 
 pub use backend::{DeviceKind, KernelTime, Precision, StageTime};
 pub use block::{Block, InputBlock, OutputBlock};
+pub use by_format::ByFormat;
 pub use device::Device;
 pub use device_slice::{DeviceSlice, InputBytes};
 pub use error::{CudaError, DeviceError, OutOfMemory};

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 use ultramotion::settings::BuildError;
-use ultramotion_engine::graph::GraphError;
-use ultramotion_engine::{CudaError, DeviceError};
+use ultramotion_engine::CudaError;
 use ultramotion_media::MediaError;
+use ultramotion_models::detector::DetectError;
 use ultramotion_models::segmenter::PredictorError;
 use ultramotion_pipeline::PipelineError;
 
@@ -79,15 +79,12 @@ pub enum EvaluationError {
     /// A frame cannot be processed.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
-    /// A network that makes no graph.
-    #[error(transparent)]
-    Graph(#[from] GraphError),
-    /// The device refused.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
     /// The segmenter refused.
     #[error(transparent)]
     Predict(#[from] PredictorError),
+    /// The detector refused.
+    #[error(transparent)]
+    Detect(#[from] DetectError),
 }
 
 impl EvaluationError {

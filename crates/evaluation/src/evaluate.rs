@@ -141,7 +141,7 @@ impl Evaluation {
         let detector_classes: Vec<usize> =
             classes.names().into_iter().map(detector_class).collect::<Result<_, _>>()?;
         let overlap = settings.max_overlap_iou;
-        let detector_alone = DetectorAlone::new(device.clone(), pipeline.detector().clone(), overlap);
+        let detector_alone = DetectorAlone::new(&device, pipeline.detector().clone(), overlap);
         let segmenter = pipeline.segmenter().clone();
         let segmenter_alone = SamPredictor::new(&device, segmenter, PredictorOptions::default())?;
         Ok(Evaluation {

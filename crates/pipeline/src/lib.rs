@@ -21,7 +21,6 @@
 
 pub mod kpi;
 
-mod by_format;
 mod device_choice;
 mod error;
 mod options;
@@ -34,7 +33,6 @@ mod staged;
 mod stages;
 mod time_unit;
 
-pub use by_format::ByFormat;
 pub use device_choice::{DeviceChoice, DeviceChoiceError, RequestedDevice};
 pub use error::PipelineError;
 pub use options::{MAX_OBJECTS, PipelineOptions};

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use ultramotion_engine::CudaError;
 use ultramotion_engine::ledger::Counts;
-use ultramotion_engine::{Device, DeviceError, InputBytes, KernelTime, OutOfMemory, StateStore};
+use ultramotion_engine::{ByFormat, Device, DeviceError, InputBytes, KernelTime, OutOfMemory, StateStore};
 use ultramotion_models::zoo::{Detector, Segmenter};
 use ultramotion_tracking::track::{Detections, FrameClock, Tracker};
 use ultramotion_types::{
@@ -13,7 +13,6 @@ use ultramotion_types::{
     Transfers, Visibility, boxes,
 };
 
-use crate::by_format::ByFormat;
 use crate::error::PipelineError;
 use crate::options::{MAX_OBJECTS, PipelineOptions};
 use crate::outcome::Outcome;

@@ -11,7 +11,7 @@ mod selection;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-pub use predictor::{DetectError, Detection, DetectorPredictor};
+pub use predictor::{DetectError, Detection, DetectorPredictor, Selected};
 pub use selection::{DetectionTensors, SelectionOptions, select_detections};
 use ultramotion_engine::graph::{Graph, GraphError, ImageTransform, Tensor};
 use ultramotion_engine::tensor::DType;
