@@ -383,6 +383,7 @@ impl Orchestrator {
                 box_xyxy: boxes::xyxy_from_cxcywh(box_cxcywh, frame.width, frame.height),
                 mask_score: outcome.mask_scores[i],
                 mask_area_px: usize::try_from(outcome.mask_areas_px[i]).unwrap_or(0),
+                ..DetectedObject::default()
             };
             packet.push(object, &outcome.mask_bits[i * mask_bytes..][..mask_bytes]);
         }

@@ -6,6 +6,7 @@
 //! - [`boxes`]: corner boxes, and their overlap.
 //! - [`modes`]: the choices that a result names: residency, matcher.
 //! - [`packet`]: everything that is known about a frame; serialised it is a line of `results.jsonl`.
+//! - [`prompt`]: what somebody points at, to have it followed.
 //! - [`settings`](mod@settings): tables of keys, each with default, range and sentence.
 //! - [`mailbox`]: a queue in which the newest item wins.
 //!
@@ -29,6 +30,7 @@ pub mod mask;
 pub mod modes;
 pub mod packet;
 pub mod pose;
+pub mod prompt;
 pub mod settings;
 
 mod line;
@@ -40,5 +42,6 @@ pub use line::ResultLine;
 pub use mailbox::Mailbox;
 pub use mask::{BitMask, CocoRle, MaskView, RleError};
 pub use modes::{MatcherMode, Modes, Residency, UnknownMode};
-pub use packet::{DetectedObject, Fault, LatencyMs, ResultPacket, Transfers, Visibility};
+pub use packet::{DetectedObject, Fault, LatencyMs, Quality, ResultPacket, Transfers, Visibility};
 pub use pose::{Matrix, NamedTransform};
+pub use prompt::{Prompt, PromptCommand, PromptError, PromptPoint};

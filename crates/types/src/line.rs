@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 use crate::frame::TimeSource;
 use crate::mask::CocoRle;
 use crate::modes::Modes;
-use crate::packet::{Fault, LatencyMs, ResultPacket, Transfers};
+use crate::packet::{Fault, LatencyMs, Quality, ResultPacket, Transfers};
 
 /// One line: what a frame gave. A packet serialises as its line; this type is for lines under another name.
 #[derive(Debug, Serialize)]
@@ -39,6 +39,11 @@ struct ObjectRecord<'a> {
     box_xyxy: [f32; 4],
     mask: CocoRle,
     mask_score: f32,
+    /// Only where somebody pointed at the object.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    prompt: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quality: Option<Quality>,
 }
 
 impl<'a> ResultLine<'a> {
@@ -52,6 +57,8 @@ impl<'a> ResultLine<'a> {
             box_xyxy: object.box_xyxy,
             mask: CocoRle::encode(mask),
             mask_score: object.mask_score,
+            prompt: object.prompted,
+            quality: object.quality,
         });
         ResultLine {
             frame_id: packet.frame_id,
@@ -86,6 +93,7 @@ impl Serialize for ResultPacket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::DetectedObject;
 
     #[test]
     fn a_time_that_is_not_the_sources_is_marked() {
@@ -96,5 +104,19 @@ mod tests {
         };
         assert_eq!(line(TimeSource::Arrival)["time_source"], "arrival");
         assert!(line(TimeSource::Source).get("time_source").is_none());
+    }
+
+    #[test]
+    fn what_an_object_may_have_is_named_only_where_it_has_it() {
+        let line = |object: DetectedObject| {
+            let mut packet = ResultPacket::default();
+            packet.push(object, &[]);
+            serde_json::to_value(&packet).unwrap()["objects"][0].clone()
+        };
+        let plain = line(DetectedObject::default());
+        assert!(plain.get("prompt").is_none() && plain.get("quality").is_none());
+        let quality = Some(Quality { edge: 0.5, ..Quality::default() });
+        let rich = line(DetectedObject { prompted: true, quality, ..DetectedObject::default() });
+        assert_eq!((&rich["prompt"], &rich["quality"]["edge"]), (&true.into(), &0.5.into()));
     }
 }

@@ -75,6 +75,27 @@ pub struct DetectedObject {
     pub mask_score: f32,
     /// Pixels of the mask.
     pub mask_area_px: usize,
+    /// Whether somebody pointed at it; the detector found it otherwise.
+    pub prompted: bool,
+    /// How well it shows, where that is computed.
+    pub quality: Option<Quality>,
+}
+
+/// How well an object shows in the image, each 0 (not at all) to 1.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Quality {
+    /// Sharpness of the edge along the outline.
+    pub edge: f32,
+    /// Contrast of the inside against a ring outside.
+    pub contrast: f32,
+    /// Share of the outline along which there is an edge.
+    pub continuity: f32,
+    /// Likeness of shape and place with the frame before.
+    pub stability: f32,
+    /// Visual likeness with the track's last good frames.
+    pub likeness: f32,
+    /// Weighted mean of these.
+    pub mean: f32,
 }
 
 /// Milliseconds of each part of a frame.
