@@ -52,6 +52,10 @@ pub(crate) trait Backend: StateAllocator + Send + Sync {
     fn runs(&self) -> bool {
         true
     }
+    /// Memory of the packed weights that programs share.
+    fn shared_bytes(&self) -> usize {
+        0
+    }
     /// Optimises a graph, plans its memory, packs its weights. `positions` are those of its states in the store.
     fn compile(
         &self,
@@ -114,6 +118,10 @@ pub(crate) trait Executable: Send {
     fn download(&mut self, offset: usize, bytes: &mut [u8]) -> Result<(), DeviceError>;
     fn stage_times(&self) -> &[StageTime];
     fn kernel_times(&self) -> Vec<KernelTime>;
-    /// Device memory: arena, blocks, states and weights.
+    /// Device memory of its own: arena, blocks, and weights where it does not share them.
     fn memory_bytes(&self) -> usize;
+    /// Device memory of weights that it packed for itself and all programs after it.
+    fn packed_bytes(&self) -> usize {
+        0
+    }
 }

@@ -71,6 +71,17 @@ impl Device {
         Device { fallback: Some(reason.into()), ..self }
     }
 
+    /// The same device, which counts by itself what is done through this handle: for what is compiled beside a run,
+    /// whose budget must not be charged for it. See [`Program::count_with`](crate::Program::count_with).
+    pub fn counting_aside(&self) -> Device {
+        Device { ledger: Ledger::default(), ..self.clone() }
+    }
+
+    /// Memory of what its programs share: packed weights, where the backend lets them share these.
+    pub fn shared_bytes(&self) -> usize {
+        self.backend.shared_bytes()
+    }
+
     /// Why it was taken instead of another.
     pub fn fallback(&self) -> Option<&str> {
         self.fallback.as_deref()

@@ -1,7 +1,7 @@
 //! One place that every transfer, allocation and host synchronisation passes. It counts them with their bytes and
 //! their caller, and a [`Budget`] turns the counts into a guarantee.
 
-use std::ops::Sub;
+use std::ops::{AddAssign, Sub};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
@@ -61,6 +61,20 @@ impl Sub for Counts {
     }
 }
 
+impl AddAssign for Counts {
+    fn add_assign(&mut self, more: Counts) {
+        self.h2d += more.h2d;
+        self.h2d_bytes += more.h2d_bytes;
+        self.d2h += more.d2h;
+        self.d2h_bytes += more.d2h_bytes;
+        self.d2d += more.d2d;
+        self.d2d_bytes += more.d2d_bytes;
+        self.host_syncs += more.host_syncs;
+        self.allocations += more.allocations;
+        self.allocated_bytes += more.allocated_bytes;
+    }
+}
+
 /// What one caller did in total.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
@@ -109,13 +123,15 @@ impl Ledger {
                 counts.allocated_bytes += bytes;
             }
         }
-        match book.entries.iter_mut().find(|e| e.caller == caller && e.event == event) {
-            Some(entry) => {
-                entry.count += 1;
-                entry.bytes += bytes;
-            }
-            None => book.entries.push(Entry { caller, event, count: 1, bytes }),
-        }
+        book.enter(Entry { caller, event, count: 1, bytes });
+    }
+
+    /// Counts what another ledger has counted so far: of work that was done aside, and is now this device's.
+    pub fn take_in(&self, other: &Ledger) {
+        let Book { counts, entries } = std::mem::take(&mut *other.book());
+        let mut book = self.book();
+        book.counts += counts;
+        entries.into_iter().for_each(|entry| book.enter(entry));
     }
 
     /// Totals so far.
@@ -131,6 +147,18 @@ impl Ledger {
     fn book(&self) -> MutexGuard<'_, Book> {
         // Counters stay meaningful even if a thread died while it held them.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Book {
+    fn enter(&mut self, new: Entry) {
+        match self.entries.iter_mut().find(|e| e.caller == new.caller && e.event == new.event) {
+            Some(entry) => {
+                entry.count += new.count;
+                entry.bytes += new.bytes;
+            }
+            None => self.entries.push(new),
+        }
     }
 }
 

@@ -49,7 +49,8 @@ impl Program {
         let (outputs, output_bytes) = block(&graph, graph.outputs());
         let positions = states.attach(&name, graph.states(), device.backend.as_ref(), &ledger)?;
         let executable = device.backend.compile(graph, states.clone(), positions, options.profile)?;
-        ledger.record(ledger::Event::Allocation, executable.memory_bytes(), "compile");
+        let bytes = executable.memory_bytes() + executable.packed_bytes();
+        ledger.record(ledger::Event::Allocation, bytes, "compile");
         Ok(Program {
             name,
             executable,
@@ -71,6 +72,12 @@ impl Program {
     /// Counter of the device that this program runs on.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+    /// Counts with a device from here on, what its compilation did included: after it was compiled for
+    /// [`Device::counting_aside`].
+    pub fn count_with(&mut self, device: &Device) {
+        device.ledger().take_in(&self.ledger);
+        self.ledger = device.ledger().clone();
     }
     /// Values in the input block.
     pub fn inputs(&self) -> &[BlockEntry] {
@@ -114,7 +121,7 @@ impl Program {
     pub fn kernel_times(&self) -> Vec<KernelTime> {
         self.executable.kernel_times()
     }
-    /// Memory that the program holds on the device, weights included.
+    /// Memory that the program holds on the device by itself; [`Device::shared_bytes`] is what all of them hold.
     pub fn memory_bytes(&self) -> usize {
         self.executable.memory_bytes()
     }

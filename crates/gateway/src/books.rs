@@ -39,6 +39,8 @@ pub enum DropReason {
     Superseded,
     /// It waited for too long.
     Stale,
+    /// The first of its size, or soon after: what computes it is still being compiled.
+    Compiling,
     /// The pipeline failed on it.
     Pipeline,
     /// A newer result came while it waited to be sent.
@@ -53,13 +55,14 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in the order of [`Account`].
-    pub const ALL: [DropReason; 11] = [
+    pub const ALL: [DropReason; 12] = [
         DropReason::Malformed,
         DropReason::Size,
         DropReason::PixelType,
         DropReason::Volume,
         DropReason::Superseded,
         DropReason::Stale,
+        DropReason::Compiling,
         DropReason::Pipeline,
         DropReason::SendQueue,
         DropReason::Encode,
@@ -76,6 +79,7 @@ impl DropReason {
             DropReason::Volume => "volume",
             DropReason::Superseded => "superseded",
             DropReason::Stale => "stale",
+            DropReason::Compiling => "compiling",
             DropReason::Pipeline => "pipeline",
             DropReason::SendQueue => "send_queue",
             DropReason::Encode => "encode",
@@ -207,7 +211,7 @@ mod tests {
     proptest! {
         /// Whatever is done to tickets, and in whatever order, the books balance and each ticket counts once.
         #[test]
-        fn the_books_balance(fates in proptest::collection::vec(0usize..14, 0..60), kept in 0usize..60) {
+        fn the_books_balance(fates in proptest::collection::vec(0usize..15, 0..60), kept in 0usize..60) {
             let books = Arc::new(Books::default());
             let mut tickets: Vec<Ticket> = fates.iter().map(|_| books.receive()).collect();
             let mut expected = [0u64; DropReason::ALL.len()];
@@ -220,7 +224,7 @@ mod tests {
                         tickets[i].answered();
                         expected[fate] += 1;
                     }
-                    (11, _) => {
+                    (12, _) => {
                         tickets[i].answered();
                         tickets[i].dropped(DropReason::Encode);
                         answered += 1;

@@ -151,6 +151,10 @@ ultramotion_types::settings! {
         /// frame that came fastest, or from its arrival where the scanner's clock does not go as ours does. So is one that
         /// was older than this when the connection to the scanner was made.
         pub max_lag_ms: u64 = 500, in Range::within(1.0, 3_600_000.0);
+        /// Memory that the programs for several sizes of frames may have together, weights included, MiB: beyond it those go
+        /// that were not used for longest. A new size is compiled beside the stream; its frames are dropped until then, and
+        /// counted (`compiling`).
+        pub max_program_mb: u64 = 1024, in Range::within(1.0, 1_048_576.0);
     }
 }
 

@@ -24,7 +24,7 @@ use thiserror::Error;
 use ultramotion_igtlink::{Disconnect, RawMessage, RecvError, RejectReason, Server, ServerError, Timestamp};
 use ultramotion_pipeline::kpi::Quantiles;
 use ultramotion_pipeline::{Orchestrator, PipelineError};
-use ultramotion_types::{FrameView, Mailbox, ResultPacket};
+use ultramotion_types::{FrameError, FrameView, Mailbox, ResultPacket};
 
 use crate::books::{Account, DropReason};
 use crate::complaints::Comings;
@@ -467,6 +467,9 @@ impl Shared {
                     Timings::note(&mut self.timings().pipeline_ms, start.elapsed());
                     let epoch = Epoch { pipelines_before, of_pipeline: pipeline.epoch() };
                     self.hand_on(frame, packet, epoch);
+                }
+                Err(PipelineError::Frame(FrameError::Compiling { .. })) => {
+                    frame.ticket.dropped(DropReason::Compiling);
                 }
                 Err(error) => {
                     frame.ticket.dropped(DropReason::Pipeline);

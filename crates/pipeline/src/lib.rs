@@ -27,6 +27,7 @@ mod options;
 mod orchestrator;
 mod outcome;
 mod ports;
+mod programs;
 mod resident;
 mod run;
 mod staged;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use ultramotion_engine::CudaError;
 use ultramotion_engine::ledger::Counts;
-use ultramotion_engine::{ByFormat, Device, DeviceError, InputBytes, KernelTime, OutOfMemory, StateStore};
+use ultramotion_engine::{Device, DeviceError, InputBytes, KernelTime, OutOfMemory, StateStore};
 use ultramotion_models::zoo::{Detector, Segmenter};
 use ultramotion_tracking::track::{Detections, FrameClock, Tracker};
 use ultramotion_types::{
@@ -16,16 +16,11 @@ use ultramotion_types::{
 use crate::error::PipelineError;
 use crate::options::{MAX_OBJECTS, PipelineOptions};
 use crate::outcome::Outcome;
-use crate::resident::{ResidentProgram, ms};
+use crate::programs::{KeptPrograms, Programs};
+use crate::resident::ms;
 use crate::run::Run;
-use crate::staged::StagedPrograms;
 use crate::stages::{Parts, track_capacity};
 use crate::time_unit::TimeUnit;
-
-enum Programs {
-    Resident(Box<ResidentProgram>),
-    Staged(Box<StagedPrograms>),
-}
 
 /// The pipeline: detector, tracks and segmenter on a device.
 ///
@@ -41,7 +36,7 @@ pub struct Orchestrator {
     epoch: u64,
     /// The highest identity that was given before this epoch.
     last_id: i32,
-    programs: ByFormat<FrameFormat, Programs>,
+    programs: KeptPrograms,
     host_tracker: Option<Tracker>,
     clock: FrameClock,
     time_unit: TimeUnit,
@@ -116,7 +111,7 @@ impl Orchestrator {
             states: StateStore::new(),
             epoch: 0,
             last_id,
-            programs: ByFormat::default(),
+            programs: KeptPrograms::default(),
             host_tracker,
             clock: FrameClock::default(),
             time_unit: TimeUnit::default(),
@@ -129,6 +124,13 @@ impl Orchestrator {
     /// Times every kernel of the programs compiled from here on; see [`Orchestrator::kernel_times`].
     pub fn profile_kernels(&mut self) {
         self.profile = true;
+    }
+
+    /// For live streams: the program for a new format of frames is compiled beside the stream, and until it is there
+    /// frames of that format are refused ([`FrameError::Compiling`]) while others go on. Programs are kept as long as they
+    /// have no more than so much memory together; the one in use always is.
+    pub fn compile_aside(&mut self, max_program_bytes: usize) {
+        self.programs.compile_aside(max_program_bytes);
     }
 
     /// Where stages hand over from the next frame on. Programs are compiled anew when that changes; tracks go on.
@@ -181,13 +183,9 @@ impl Orchestrator {
         }
     }
 
-    /// Memory on the device of the programs that are kept.
+    /// Memory on the device of the programs that are kept, with the weights that they share.
     pub fn memory_bytes(&self) -> usize {
-        let of = |programs: &Programs| match programs {
-            Programs::Resident(program) => program.program().memory_bytes(),
-            Programs::Staged(programs) => programs.memory_bytes(),
-        };
-        self.programs.iter().map(of).sum()
+        self.programs.memory_bytes(&self.device)
     }
 
     /// Compiles for a format, so that the first frame of it does not wait. A GPU that fails at it is given up, as in
@@ -239,6 +237,7 @@ impl Orchestrator {
         // Before the clock, which a frame that cannot be processed must not move.
         self.check_place(frame.pixels)?;
         let format = frame.format();
+        self.or_on_cpu(|pipeline| pipeline.select_programs(format))?;
         let dt_s = self.clock.step(frame.timestamp_s);
         let tracker = &self.options.tracker;
         if !tracker.independent
@@ -327,22 +326,7 @@ impl Orchestrator {
     fn select_programs(&mut self, format: FrameFormat) -> Result<(), PipelineError> {
         let Orchestrator { device, states, detector, segmenter, options, profile, programs, .. } = self;
         let parts = Parts { device, states, detector, segmenter, options, last_id: self.last_id };
-        programs
-            .select(format, || {
-                let start = Instant::now();
-                let programs = match options.residency {
-                    Residency::Device => {
-                        Programs::Resident(Box::new(ResidentProgram::new(&parts, format, *profile)?))
-                    }
-                    Residency::Host => Programs::Staged(Box::new(StagedPrograms::new(&parts, format)?)),
-                };
-                let FrameFormat { height, width, channels } = format;
-                let build_ms = ms(start.elapsed());
-                tracing::info!(width, height, channels, build_ms, "compiled for a frame format");
-                Ok::<_, PipelineError>(programs)
-            })
-            .map_err(|error| of_frame(error, format))?;
-        Ok(())
+        programs.select(&parts, format, *profile).map_err(|error| of_frame(error, format))
     }
 
     /// Everything but times, transfers, and what [`ResultPacket::begin`] has set.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use ultramotion_engine::graph::{Graph, GraphError, InputPort};
 use ultramotion_engine::ledger::Budget;
-use ultramotion_engine::{InputBlock, InputBytes, OutputBlock, Program};
+use ultramotion_engine::{Device, InputBlock, InputBytes, OutputBlock, Program};
 use ultramotion_types::{FrameFormat, FrameView, LatencyMs};
 
 use crate::error::PipelineError;
@@ -35,6 +35,11 @@ impl ResidentProgram {
         let program = parts.compile(graph, profile)?;
         let (input, output) = (program.input_block()?, program.output_block()?);
         Ok(ResidentProgram { program, input, output, ports })
+    }
+
+    /// See [`Program::count_with`].
+    pub(crate) fn count_with(&mut self, device: &Device) {
+        self.program.count_with(device);
     }
 
     pub(crate) fn program(&self) -> &Program {

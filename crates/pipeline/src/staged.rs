@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use ultramotion_engine::graph::{Graph, InputPort, OutputPort};
 use ultramotion_engine::ledger::Budget;
-use ultramotion_engine::{InputBlock, OutputBlock, Program};
+use ultramotion_engine::{Device, InputBlock, OutputBlock, Program};
 use ultramotion_models::detector::DetectionTensors;
 use ultramotion_types::{FrameFormat, FrameView, LatencyMs};
 
@@ -148,6 +148,16 @@ impl StagedPrograms {
         segment.outputs.read(&segment.output, outcome);
         latency.segment = ms(start.elapsed());
         Ok(latency)
+    }
+
+    /// See [`Program::count_with`].
+    pub(crate) fn count_with(&mut self, device: &Device) {
+        for program in [&mut self.detect.program, &mut self.encode.program, &mut self.segment.program] {
+            program.count_with(device);
+        }
+        if let Some(track) = &mut self.track {
+            track.program.count_with(device);
+        }
     }
 
     /// Device memory of all stages.

@@ -2,9 +2,9 @@
 
 mod small;
 
-use small::{grey, options, picture, pipeline};
+use small::{HEIGHT, WIDTH, grey, options, picture, pipeline};
 use ultramotion_pipeline::{Orchestrator, PipelineError, PipelineOptions};
-use ultramotion_types::{FrameView, MatcherMode, PixelFormat, Residency};
+use ultramotion_types::{FrameError, FrameView, MatcherMode, PixelFormat, Residency};
 
 fn ids(pipeline: &mut Orchestrator, frame: &FrameView<'_>) -> Vec<i32> {
     pipeline.process(frame).expect("a frame that fits").objects.iter().map(|o| o.track_id).collect()
@@ -70,6 +70,68 @@ fn tracks_outlive_programs_that_make_room_for_others() {
         assert!(!got.is_empty());
         assert_eq!(&got, first.get_or_insert_with(|| got.clone()), "frame {id}");
     }
+}
+
+/// Frames of a new size until they are taken; meanwhile those of the old size go on. How many of the old size there were.
+fn until_compiled(pipeline: &mut Orchestrator, old: &FrameView<'_>, new: &FrameView<'_>) -> u64 {
+    for meanwhile in 0.. {
+        match pipeline.process(new) {
+            Ok(packet) => {
+                assert_eq!((packet.width, packet.height), (new.width, new.height));
+                return meanwhile;
+            }
+            Err(PipelineError::Frame(FrameError::Compiling { width, height })) => {
+                assert_eq!((width, height), (new.width, new.height));
+            }
+            Err(error) => panic!("{error}"),
+        }
+        // Its budget is checked: what is compiled beside it must not count.
+        assert!(!ids(pipeline, old).is_empty(), "frames of a known size go on");
+    }
+    unreachable!("it ends or panics")
+}
+
+#[test]
+fn a_new_size_is_compiled_beside_the_stream() {
+    for residency in [Residency::Device, Residency::Host] {
+        let mut pipeline = pipeline(2, PipelineOptions { residency, ..options() });
+        pipeline.compile_aside(usize::MAX);
+        let (pixels, wide) = (picture(0), picture(0).repeat(2));
+        let old = grey(0, &pixels);
+        // The first size of all has nothing to go on beside it.
+        let first = ids(&mut pipeline, &old);
+        let allocations = |pipeline: &Orchestrator| pipeline.device().ledger().counts().allocations;
+        let before = allocations(&pipeline);
+        let new = FrameView { height: 2 * old.height, pixels: &wide[..], ..old };
+        assert!(until_compiled(&mut pipeline, &old, &new) > 0, "{residency}: nothing waited");
+        assert_eq!(ids(&mut pipeline, &old), first, "{residency}: tracks go on");
+        assert!(allocations(&pipeline) > before, "{residency}: they count once it is in use");
+    }
+}
+
+#[test]
+fn programs_share_the_memory_that_they_may_have() {
+    let mut pipeline = pipeline(2, options());
+    let pixels = picture(0).repeat(8);
+    let sized = |times: usize| FrameView {
+        height: times * HEIGHT,
+        pixels: &pixels[..times * WIDTH * HEIGHT],
+        ..grey(0, &pixels)
+    };
+    pipeline.process(&sized(1)).unwrap();
+    let one = pipeline.memory_bytes();
+    pipeline.process(&sized(2)).unwrap();
+    let most = pipeline.memory_bytes() + (pipeline.memory_bytes() - one) / 2;
+    pipeline.compile_aside(most);
+    for times in 3..=8 {
+        let known = sized(times - 1);
+        until_compiled(&mut pipeline, &known, &sized(times));
+        assert!(pipeline.memory_bytes() <= most, "{times}: {} of {most}", pipeline.memory_bytes());
+        assert!(pipeline.memory_bytes() > one, "{times}: two have room");
+    }
+    pipeline.compile_aside(1);
+    until_compiled(&mut pipeline, &sized(8), &sized(1));
+    ids(&mut pipeline, &sized(1));
 }
 
 #[test]

@@ -210,6 +210,16 @@ pub enum FrameError {
         /// Bytes that were asked for in vain.
         bytes: usize,
     },
+    /// The first frames of a size in a live stream: others go on meanwhile.
+    #[error(
+        "frames of {width}x{height} pixels are new, and what computes them is still being compiled; send the next one"
+    )]
+    Compiling {
+        /// Width.
+        width: usize,
+        /// Height.
+        height: usize,
+    },
     /// Pixels on a GPU that the pipeline does not compute on.
     #[error(
         "the frame's pixels are on GPU {gpu}, but the pipeline computes on {computes_on}; copy them there, or to the host's \

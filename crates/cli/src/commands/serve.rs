@@ -77,6 +77,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     settings.record.folder = args.record.unwrap_or_else(|| std::mem::take(&mut settings.record.folder));
     settings.report.json |= args.json;
     let config = settings.gateway();
+    let max_program_bytes = usize::try_from(config.stream.max_program_mb << 20).unwrap_or(usize::MAX);
     let report = config.report.clone();
     config.validate().map_err(|error| in_file(error, &resolved))?;
 
@@ -86,10 +87,11 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let mut first = Some(resolved.build_in(&run, run.open()?)?);
     let again = resolved.clone();
     let build: BuildPipeline = Box::new(move || {
-        let pipeline = match first.take() {
+        let mut pipeline = match first.take() {
             Some(pipeline) => pipeline,
             None => again.build_in(&run, run.open_again()?)?,
         };
+        pipeline.compile_aside(max_program_bytes);
         Ok(Box::new(pipeline) as Box<dyn Perceive>)
     });
     let mut gateway = Gateway::start(config, build).map_err(|error| match error {

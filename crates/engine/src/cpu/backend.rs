@@ -60,6 +60,9 @@ impl Backend for CpuBackend {
     fn threads(&self) -> usize {
         self.pool.threads()
     }
+    fn shared_bytes(&self) -> usize {
+        self.shelf.bytes()
+    }
     fn compile(
         &self,
         graph: Graph,

@@ -6,7 +6,7 @@
 use std::any::{Any, TypeId};
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use twox_hash::XxHash3_128;
 
@@ -16,7 +16,24 @@ use crate::error::OutOfMemory;
 /// The packed weights of a device's programs, for as long as one of these is there.
 #[derive(Default)]
 pub(super) struct Shelf {
-    packed: Mutex<HashMap<(TypeId, u128), Weak<dyn Any + Send + Sync>>>,
+    packed: Mutex<HashMap<(TypeId, u128), Packed>>,
+}
+
+struct Packed {
+    weights: Weak<dyn Any + Send + Sync>,
+    bytes: usize,
+}
+
+impl Shelf {
+    /// Memory of what is on it.
+    pub(super) fn bytes(&self) -> usize {
+        let packed = self.packed();
+        packed.values().filter(|p| p.weights.strong_count() > 0).map(|p| p.bytes).sum()
+    }
+
+    fn packed(&self) -> MutexGuard<'_, HashMap<(TypeId, u128), Packed>> {
+        self.packed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The packing of one program's weights.
@@ -28,11 +45,7 @@ pub(super) struct Packing<'s> {
 impl<'s> Packing<'s> {
     pub(super) fn new(shelf: &'s Shelf) -> Self {
         // What has ended since the last time.
-        shelf
-            .packed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|_, packed| packed.strong_count() > 0);
+        shelf.packed().retain(|_, packed| packed.weights.strong_count() > 0);
         Packing { shelf, new_bytes: Cell::new(0) }
     }
 
@@ -52,15 +65,15 @@ impl<'s> Packing<'s> {
         pack: impl FnOnce(Epilogue) -> Result<T, OutOfMemory>,
     ) -> Result<Arc<T>, OutOfMemory> {
         let key = (TypeId::of::<T>(), key_of(weights, sizes, &epilogue));
-        let packed = |packed: &Weak<dyn Any + Send + Sync>| packed.upgrade()?.downcast::<T>().ok();
-        let shelf = || self.shelf.packed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(there) = shelf().get(&key).and_then(packed) {
+        let there = self.shelf.packed().get(&key).and_then(|p| p.weights.upgrade()?.downcast::<T>().ok());
+        if let Some(there) = there {
             return Ok(there);
         }
         let new = Arc::new(pack(epilogue)?);
-        self.new_bytes.set(self.new_bytes.get() + bytes(&new));
+        let bytes = bytes(&new);
+        self.new_bytes.set(self.new_bytes.get() + bytes);
         let kept: Arc<dyn Any + Send + Sync> = new.clone();
-        shelf().insert(key, Arc::downgrade(&kept));
+        self.shelf.packed().insert(key, Packed { weights: Arc::downgrade(&kept), bytes });
         Ok(new)
     }
 }
@@ -107,8 +120,10 @@ mod tests {
         ] {
             assert!(!Arc::ptr_eq(&first, &other));
         }
+        assert_eq!(shelf.bytes(), 2, "of the others nobody has any more");
         drop(first);
         pack(&[1.0, 2.0], &[1, 2], plain());
         assert_eq!(packing.new_bytes(), 18, "what nobody uses is not kept");
+        assert_eq!(shelf.bytes(), 0);
     }
 }

@@ -36,7 +36,7 @@ pub(crate) struct CpuProgram {
     stages: Vec<StageTime>,
     profile: bool,
     /// Of weights that no program before it has packed.
-    weight_bytes: usize,
+    packed_bytes: usize,
 }
 
 impl CpuProgram {
@@ -113,7 +113,7 @@ impl CpuProgram {
                 Ok(BoundStep { kernel: lowered.kernel, count, runs_on_nothing, stage: stage_index, flops, report })
             })
             .collect::<Result<_, _>>()?;
-        Ok(CpuProgram { memory, steps, pool, states, stages, profile, weight_bytes: packing.new_bytes() })
+        Ok(CpuProgram { memory, steps, pool, states, stages, profile, packed_bytes: packing.new_bytes() })
     }
 }
 
@@ -178,6 +178,10 @@ impl Executable for CpuProgram {
     }
 
     fn memory_bytes(&self) -> usize {
-        self.memory.bytes() + self.weight_bytes
+        self.memory.bytes()
+    }
+
+    fn packed_bytes(&self) -> usize {
+        self.packed_bytes
     }
 }

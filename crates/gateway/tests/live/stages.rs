@@ -92,6 +92,43 @@ fn frames_that_wait_when_the_service_ends_are_counted() {
     assert!(last.account.balances() && last.account.in_flight == 0);
 }
 
+#[test]
+fn a_new_size_does_not_hold_up_the_old_one() {
+    let scanner = Scanner::new();
+    let build = || {
+        let mut pipeline = small::pipeline(1, small::options());
+        pipeline.compile_aside(usize::MAX);
+        Ok(Box::new(pipeline) as Box<dyn Perceive>)
+    };
+    let mut gateway = Gateway::start(config(scanner.address()), Box::new(build)).unwrap();
+    let client = client_of(&gateway);
+    scanner.wait_for_gateway();
+    scanner.send(&picture(0));
+    next_of(&client, "UM_Mask");
+    let mut refused = 0;
+    for number in 1.. {
+        let is_new = number % 2 == 1;
+        let (pixels, height) = (small::picture(number), small::HEIGHT / if is_new { 2 } else { 1 });
+        let image = Image::grey8(small::WIDTH as u16, height as u16, &pixels[..small::WIDTH * height]);
+        let message = Message::new("Image_Probe".parse().unwrap(), Content::Image(image));
+        scanner.send(&message.at(time_of(number)));
+        let report = wait_for(&mut gateway, "the frame", |r| {
+            r.account.received == number + 1 && r.account.in_flight == 0
+        });
+        let compiling = report.account.dropped_for(DropReason::Compiling);
+        assert_eq!(report.account.dropped(), compiling, "{report}");
+        if !is_new {
+            assert_eq!(compiling, refused, "a known size is answered");
+        }
+        if is_new && compiling == refused {
+            break;
+        }
+        refused = compiling;
+    }
+    assert!(refused > 0, "the new size was waited for");
+    assert!(complaints(&gateway).is_empty());
+}
+
 /// A pipeline that comes to grief at the frames whose numbers it is given.
 pub struct Mortal {
     pub inner: Orchestrator,
