@@ -35,6 +35,8 @@ ultramotion_types::settings! {
         pub record: RecordConfig;
         /// Figures.
         pub report: ReportConfig;
+        /// The page.
+        pub page: PageConfig;
     }
 }
 
@@ -154,7 +156,7 @@ ultramotion_types::settings! {
         /// Memory that the programs for several sizes of frames may have together, weights included, MiB: beyond it those go
         /// that were not used for longest. A new size is compiled beside the stream; its frames are dropped until then, and
         /// counted (`compiling`).
-        pub max_program_mb: u64 = 1024, in Range::within(1.0, 1_048_576.0);
+        pub max_program_mb: u64 = 512, in Range::within(1.0, 1_048_576.0);
     }
 }
 
@@ -182,15 +184,34 @@ ultramotion_types::settings! {
     pub struct ReportConfig in "report" {
         /// Seconds between two lines on standard output; 0: none.
         pub every_s: f64 = 1.0, in Range::SECONDS;
-        /// true: each line is a JSON object. false: key=value.
+        /// true: each line is a JSON object with all figures. false: a few, for people.
         pub json: bool = false;
-        /// A page for Prometheus at `http://ADDRESS/metrics`.
+        /// Of before there was a page, which has figures for Prometheus at /metrics: it listens here too.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub metrics: Option<SocketAddr> = None, such as "\"127.0.0.1:9464\"";
-        /// Names of this machine by which the page may be asked for, beside localhost and addresses.
+        /// The same as page.hosts, which it is added to.
         pub hosts: Vec<String> = Vec::new();
     }
 }
+
+ultramotion_types::settings! {
+    /// The live page, with figures for Prometheus at /metrics, for browsers on this machine
+    pub struct PageConfig in "page" {
+        /// Where it is served, or "off".
+        pub listen: String = "127.0.0.1:8080".into();
+        /// Names of this machine by which it may be asked for, beside localhost and addresses.
+        pub hosts: Vec<String> = Vec::new();
+        /// Serves it beyond this machine, where `listen` says so. It shows everything that the scanner shows, and takes what
+        /// is pointed at, over plain HTTP: have a TLS proxy before it, or a network of its own. Needs `token`.
+        pub network: bool = false;
+        /// What a browser must bring once, as http://ADDRESS/?token=…, and Prometheus as a bearer token: 16 to 256 letters,
+        /// digits, '-' and '_'. Empty: nothing is asked for.
+        pub token: String = String::new();
+    }
+}
+
+/// What `page.listen` says for no page.
+const NO_PAGE: &str = "off";
 
 /// A value that the type of its key allows and its meaning does not.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -223,12 +244,55 @@ impl GatewayConfig {
         self.check()?;
         self.source.validate()?;
         allow_list("output.allow", &self.output.allow)?;
+        self.page.validate()?;
         let prefix = &self.output.prefix;
         let room = 20 - LONGEST_SUFFIX.len();
         if prefix.len() > room || !prefix.bytes().all(|b| b.is_ascii_graphic()) {
             let value = format!("'{}'", prefix.escape_debug());
             let range = "at most 5 letters, digits and signs: a device name has 20 in all";
             return Err(ConfigError::range("output.prefix", value, range));
+        }
+        Ok(())
+    }
+}
+
+impl PageConfig {
+    /// No page at all.
+    pub fn off() -> Self {
+        PageConfig { listen: NO_PAGE.into(), ..Self::default() }
+    }
+
+    /// Where it is served.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listen.parse().ok()
+    }
+
+    /// Checks every value.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.check()?;
+        let quoted = |text: &str| format!("'{}'", text.escape_debug());
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if !self.token.is_empty()
+            && (!(16..=256).contains(&self.token.len()) || !self.token.bytes().all(is_token))
+        {
+            let range = "16 to 256 letters, digits, '-' and '_', or empty";
+            return Err(ConfigError::range("page.token", format!("{} bytes", self.token.len()), range));
+        }
+        let Some(address) = self.address() else {
+            return if self.listen == NO_PAGE {
+                Ok(())
+            } else {
+                Err(ConfigError::range(
+                    "page.listen",
+                    quoted(&self.listen),
+                    "ADDRESS:PORT, as 127.0.0.1:8080, or \"off\"",
+                ))
+            };
+        };
+        let is_guarded = self.network && !self.token.is_empty();
+        if !address.ip().is_loopback() && !is_guarded {
+            let range = "an address of this machine alone, as 127.0.0.1:8080, unless page.network = true and page.token is set";
+            return Err(ConfigError::range("page.listen", quoted(&self.listen), range));
         }
         Ok(())
     }

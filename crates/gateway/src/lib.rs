@@ -6,7 +6,8 @@
 //! - [`record`]: results become files, which `ultramotion run` computes again.
 //! - [`service`]: the stages between; [`supervise`] starts them again when they die.
 //! - [`books`]: every frame is answered, dropped for a reason, or on its way. [`complaints`]: what is wrong is said
-//!   once, and counted. [`report`] and [`metrics`]: all figures.
+//!   once, and counted. [`report`]: all figures.
+//! - `page`: a live page for browsers, figures for Prometheus; [`prompts`]: what somebody points at, there and elsewhere.
 //!
 //! ```no_run
 //! use ultramotion_engine::Device;
@@ -32,7 +33,10 @@
 pub mod books;
 pub mod complaints;
 pub mod config;
-pub mod metrics;
+mod metrics;
+mod observe;
+mod page;
+pub mod prompts;
 pub mod receive;
 pub mod record;
 mod recycle;

@@ -1,267 +1,220 @@
-//! A page with the figures, for Prometheus.
+//! Figures by the conventions of Prometheus: base units, `_total` for what only grows, a label for what is a kind.
 //!
-//! Just enough HTTP for one page: any request gets the last report, and the connection ends. Each has a thread of its own
-//! and a time limit as a whole, so that a slow reader holds up nobody, and there are only so many: a new one takes the
-//! place of the oldest. A request for a host of another name is none for this page but one that a browser was led into
-//! making (DNS rebinding).
+//! | metric | type | what |
+//! |---|---|---|
+//! | `ultramotion_build_info{version}` | gauge | 1 |
+//! | `ultramotion_uptime_seconds` | gauge | since the start |
+//! | `ultramotion_state{state}` | gauge | 1 for the state that it is in, 0 for the others |
+//! | `ultramotion_frames_received_total`, `…_answered_total`, `…_dropped_total{reason}` | counter | the books |
+//! | `ultramotion_frames_in_flight`, `ultramotion_frames_queued` | gauge | waiting or in work; waiting for the pipeline |
+//! | `ultramotion_frame_latency_seconds` | histogram | arrival to hand-over of each answered frame |
+//! | `ultramotion_stage_latency_seconds{stage}` | histogram | the pipeline's parts of it |
+//! | `ultramotion_frame_age_seconds` | histogram | age at the hand-over |
+//! | `ultramotion_tracks`, `ultramotion_prompted_objects` | gauge | in the last frame |
+//! | `ultramotion_source_connected` | gauge | 1 while the scanner is connected |
+//! | `ultramotion_source_reconnects_total`, `…_connect_failures_total` | counter | connections to it |
+//! | `ultramotion_messages_received_total`, `…_evicted_total`, `…_rejected_total{reason}` | counter | the scanner's messages |
+//! | `ultramotion_poses_received_total`, `ultramotion_pose_names_evicted_total`, `ultramotion_other_images_total` | counter | among them |
+//! | `ultramotion_clients`, `ultramotion_page_viewers` | gauge | who is connected |
+//! | `ultramotion_clients_refused_total`, `ultramotion_messages_sent_total`, `ultramotion_messages_dropped_total` | counter | what became of clients and of what they were sent |
+//! | `ultramotion_stage_restarts_total`, `ultramotion_log_lines_lost_total` | counter | what went wrong inside |
+//! | `ultramotion_recorded_frames_total`, `ultramotion_recording_failed`, `ultramotion_recording_free_bytes` | counter, gauges | the recording |
 
-use std::collections::VecDeque;
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+use ultramotion_igtlink::RejectReason;
+use ultramotion_types::LatencyMs;
 
-use ultramotion_igtlink::Budget;
+use crate::report::Report;
+use crate::send::GatewayState;
 
-/// Why the page cannot be served.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}; choose another address or stop the process using it")]
-pub struct MetricsError {
-    address: SocketAddr,
-    source: io::Error,
+/// Upper ends of latencies, seconds: about four to an octave of ten.
+const LATENCY_LE_S: [f64; 19] = [
+    0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2,
+    0.3, 0.5, 1.0,
+];
+
+/// Where a metric's value stands in a report.
+type FigureOf = fn(&Report) -> u64;
+
+/// All metrics.
+pub(crate) struct Metrics {
+    registry: Registry,
+    latency: Histogram,
+    age: Histogram,
+    /// In the order of [`stages`].
+    stages: [Histogram; 5],
+    shown: Shown,
 }
 
-/// The page.
-///
-/// ```
-/// use std::io::{Read, Write};
-/// use ultramotion_gateway::metrics::MetricsPage;
-///
-/// let page = MetricsPage::start("127.0.0.1:0".parse()?, vec!["gateway.local".into()])?;
-/// page.show("ultramotion_received 7\n".into());
-/// let mut client = std::net::TcpStream::connect(page.local_addr())?;
-/// client.write_all(b"GET /metrics HTTP/1.1\r\nHost: gateway.local:9464\r\n\r\n")?;
-/// let mut text = String::new();
-/// client.read_to_string(&mut text)?;
-/// assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("\r\n\r\nultramotion_received 7\n"));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug)]
-pub struct MetricsPage {
-    address: SocketAddr,
-    shared: Arc<Shared>,
+/// What is set from a report when somebody looks.
+struct Shown {
+    uptime: prometheus::Gauge,
+    state: IntGaugeVec,
+    dropped: IntCounterVec,
+    rejected: IntCounterVec,
+    counters: Vec<(IntCounter, FigureOf)>,
+    gauges: Vec<(IntGauge, FigureOf)>,
+    viewers: IntGauge,
 }
 
-#[derive(Debug)]
-struct Shared {
-    text: Mutex<String>,
-    /// Names that the page may be asked for by, beside addresses and `localhost`.
-    hosts: Vec<String>,
-    /// Connections in work, with their numbers, the oldest first.
-    open: Mutex<VecDeque<(u64, TcpStream)>>,
+/// Names of the pipeline's parts, with their times.
+fn stages(latency: &LatencyMs) -> [(&'static str, f64); 5] {
+    [
+        ("upload", latency.upload),
+        ("detect", latency.detect),
+        ("match", latency.matching),
+        ("segment", latency.segment),
+        ("download", latency.download),
+    ]
 }
 
-/// A request that takes longer, from the first byte to the last of its answer, gets none.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// Requests in work at a time.
-const MAX_OPEN: usize = 16;
-/// Requests in a second; more wait in the operating system.
-const MAX_ARRIVALS_PER_S: u32 = 50;
-/// Bytes of a request.
-const MAX_REQUEST: usize = 8192;
+/// Names, help and value of the counters without labels.
+const COUNTERS: [(&str, &str, FigureOf); 15] = [
+    ("frames_received_total", "Frames that came whole", |r| r.account.received),
+    ("frames_answered_total", "Frames whose result was handed to the server", |r| r.account.answered),
+    ("source_reconnects_total", "Connections to the scanner beyond the first", |r| r.reconnects),
+    ("source_connect_failures_total", "Attempts to connect to the scanner that failed", |r| {
+        r.connect_failures
+    }),
+    ("messages_received_total", "Messages from the scanner", |r| r.messages),
+    ("messages_evicted_total", "Messages from the scanner that went because reading was slow", |r| {
+        r.messages_evicted
+    }),
+    ("poses_received_total", "Messages from the scanner with poses", |r| r.poses),
+    ("pose_names_evicted_total", "Names of poses that went because there were too many", |r| r.poses_evicted),
+    ("other_images_total", "Images of devices that are not taken", |r| r.other_images),
+    ("clients_refused_total", "Connections of clients that were turned away", |r| r.clients_refused),
+    ("messages_sent_total", "Messages put into the clients' queues", |r| r.sent),
+    ("messages_dropped_total", "Messages that went because their client was slow or gone", |r| {
+        r.send_dropped
+    }),
+    ("stage_restarts_total", "Stages that died and were started again", |r| r.restarts),
+    ("log_lines_lost_total", "Lines of the log and of figures that could not be written", |r| r.log_lost),
+    ("recorded_frames_total", "Frames recorded", |r| r.recorded),
+];
 
-impl MetricsPage {
-    /// Serves an empty page from here on, until the program ends, to who asks for it by an address, as `localhost` or by
-    /// one of these names.
-    pub fn start(address: SocketAddr, hosts: Vec<String>) -> Result<Self, MetricsError> {
-        let failed = |source| MetricsError { address, source };
-        let listener = TcpListener::bind(address).map_err(failed)?;
-        let bound = listener.local_addr().map_err(failed)?;
-        let shared = Arc::new(Shared { text: Mutex::default(), hosts, open: Mutex::default() });
-        let serving = Arc::clone(&shared);
-        let serve = move || {
-            let mut arrivals = Budget::per_second(MAX_ARRIVALS_PER_S);
-            let mut number = 0;
-            loop {
-                serving.accept(&listener, number);
-                number += 1;
-                thread::sleep(arrivals.take(Instant::now()));
-            }
-        };
-        thread::Builder::new().name("metrics".into()).spawn(serve).map_err(failed)?;
-        Ok(MetricsPage { address: bound, shared })
+/// The same of the gauges.
+const GAUGES: [(&str, &str, FigureOf); 7] = [
+    ("frames_in_flight", "Frames that wait or are in work", |r| r.account.in_flight),
+    ("frames_queued", "Frames that wait for the pipeline", |r| r.queue),
+    ("tracks", "Confirmed tracks in the last frame", |r| r.tracks),
+    ("prompted_objects", "Objects in the last frame that somebody pointed at", |r| r.prompted),
+    ("source_connected", "1 while the scanner is connected", |r| r.connected.into()),
+    ("clients", "Clients that are connected", |r| r.clients),
+    ("recording_failed", "1 once a recording had to end early", |r| r.record_failed.into()),
+];
+
+impl Metrics {
+    /// All metrics, at 0.
+    pub(crate) fn new() -> Self {
+        Self::registered().expect("names are correct and each is there once")
     }
 
-    /// What the page says now.
-    pub fn show(&self, text: String) {
-        *self.shared.text.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    fn registered() -> prometheus::Result<Self> {
+        let registry = Registry::new_custom(Some("ultramotion".into()), None)?;
+        let latencies =
+            |name: &str, help: &str| HistogramOpts::new(name, help).buckets(LATENCY_LE_S.to_vec());
+        let latency = Histogram::with_opts(latencies(
+            "frame_latency_seconds",
+            "Time from a frame's arrival to the hand-over of its result",
+        ))?;
+        let age = Histogram::with_opts(latencies("frame_age_seconds", "Age of a frame at the hand-over"))?;
+        let by_stage = HistogramVec::new(
+            latencies("stage_latency_seconds", "Time that a part of the pipeline took for a frame"),
+            &["stage"],
+        )?;
+        registry.register(Box::new(latency.clone()))?;
+        registry.register(Box::new(age.clone()))?;
+        registry.register(Box::new(by_stage.clone()))?;
+        let info = IntGaugeVec::new(Opts::new("build_info", "1, with the program's version"), &["version"])?;
+        info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        registry.register(Box::new(info))?;
+        Ok(Metrics {
+            stages: stages(&LatencyMs::default()).map(|(stage, _)| by_stage.with_label_values(&[stage])),
+            shown: Shown::registered(&registry)?,
+            registry,
+            latency,
+            age,
+        })
     }
 
-    /// Its address, with its real port.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.address
-    }
-}
-
-impl Shared {
-    fn open(&self) -> MutexGuard<'_, VecDeque<(u64, TcpStream)>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn accept(self: &Arc<Self>, listener: &TcpListener, number: u64) {
-        let accepted = listener.accept().and_then(|(stream, _)| Ok((stream.try_clone()?, stream)));
-        let Ok((kept, stream)) = accepted else {
-            // The client is gone again, or this process has too many files open: without a pause that is a busy loop.
-            return thread::sleep(Duration::from_millis(50));
-        };
-        let mut open = self.open();
-        if open.len() == MAX_OPEN
-            && let Some((_, oldest)) = open.pop_front()
-        {
-            let _ = oldest.shutdown(Shutdown::Both);
-        }
-        open.push_back((number, kept));
-        drop(open);
-        let serving = Arc::clone(self);
-        let serve = move || {
-            // A client that went away needs nothing.
-            let _ = serving.answer(&mut Within { stream, deadline: Instant::now() + PATIENCE });
-            serving.open().retain(|(open, _)| *open != number);
-        };
-        if thread::Builder::new().name("metrics-request".into()).spawn(serve).is_err() {
-            self.open().retain(|(open, _)| *open != number);
-        }
-    }
-
-    fn answer(&self, client: &mut Within) -> io::Result<()> {
-        let (mut request, mut len) = ([0; MAX_REQUEST], 0);
-        // The request's end must be read, or closing the connection would take the answer back.
-        let (status, text) = loop {
-            let mut headers = [httparse::EMPTY_HEADER; 64];
-            let mut parsed = httparse::Request::new(&mut headers);
-            match parsed.parse(&request[..len]) {
-                Ok(httparse::Status::Complete(_)) if self.is_for_us(&parsed) => {
-                    break ("200 OK", self.text.lock().unwrap_or_else(PoisonError::into_inner).clone());
-                }
-                Ok(httparse::Status::Complete(_)) => {
-                    let advice = "This page is not that host's: ask for it by its address, or add the name to report.hosts.\n";
-                    break ("421 Misdirected Request", advice.to_owned());
-                }
-                Ok(httparse::Status::Partial) if len < MAX_REQUEST => {}
-                _ => break ("400 Bad Request", String::new()),
-            }
-            match client.read(&mut request[len..])? {
-                0 => return Ok(()),
-                more => len += more,
-            }
-        };
-        let bytes = text.len();
-        let answer = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {bytes}\r\nConnection: close\r\n\r\n{text}"
-        );
-        client.write_all(answer.as_bytes())
-    }
-
-    /// Whether a request names a host that is this one: by an address, which nobody else can have a browser take for a
-    /// name of their own, or by a name that it is known by.
-    fn is_for_us(&self, request: &httparse::Request<'_, '_>) -> bool {
-        let host = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case("host"));
-        let Some(host) = host.and_then(|header| std::str::from_utf8(header.value).ok()) else { return false };
-        let is_address = |text: &str| text.parse::<IpAddr>().is_ok() || text.parse::<SocketAddr>().is_ok();
-        let name = host.rsplit_once(':').map_or(host, |(name, _port)| name);
-        is_address(host)
-            || is_address(host.trim_matches(['[', ']']))
-            || name.eq_ignore_ascii_case("localhost")
-            || self.hosts.iter().any(|known| known.eq_ignore_ascii_case(name))
-    }
-}
-
-/// A connection that is over at a time, whatever its peer does.
-struct Within {
-    stream: TcpStream,
-    deadline: Instant,
-}
-
-impl Within {
-    fn left(&self) -> io::Result<Duration> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
-    }
-}
-
-impl Read for Within {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.set_read_timeout(Some(self.left()?))?;
-        self.stream.read(buffer)
-    }
-}
-
-impl Write for Within {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream.set_write_timeout(Some(self.left()?))?;
-        self.stream.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Longer than an answer takes, unless there is a defect.
-    const SOON: Duration = Duration::from_secs(20);
-
-    fn page() -> MetricsPage {
-        let page = MetricsPage::start("127.0.0.1:0".parse().unwrap(), vec!["known.example".into()]).unwrap();
-        page.show("figures\n".into());
-        page
-    }
-
-    fn connect(page: &MetricsPage) -> TcpStream {
-        let client = TcpStream::connect(page.local_addr()).unwrap();
-        client.set_read_timeout(Some(SOON)).unwrap();
-        client
-    }
-
-    fn ask(page: &MetricsPage, host: &str) -> String {
-        let mut client = connect(page);
-        write!(client, "GET /metrics HTTP/1.1\r\n{host}\r\n").unwrap();
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).unwrap();
-        answer
-    }
-
-    #[test]
-    fn slow_readers_hold_up_nobody() {
-        let page = page();
-        let slow: Vec<TcpStream> = (0..3 * MAX_OPEN).map(|_| connect(&page)).collect();
-        slow.iter().for_each(|mut client| drop(client.write_all(b"GET /")));
-        assert!(ask(&page, "Host: localhost\r\n").starts_with("HTTP/1.1 200"));
-        assert!(page.shared.open().len() <= MAX_OPEN);
-    }
-
-    #[test]
-    fn a_request_in_drips_is_over_in_the_end() {
-        let page = page();
-        let mut client = connect(&page);
-        client.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
-        let is_open = |read: io::Result<usize>| read.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock);
-        let drips =
-            (0..2000).take_while(|_| client.write_all(b"x").is_ok() && is_open(client.read(&mut [0])));
-        assert!(drips.count() < 2000, "dripped on for 20 s");
-    }
-
-    #[test]
-    fn only_names_of_this_host_are_answered() {
-        let page = page();
-        for (host, status) in [
-            ("Host: 127.0.0.1:9464\r\n", "200"),
-            ("hOsT: [::1]:9464\r\n", "200"),
-            ("Host: [::1]\r\n", "200"),
-            ("Host: LocalHost:80\r\n", "200"),
-            ("Accept: */*\r\nHost: known.example\r\n", "200"),
-            ("Host: evil.example:9464\r\n", "421"),
-            ("Host: 127.0.0.1.evil.example\r\n", "421"),
-            ("", "421"),
-            ("\0", "400"),
-        ] {
-            let answer = ask(&page, host);
-            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{host}: {answer}");
-            assert_eq!(answer.ends_with("figures\n"), status == "200", "{host}: {answer}");
+    /// Takes in the times of an answered frame, milliseconds. Allocates nothing.
+    pub(crate) fn answered(&self, total_ms: f64, age_ms: f64, latency: &LatencyMs) {
+        self.latency.observe(total_ms / 1e3);
+        self.age.observe(age_ms / 1e3);
+        for (histogram, (_, ms)) in self.stages.iter().zip(stages(latency)) {
+            histogram.observe(ms / 1e3);
         }
     }
+
+    /// Everything as text (Prometheus' format 0.0.4).
+    pub(crate) fn text(&self, report: &Report, viewers: usize) -> String {
+        self.shown.set(report, viewers);
+        let mut text = Vec::new();
+        match TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            Ok(()) => String::from_utf8(text).unwrap_or_default(),
+            Err(error) => format!("# {error}\n"),
+        }
+    }
+}
+
+impl Shown {
+    fn registered(registry: &Registry) -> prometheus::Result<Self> {
+        let uptime = prometheus::Gauge::new("uptime_seconds", "Time since the start")?;
+        registry.register(Box::new(uptime.clone()))?;
+        let state =
+            IntGaugeVec::new(Opts::new("state", "1 for the state that the gateway is in"), &["state"])?;
+        registry.register(Box::new(state.clone()))?;
+        let dropped =
+            IntCounterVec::new(Opts::new("frames_dropped_total", "Frames without an answer"), &["reason"])?;
+        registry.register(Box::new(dropped.clone()))?;
+        let rejected = IntCounterVec::new(
+            Opts::new("messages_rejected_total", "What came and was no message, or not one to take"),
+            &["reason"],
+        )?;
+        registry.register(Box::new(rejected.clone()))?;
+        let mut counters = Vec::new();
+        for (name, help, value) in COUNTERS {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            counters.push((counter, value));
+        }
+        let mut gauges = Vec::new();
+        let free: (&str, &str, FigureOf) =
+            ("recording_free_bytes", "Room on the recording's disk", |r| r.record_free_mb << 20);
+        for (name, help, value) in GAUGES.into_iter().chain([free]) {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            gauges.push((gauge, value));
+        }
+        let viewers = IntGauge::new("page_viewers", "Pages that are open")?;
+        registry.register(Box::new(viewers.clone()))?;
+        Ok(Shown { uptime, state, dropped, rejected, counters, gauges, viewers })
+    }
+
+    fn set(&self, report: &Report, viewers: usize) {
+        self.uptime.set(report.time_s);
+        for name in GatewayState::NAMES {
+            self.state.with_label_values(&[name]).set((name == report.state).into());
+        }
+        for (reason, count) in report.account.dropped_by_reason() {
+            raise(&self.dropped.with_label_values(&[reason.name()]), count);
+        }
+        for (reason, count) in RejectReason::ALL.into_iter().zip(report.rejected) {
+            raise(&self.rejected.with_label_values(&[reason.name()]), count);
+        }
+        self.counters.iter().for_each(|(counter, value)| raise(counter, value(report)));
+        for (gauge, value) in &self.gauges {
+            gauge.set(value(report).try_into().unwrap_or(i64::MAX));
+        }
+        self.viewers.set(viewers as i64);
+    }
+}
+
+/// The sums are kept elsewhere: a counter follows them.
+fn raise(counter: &IntCounter, to: u64) {
+    counter.inc_by(to.saturating_sub(counter.get()));
 }

@@ -8,7 +8,7 @@ use ultramotion_igtlink::RejectReason;
 use crate::books::Account;
 
 /// Everything that is counted, as it stands.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Report {
     /// Seconds since the start.
     pub time_s: f64,
@@ -18,10 +18,16 @@ pub struct Report {
     pub in_per_s: f64,
     /// Frames answered a second since the last report.
     pub out_per_s: f64,
+    /// Frames dropped a second since the last report, for all reasons.
+    pub dropped_per_s: f64,
     /// Every frame: received, answered, dropped and why, in flight.
     pub account: Account,
     /// Frames that wait for the pipeline.
     pub queue: u64,
+    /// Confirmed tracks in the last frame.
+    pub tracks: u64,
+    /// Objects in it that somebody pointed at.
+    pub prompted: u64,
     /// Arrival to hand-over to the server, median since the last report.
     pub latency_p50_ms: f64,
     /// The same, 99 % are at most this.
@@ -121,6 +127,7 @@ impl Report {
             ("state".to_owned(), Value::Text(self.state)),
             ("in_per_s".to_owned(), Value::Real(self.in_per_s, 1)),
             ("out_per_s".to_owned(), Value::Real(self.out_per_s, 1)),
+            ("dropped_per_s".to_owned(), Value::Real(self.dropped_per_s, 1)),
             count("received", self.account.received),
             count("answered", self.account.answered),
             count("dropped", self.account.dropped()),
@@ -131,6 +138,8 @@ impl Report {
         figures.extend([
             count("in_flight", self.account.in_flight),
             count("queue", self.queue),
+            count("tracks", self.tracks),
+            count("prompted", self.prompted),
             ("latency_p50_ms".to_owned(), Value::Real(self.latency_p50_ms, 2)),
             ("latency_p99_ms".to_owned(), Value::Real(self.latency_p99_ms, 2)),
             ("age_p50_ms".to_owned(), Value::Real(self.age_p50_ms, 2)),
@@ -174,20 +183,6 @@ impl Report {
         serde_json::Value::Object(map).to_string()
     }
 
-    /// For Prometheus (text format 0.0.4): every number as `ultramotion_KEY`.
-    pub fn prometheus(&self) -> String {
-        let mut text = String::new();
-        for (key, value) in self.figures() {
-            let value = match value {
-                Value::Text(_) => continue,
-                Value::Flag(flag) => Value::Count(flag.into()),
-                number => number,
-            };
-            text.push_str(&format!("ultramotion_{key} {value}\n"));
-        }
-        text
-    }
-
     /// The account in words, for the end.
     pub fn summary(&self) -> String {
         let list = |counts: &mut dyn Iterator<Item = (&'static str, u64)>| {
@@ -222,17 +217,31 @@ impl Report {
     }
 }
 
-/// `key=value`, with spaces between; reasons that never came up are left out.
+/// What a person looks at: the state, and a few figures; all of them are in [`Report::json`].
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut first = true;
-        for (key, value) in self.figures() {
-            let is_reason = key.starts_with("dropped_") || key.starts_with("rejected_");
-            if is_reason && matches!(value, Value::Count(0)) {
-                continue;
+        let some = |count: u64, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        write!(
+            f,
+            "{} {:.1} in {:.1} out, p50 {:.0} ms p99 {:.0} ms, {:.1} dropped/s, {}, {}",
+            self.state,
+            self.in_per_s,
+            self.out_per_s,
+            self.latency_p50_ms,
+            self.latency_p99_ms,
+            self.dropped_per_s,
+            some(self.tracks, "track"),
+            some(self.clients, "client"),
+        )?;
+        for (count, what) in
+            [(self.prompted, "pointed at"), (self.restarts, "restarts"), (self.log_lost, "lines lost")]
+        {
+            if count > 0 {
+                write!(f, ", {count} {what}")?;
             }
-            write!(f, "{}{key}={value}", if first { "" } else { " " })?;
-            first = false;
+        }
+        if self.record_failed {
+            f.write_str(", RECORDING FAILED")?;
         }
         Ok(())
     }

@@ -13,32 +13,34 @@
 //! recording that cannot go on ends, and the rest goes on.
 
 mod clients;
+mod compute;
+mod intake;
+mod page;
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver as ChannelReceiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
-use ultramotion_igtlink::{Disconnect, RawMessage, RecvError, RejectReason, Server, ServerError, Timestamp};
+use ultramotion_igtlink::{RejectReason, Server, ServerError, Timestamp};
 use ultramotion_pipeline::kpi::Quantiles;
 use ultramotion_pipeline::{Orchestrator, PipelineError};
-use ultramotion_types::{FrameError, FrameView, Mailbox, ResultPacket};
+use ultramotion_types::{FrameView, Mailbox, PromptCommand, PromptError, ResultPacket};
 
 use crate::books::{Account, DropReason};
-use crate::complaints::Comings;
 use crate::config::{ConfigError, GatewayConfig};
-use crate::metrics::{MetricsError, MetricsPage};
-use crate::receive::placement::Placed;
-use crate::receive::poses::ChainGap;
-use crate::receive::{LinkError, LiveFrame, Received, Receiver, SourceState};
+use crate::metrics::Metrics;
+use crate::observe::Observations;
+use crate::page::{Page, Tap};
+use crate::prompts::PromptQueue;
+use crate::receive::{LinkError, LiveFrame, SourceState};
 use crate::record::{RecordError, Recorder};
-use crate::recycle::{Recycled, Recycler};
 use crate::report::Report;
 use crate::send::{
-    Answer, Audience, Composer, DeviceNames, Epoch, GatewayState, LiveParameters, Relay, StatusBoard,
-    header_version, in_version_1,
+    Answer, Audience, Composer, DeviceNames, GatewayState, LiveParameters, StatusBoard, header_version,
+    in_version_1,
 };
 pub use crate::supervise::BoxError;
 use crate::supervise::{StopSignal, Supervisor};
@@ -48,6 +50,16 @@ pub trait Perceive {
     /// Processes a frame, and fills a packet, whose memory is used again.
     fn process_into(&mut self, frame: &FrameView<'_>, packet: &mut ResultPacket)
     -> Result<(), PipelineError>;
+
+    /// Obeys what somebody points at, from the next frame on.
+    fn prompt(&mut self, _command: &PromptCommand) -> Result<(), PromptError> {
+        Err(PromptError::Off)
+    }
+
+    /// Most objects that can be pointed at.
+    fn max_prompts(&self) -> usize {
+        0
+    }
 
     /// How often tracks began anew since the pipeline was built.
     fn epoch(&self) -> u64;
@@ -85,9 +97,6 @@ pub enum GatewayError {
     /// The session cannot be recorded.
     #[error("record.folder: {0}")]
     Record(#[from] RecordError),
-    /// The page for Prometheus cannot be served.
-    #[error("report.metrics: {0}")]
-    Metrics(#[from] MetricsError),
     /// There can be no thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -97,8 +106,7 @@ pub enum GatewayError {
 pub struct Gateway {
     shared: Arc<Shared>,
     supervisor: Supervisor,
-    metrics: Option<MetricsPage>,
-    lost_words: Arc<AtomicU64>,
+    page: Option<Page>,
     last: Snapshot,
 }
 
@@ -123,6 +131,18 @@ struct Shared {
     record_failed: AtomicBool,
     record_free_mb: AtomicU64,
     timings: Mutex<Timings>,
+    observations: Observations,
+    /// The books of a second ago, for the history.
+    second: Mutex<(Instant, Account)>,
+    metrics: Metrics,
+    tap: Arc<Tap>,
+    prompts: PromptQueue,
+    /// Most objects that can be pointed at.
+    max_prompts: AtomicUsize,
+    /// Stages that died and were started again.
+    restarts: Arc<AtomicU64>,
+    /// Lines that could not be written, as the program counts them.
+    lost_words: OnceLock<Arc<AtomicU64>>,
     /// Whether the last frame's age counts from its own timestamp.
     clocks_agree: AtomicBool,
     stop: Arc<StopSignal>,
@@ -159,14 +179,8 @@ struct Snapshot {
 
 /// How long a stage waits for something to happen before it looks whether all is to stop.
 const TICK: Duration = Duration::from_millis(100);
-/// A connected scanner without frames for so long is said to be silent.
-const SILENT_AFTER: Duration = Duration::from_secs(2);
-/// A connection with frames that lasted so long was a good one.
-const GOOD_CONNECTION: Duration = Duration::from_secs(10);
 /// Results that may wait to be sent: a moment's pause of the sending stage costs none.
 const ANSWERS: usize = 2;
-/// So many frames in a row without the poses for the tracker's frame are worth a word: the first ones may come early.
-const UNPLACED_WORTH_A_WORD: u64 = 10;
 /// Results that may wait to be recorded before the pipeline waits.
 const RECORD_QUEUE: usize = 8;
 /// How long the end waits for all stages, and so for the frame in work. With what the server waits for slow clients it
@@ -182,8 +196,6 @@ impl Gateway {
         let server = Server::start(config.output.server()?)?;
         let is_recorded = !config.record.folder.as_os_str().is_empty();
         let recorder = is_recorded.then(|| Recorder::create(&config.record)).transpose()?;
-        let page = |address| MetricsPage::start(address, config.report.hosts.clone());
-        let metrics = config.report.metrics.map(page).transpose()?;
         let source = Arc::new(SourceState::open(&config.source)?);
         let names = DeviceNames::new(&config.output.prefix);
         let mut supervisor = Supervisor::default();
@@ -202,6 +214,14 @@ impl Gateway {
             record_failed: AtomicBool::new(false),
             record_free_mb: AtomicU64::new(recorder.as_ref().and_then(Recorder::free_mb).unwrap_or(0)),
             timings: Mutex::default(),
+            observations: Observations::default(),
+            second: Mutex::new((Instant::now(), Account::default())),
+            metrics: Metrics::new(),
+            tap: Arc::new(Tap::new(is_recorded)),
+            prompts: PromptQueue::default(),
+            max_prompts: AtomicUsize::new(0),
+            restarts: supervisor.restart_count(),
+            lost_words: OnceLock::new(),
             clocks_agree: AtomicBool::new(false),
             stop: Arc::clone(supervisor.stop()),
             started: Instant::now(),
@@ -234,8 +254,16 @@ impl Gateway {
             stage("record", Box::new(move |shared| shared.record(&mut slot)))?;
         }
         stage("receive", Box::new(Shared::receive))?;
+        let page = match page::start(&shared) {
+            Ok(page) => page,
+            Err(error) => {
+                // The stream is what it is here for.
+                shared.source.complaints.say("page", format_args!("there is no page: {error}"));
+                None
+            }
+        };
         let last = Snapshot { at: Instant::now(), account: Account::default() };
-        Ok(Gateway { shared, supervisor, metrics, lost_words: Arc::default(), last })
+        Ok(Gateway { shared, supervisor, page, last })
     }
 
     /// The address that results are served at, with its real port.
@@ -248,9 +276,9 @@ impl Gateway {
         self.shared.source.link.local_addr()
     }
 
-    /// The address of the page for Prometheus, if there is one.
-    pub fn metrics_addr(&self) -> Option<SocketAddr> {
-        self.metrics.as_ref().map(MetricsPage::local_addr)
+    /// The addresses of the page, with their real ports: none without one.
+    pub fn page_addrs(&self) -> &[SocketAddr] {
+        self.page.as_ref().map_or(&[], Page::addresses)
     }
 
     /// The source as a URL.
@@ -260,7 +288,8 @@ impl Gateway {
 
     /// Lets the figures tell how many lines of its log and its figures the program could not write: it counts them here.
     pub fn count_lost_words(&mut self, lost: Arc<AtomicU64>) {
-        self.lost_words = lost;
+        // The first one counts.
+        let _ = self.shared.lost_words.set(lost);
     }
 
     /// How the gateway is doing.
@@ -277,54 +306,33 @@ impl Gateway {
     pub fn report(&mut self) -> Report {
         let now = Instant::now();
         let shared = &self.shared;
-        let account = shared.source.books.account();
-        let elapsed_s = now.duration_since(self.last.at).as_secs_f64().max(1e-9);
         let timings = std::mem::take(&mut *shared.timings());
         let (latency, age) = (Quantiles::of(&timings.latency_ms), Quantiles::of(&timings.age_ms));
-        let link = shared.source.link.stats();
-        let server = shared.server.stats();
+        let counts = shared.counts();
+        let elapsed_s = now.duration_since(self.last.at).as_secs_f64().max(1e-9);
+        let per_s = |count: fn(&Account) -> u64| {
+            count(&counts.account).saturating_sub(count(&self.last.account)) as f64 / elapsed_s
+        };
         let report = Report {
-            time_s: now.duration_since(shared.started).as_secs_f64(),
-            state: shared.status.state().name(),
-            in_per_s: (account.received - self.last.account.received) as f64 / elapsed_s,
-            out_per_s: (account.answered - self.last.account.answered) as f64 / elapsed_s,
-            account,
-            queue: shared.queue.load(Relaxed),
+            in_per_s: per_s(|account| account.received),
+            out_per_s: per_s(|account| account.answered),
+            dropped_per_s: per_s(Account::dropped),
             latency_p50_ms: latency.p50,
             latency_p99_ms: latency.p99,
             age_p50_ms: age.p50,
             age_p99_ms: age.p99,
-            clocks_agree: shared.clocks_agree.load(Relaxed),
             pipeline_p50_ms: Quantiles::of(&timings.pipeline_ms).p50,
-            connected: link.connected,
-            reconnects: link.connects.saturating_sub(1),
-            connect_failures: link.connect_failures,
-            messages: link.messages,
-            messages_evicted: link.evicted,
-            poses: shared.source.pose_messages(),
-            poses_evicted: shared.source.poses_evicted(),
-            other_images: shared.source.other_images(),
-            rejected: RejectReason::ALL.map(|reason| link.rejects.get(reason)),
-            clients: server.clients as u64,
-            clients_refused: server.refused,
-            sent: server.traffic.queued_out,
-            send_dropped: server.traffic.dropped_out,
-            restarts: self.supervisor.restarts(),
-            recorded: shared.recorded.load(Relaxed),
-            record_failed: shared.record_failed.load(Relaxed),
-            record_free_mb: shared.record_free_mb.load(Relaxed),
-            log_lost: self.lost_words.load(Relaxed),
+            ..counts
         };
-        self.last = Snapshot { at: now, account };
-        if let Some(metrics) = &self.metrics {
-            metrics.show(report.prometheus());
-        }
+        self.last = Snapshot { at: now, account: report.account };
         report
     }
 
     /// Ends in order: takes no more frames, finishes the one in work, answers what is computed, says goodbye to the
     /// clients, completes the recording. Takes less than a second, but for a long recording.
     pub fn stop(mut self) -> Report {
+        // Before the stages: it asks for what they share.
+        drop(self.page.take());
         let shared = Arc::clone(&self.shared);
         let deadline = Instant::now() + LAST_FRAME;
         let supervisor = &self.supervisor;
@@ -352,189 +360,37 @@ impl Gateway {
 }
 
 impl Shared {
-    /// Scanner to mailbox.
-    fn receive(&self) -> Result<(), BoxError> {
-        let max_lag = Duration::from_millis(self.config.stream.max_lag_ms);
-        let receiver = Receiver::of(Arc::clone(&self.source), &self.config.source);
-        let mut receiver = receiver.without_backlog(max_lag).with_messages(self.config.output.source);
-        let relay = Relay::new(&self.config.output);
-        let mut last_frame = Instant::now();
-        let (mut connected_at, mut frames, mut news) = (Instant::now(), 0u64, true);
-        let complaints = &self.source.complaints;
-        let mut comings = Comings::new("connections to the scanner");
-        while !self.stop.is_set() {
-            match receiver.next(TICK) {
-                Ok(Received::Frame(mut frame)) => {
-                    frame.message.take().iter().for_each(|raw| self.pass(&relay, raw));
-                    last_frame = Instant::now();
-                    frames += 1;
-                    complaints.over("silent");
-                    self.put(frame);
-                }
-                Ok(Received::Poses(raw)) => self.pass(&relay, &raw),
-                Ok(Received::Other) => {}
-                Ok(Received::Connected { peer, only }) => {
-                    if news {
-                        comings.say(Instant::now(), format_args!("connected to the scanner at {peer}"));
-                    }
-                    if only {
-                        last_frame = Instant::now();
-                        (connected_at, frames) = (last_frame, 0);
-                    }
-                    if self.status.state() == GatewayState::SourceLost {
-                        self.say(GatewayState::Waiting, Timestamp::now());
-                    }
-                }
-                Ok(Received::Disconnected { reason: Disconnect::Shutdown, .. }) => {}
-                Ok(Received::Disconnected { was_source: false, reason }) => {
-                    complaints.say("peer_gone", format_args!("a peer of source.listen went: {reason}"));
-                }
-                Ok(Received::Disconnected { reason, .. }) => {
-                    // A connection that went well is news again when it ends; one that flutters is not.
-                    if frames > 0 && connected_at.elapsed() >= GOOD_CONNECTION {
-                        complaints.over("disconnected");
-                    }
-                    news = complaints.say("disconnected", format_args!("lost the scanner: {reason}"));
-                    if !self.source.link.stats().connected {
-                        self.say(GatewayState::SourceLost, Timestamp::now());
-                    }
-                }
-                Ok(Received::ConnectFailed(_)) | Err(RecvError::Timeout) => {}
-                Err(RecvError::Closed) => break,
-            }
-            let silence = last_frame.elapsed();
-            if silence > SILENT_AFTER
-                && self.status.state() != GatewayState::Silent
-                && self.source.link.stats().connected
-            {
-                let seconds = SILENT_AFTER.as_secs();
-                self.source.complaints.say(
-                    "silent",
-                    format_args!("the scanner is connected, but sent no frame for {seconds} s"),
-                );
-                self.say(GatewayState::Silent, Timestamp::now());
-            }
-        }
-        Ok(())
-    }
-
-    /// A message of the source, passed on to clients.
-    fn pass(&self, relay: &Relay, raw: &RawMessage) {
-        let passed = self.audience.pass(&self.server, relay, raw);
-        if let Err(error) = passed {
-            let device = raw.header().device_name;
-            self.source.complaints.say("relay", format_args!("'{device}' is not passed on: {error}"));
-        }
-    }
-
-    fn put(&self, frame: LiveFrame) {
-        self.queue.fetch_add(1, Relaxed);
-        if let Some(pushed_out) = self.waiting.put(frame) {
-            self.queue.fetch_sub(1, Relaxed);
-            let closed = self.waiting.is_closed();
-            pushed_out.ticket.dropped(if closed { DropReason::Shutdown } else { DropReason::Superseded });
-        }
-    }
-
-    /// Mailbox through the pipeline.
-    fn compute(&self, build: &mut BuildPipeline, pipelines_before: u64) -> Result<(), BoxError> {
-        let mut pipeline = build()?;
-        let packets = Recycler::default();
-        let max_lag = Duration::from_millis(self.config.stream.max_lag_ms);
-        while let Some(frame) = self.waiting.take() {
-            self.queue.fetch_sub(1, Relaxed);
-            if self.stop.is_set() {
-                frame.ticket.dropped(DropReason::Shutdown);
-                continue;
-            }
-            self.clocks_agree.store(frame.late_by.is_some(), Relaxed);
-            if frame.age() > max_lag {
-                frame.ticket.dropped(DropReason::Stale);
-                if frame.late_by.is_some_and(|late_by| late_by > max_lag) {
-                    self.source.complaints.say(
-                        "late",
-                        format_args!(
-                            "frames are older than stream.max_lag_ms when they come: they are left out"
-                        ),
-                    );
-                }
-                continue;
-            }
-            let start = Instant::now();
-            let mut packet = packets.take();
-            match pipeline.process_into(&frame.view(), &mut packet) {
-                Ok(()) => {
-                    Timings::note(&mut self.timings().pipeline_ms, start.elapsed());
-                    let epoch = Epoch { pipelines_before, of_pipeline: pipeline.epoch() };
-                    self.hand_on(frame, packet, epoch);
-                }
-                Err(PipelineError::Frame(FrameError::Compiling { .. })) => {
-                    frame.ticket.dropped(DropReason::Compiling);
-                }
-                Err(error) => {
-                    frame.ticket.dropped(DropReason::Pipeline);
-                    let number = frame.ticket.frame_id();
-                    if !matches!(error, PipelineError::Frame(_)) {
-                        return Err(format!("frame {number}: {error}").into());
-                    }
-                    self.source.complaints.say("frame", format_args!("frame {number}: {error}"));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// A result to those who send and record it.
-    fn hand_on(&self, frame: LiveFrame, packet: Recycled<ResultPacket>, epoch: Epoch) {
-        // Only now: poses come after the image that they belong to, most of the time.
-        let image_to_tracker = &self.config.source.image_to_tracker;
-        let (placed, way) = self.source.with_poses(|book| Placed::of(&frame, book, image_to_tracker));
-        self.note_placement(&frame, &placed, way);
-        let answer = Arc::new(Answer { frame, packet, placed, epoch });
-        let recording = self.recording().clone();
-        if let Some(recording) = recording {
-            // Fails when the recording has ended, of which that stage has spoken.
-            let _ = recording.send(Arc::clone(&answer));
-        }
-        if let Some(pushed_out) = self.answers.put(answer) {
-            let closed = self.answers.is_closed();
-            let reason = if closed { DropReason::Shutdown } else { DropReason::SendQueue };
-            pushed_out.frame.ticket.dropped(reason);
-        }
-    }
-
-    /// Says what is missing for results in the tracker's frame.
-    fn note_placement(&self, frame: &LiveFrame, placed: &Placed, way: Result<(), Option<ChainGap>>) {
-        let complaints = &self.source.complaints;
-        if let Some(status) = placed.status.as_deref().filter(|_| placed.is_astray()) {
-            let device = frame.device;
-            complaints.say(
-                "placement",
-                format_args!(
-                    "a tool that places the images of '{device}' was not seen ({status}): they lie elsewhere than they \
-                     say, and nothing is sent in the tracker's frame"
-                ),
-            );
-        }
-        if !self.config.output.tracker_contours {
-            return;
-        }
-        let missing = match way {
-            Err(Some(gap @ ChainGap::Unknown(_))) => gap.to_string(),
-            Err(None) => format!("the name of '{}' does not say what its images are placed in", frame.device),
-            Ok(()) | Err(Some(_)) => return self.unplaced.store(0, Relaxed),
-        };
-        if self.unplaced.fetch_add(1, Relaxed) + 1 == UNPLACED_WORTH_A_WORD {
-            let names = self.source.with_poses(|book| {
-                book.names().map(|name| name.escape_debug().to_string()).collect::<Vec<_>>().join(", ")
-            });
-            let names = if names.is_empty() { "no transform at all".to_owned() } else { names };
-            complaints.say(
-                "transform_missing",
-                format_args!(
-                    "no outlines in the tracker's frame: {missing}; the scanner sent {names}, see source.image_to_tracker"
-                ),
-            );
+    /// Everything that is counted, without rates and times.
+    fn counts(&self) -> Report {
+        let link = self.source.link.stats();
+        let server = self.server.stats();
+        Report {
+            time_s: self.started.elapsed().as_secs_f64(),
+            state: self.status.state().name(),
+            account: self.source.books.account(),
+            queue: self.queue.load(Relaxed),
+            tracks: self.observations.tracks() as u64,
+            prompted: self.observations.prompted() as u64,
+            clocks_agree: self.clocks_agree.load(Relaxed),
+            connected: link.connected,
+            reconnects: link.connects.saturating_sub(1),
+            connect_failures: link.connect_failures,
+            messages: link.messages,
+            messages_evicted: link.evicted,
+            poses: self.source.pose_messages(),
+            poses_evicted: self.source.poses_evicted(),
+            other_images: self.source.other_images(),
+            rejected: RejectReason::ALL.map(|reason| link.rejects.get(reason)),
+            clients: server.clients as u64,
+            clients_refused: server.refused,
+            sent: server.traffic.queued_out,
+            send_dropped: server.traffic.dropped_out,
+            restarts: self.restarts.load(Relaxed),
+            recorded: self.recorded.load(Relaxed),
+            record_failed: self.record_failed.load(Relaxed),
+            record_free_mb: self.record_free_mb.load(Relaxed),
+            log_lost: self.lost_words.get().map_or(0, |lost| lost.load(Relaxed)),
+            ..Report::default()
         }
     }
 
@@ -546,7 +402,13 @@ impl Shared {
             match composer
                 .compose(&answer, &self.parameters, |message| self.audience.broadcast(&self.server, message))
             {
-                Ok(()) => ticket.answered(),
+                Ok(()) => {
+                    ticket.answered();
+                    let (total, age) = (ticket.arrived().elapsed(), answer.frame.age());
+                    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+                    self.metrics.answered(ms(total), ms(age), &answer.packet.latency_ms);
+                    self.observations.note(&answer.frame, &answer.packet);
+                }
                 Err(error) => {
                     ticket.dropped(DropReason::Encode);
                     let number = ticket.frame_id();

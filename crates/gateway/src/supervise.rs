@@ -77,7 +77,7 @@ pub struct Supervisor {
 struct Board {
     running: Mutex<Vec<&'static str>>,
     ended: Condvar,
-    restarts: AtomicU64,
+    restarts: Arc<AtomicU64>,
 }
 
 impl Board {
@@ -146,6 +146,11 @@ impl Supervisor {
     /// How often a stage died and was started again.
     pub fn restarts(&self) -> u64 {
         self.board.restarts.load(Relaxed)
+    }
+
+    /// The same as it goes on.
+    pub(crate) fn restart_count(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.board.restarts)
     }
 }
 

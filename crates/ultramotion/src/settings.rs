@@ -22,7 +22,7 @@ use thiserror::Error;
 use ultramotion_engine::CudaError;
 use ultramotion_engine::Device;
 use ultramotion_gateway::config::{
-    GatewayConfig, OutputConfig, RecordConfig, ReportConfig, SourceConfig, StreamConfig,
+    GatewayConfig, OutputConfig, PageConfig, RecordConfig, ReportConfig, SourceConfig, StreamConfig,
 };
 use ultramotion_media::MediaError;
 use ultramotion_models::zoo::{Detector, Segmenter, ZooError};
@@ -66,6 +66,8 @@ ultramotion_types::settings! {
         pub record: RecordConfig;
         /// Of the live service: figures.
         pub report: ReportConfig;
+        /// Of the live service: the page.
+        pub page: PageConfig;
     }
 }
 
@@ -160,6 +162,7 @@ impl Settings {
             stream: self.stream,
             record: self.record.clone(),
             report: self.report.clone(),
+            page: self.page.clone(),
         }
     }
 

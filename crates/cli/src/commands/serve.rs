@@ -22,13 +22,15 @@ use crate::usage::usage;
 ///
 /// The newest frame wins: one that comes while the pipeline is busy waits, and goes when a newer one comes. Every
 /// frame is answered or counted as dropped, for a reason. A lost connection is made again, a stage that dies is
-/// started again. Each second a line of figures goes to standard output, messages for people to standard error.
+/// started again. A browser on this machine shows all of it, at http://127.0.0.1:8080. Each second a line of figures goes to
+/// standard output, messages for people to standard error.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   ultramotion serve                              a PlusServer here; results at localhost:18945
   ultramotion serve --connect plus.local:18944   a PlusServer elsewhere
   ultramotion serve --print-config > serve.toml  every setting, with its default and what it means
   ultramotion serve --config serve.toml
+  ultramotion serve --page off                   without the live page
   ultramotion serve --record session             keeps frames, poses and results in session/
   ultramotion run session                        computes the same from them again
   ultramotion recover session                    completes it first, if the program was killed
@@ -43,10 +45,13 @@ pub(crate) struct Args {
     /// Where results are served, instead of output.listen
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
+    /// Where the live page is served, instead of page.listen
+    #[arg(long, value_name = "ADDR:PORT|off")]
+    page: Option<String>,
     /// Folder for a recording, instead of record.folder
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
-    /// Lines of figures as JSON objects
+    /// Lines of all figures, as JSON objects
     #[arg(long)]
     json: bool,
     /// Print a configuration file with every setting explained, and end
@@ -60,8 +65,6 @@ pub(crate) struct Args {
 
 /// How long a signal may go unheard.
 const NAP: Duration = Duration::from_millis(20);
-/// How fresh the page for Prometheus is where no lines are wanted.
-const METRICS_EVERY: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     if args.print_config {
@@ -74,6 +77,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         (settings.source.connect, settings.source.listen) = (address, None);
     }
     settings.output.listen = args.listen.unwrap_or(settings.output.listen);
+    settings.page.listen = args.page.unwrap_or_else(|| std::mem::take(&mut settings.page.listen));
     settings.record.folder = args.record.unwrap_or_else(|| std::mem::take(&mut settings.record.folder));
     settings.report.json |= args.json;
     let config = settings.gateway();
@@ -104,8 +108,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     if let Some(address) = gateway.output_addr() {
         note!("results at igtl://{address}");
     }
-    if let Some(address) = gateway.metrics_addr() {
-        note!("figures at http://{address}/metrics");
+    for address in gateway.page_addrs() {
+        note!("page at http://{address}/, figures for Prometheus at http://{address}/metrics");
     }
 
     gateway.count_lost_words(output::lost());
@@ -113,16 +117,12 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let lines = Lines::to(std::io::stdout());
 
     let every = Duration::try_from_secs_f64(report.every_s).ok().filter(|every| !every.is_zero());
-    // The page for Prometheus is kept fresh also where no lines are wanted.
-    let fresh = every.or(report.metrics.map(|_| METRICS_EVERY));
-    let mut due = fresh.map(|every| Instant::now() + every);
+    let mut due = every.map(|every| Instant::now() + every);
     while !stop.is_set() {
         thread::sleep(NAP);
-        let Some((at, period)) = due.zip(fresh).filter(|(at, _)| *at <= Instant::now()) else { continue };
+        let Some((at, period)) = due.zip(every).filter(|(at, _)| *at <= Instant::now()) else { continue };
         let figures = gateway.report();
-        if every.is_some() {
-            lines.say(if report.json { figures.json() } else { figures.to_string() });
-        }
+        lines.say(if report.json { figures.json() } else { figures.to_string() });
         due = Some((at + period).max(Instant::now()));
     }
     let complaints = gateway.complaints();

@@ -39,7 +39,7 @@ pub fn serve_command(scanner: &Server, folder: &Path, settings: &str, more: &[&s
     let mut arguments = run_arguments("", &fixed);
     arguments.drain(..2);
     arguments.insert(0, "serve".into());
-    let live = ["--connect", &address, "--listen", "127.0.0.1:0"];
+    let live = ["--connect", &address, "--listen", "127.0.0.1:0", "--page", "off"];
     arguments.extend(live.iter().chain(more).map(|&s| s.to_owned()));
     command(folder, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
 }
@@ -173,7 +173,8 @@ fn serve_prints_figures_and_an_account() {
     // As a terminal that is closed does.
     let (code, stdout, stderr, _folder) = serving.stop_by(hang_up());
     assert_eq!(code, 0, "{stderr}");
-    assert!(stdout.lines().next().unwrap().starts_with("time_s="), "{stdout}");
+    let line = stdout.lines().next().unwrap();
+    assert!(line.contains(" in ") && line.contains(" dropped/s, ") && line.ends_with(" client"), "{line}");
     let account = "frames       1 received = 1 answered + 0 dropped + 0 in flight: the sums agree";
     assert!(stdout.contains(account), "{stdout}");
 }
@@ -250,6 +251,12 @@ fn wrong_settings_of_serve_are_named() {
     insta::assert_snapshot!("serve_depth_0", failure("[stream]\ndepth = 0\n"));
     insta::assert_snapshot!("serve_no_address", failure("[output]\nlisten = \"localhost\"\n"));
     insta::assert_snapshot!("serve_no_network", failure("[output]\nallow = \"everyone\"\n"));
+    insta::assert_snapshot!("serve_no_page", failure("[page]\nlisten = \"localhost\"\n"));
+    insta::assert_snapshot!(
+        "serve_open_page",
+        failure("[page]\nlisten = \"0.0.0.0:8080\"\nnetwork = true\n")
+    );
+    insta::assert_snapshot!("serve_short_token", failure("[page]\ntoken = \"secret\"\n"));
 }
 
 #[test]

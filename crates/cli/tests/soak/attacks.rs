@@ -13,7 +13,7 @@ use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use ultramotion_igtlink::{Client, ClientConfig, Content, Image, Message, Timestamp, Transform};
 
-/// Addresses of the results, of the metrics, and of a gateway that waits for its scanner, with commas between.
+/// Addresses of the results, of the page, and of a gateway that waits for its scanner, with commas between.
 const TARGETS: &str = "ULTRAMOTION_SOAK_TARGETS";
 /// Pause between two attacks of a kind, in milliseconds.
 const PAUSE_MS: &str = "ULTRAMOTION_SOAK_PAUSE_MS";
@@ -28,7 +28,7 @@ struct Counts {
     flood: AtomicU64,
     drip: AtomicU64,
     large: AtomicU64,
-    metrics: AtomicU64,
+    page: AtomicU64,
     names_and_sizes: AtomicU64,
 }
 
@@ -42,10 +42,10 @@ pub fn pin(process: &Child) {
 }
 
 /// Starts the attackers.
-pub fn start(results: SocketAddr, metrics: SocketAddr, source: SocketAddr, pause_ms: u64) -> Child {
+pub fn start(results: SocketAddr, page: SocketAddr, source: SocketAddr, pause_ms: u64) -> Child {
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "attacks::attackers", "--nocapture"])
-        .env(TARGETS, format!("{results},{metrics},{source}"))
+        .env(TARGETS, format!("{results},{page},{source}"))
         .env(PAUSE_MS, pause_ms.to_string())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -69,7 +69,7 @@ pub fn end(mut attackers: Child) -> Value {
 fn attackers() {
     let Ok(targets) = std::env::var(TARGETS) else { return };
     let targets: Vec<SocketAddr> = targets.split(',').map(|target| target.parse().unwrap()).collect();
-    let &[results, metrics, source] = &targets[..] else { panic!("three targets") };
+    let &[results, page, source] = &targets[..] else { panic!("three targets") };
     let pause = Duration::from_millis(std::env::var(PAUSE_MS).unwrap().parse().unwrap());
     let counts = Counts::default();
     std::thread::scope(|scope| {
@@ -89,8 +89,8 @@ fn attackers() {
         let (mut drips, mut source_drips) = (Held::new(results), Held::new(source));
         repeat("drip", Box::new(move || drips.drip(4) | source_drips.drip(8)));
         repeat("large", Box::new(move || large(results)));
-        let mut slow = Held::new(metrics);
-        repeat("metrics", Box::new(move || slow.drip(32)));
+        let mut slow = Held::new(page);
+        repeat("page", Box::new(move || slow.drip(32)));
         let scanner = Client::start(ClientConfig::new(source.to_string())).unwrap();
         let mut number = 0;
         repeat(
@@ -120,7 +120,7 @@ impl Counts {
             ("flood", &self.flood),
             ("drip", &self.drip),
             ("large", &self.large),
-            ("metrics", &self.metrics),
+            ("page", &self.page),
             ("names_and_sizes", &self.names_and_sizes),
         ]
     }

@@ -34,7 +34,7 @@ const WATCHDOG: Duration = Duration::from_secs(60);
 const WATCHDOG_REPORTS: usize = 60;
 /// What a gateway says before its addresses.
 const RESULTS_AT: &str = "results at igtl://";
-const METRICS_AT: &str = "figures at http://";
+const PAGE_AT: &str = "page at http://";
 const OPEN_AT: &str = "frames from igtl://";
 const WIDTH: usize = 320;
 const HEIGHT: usize = 240;
@@ -161,7 +161,7 @@ fn address_of(gateway: &mut Running, what: &str) -> SocketAddr {
         let mut line = String::new();
         assert_ne!(err.read_line(&mut line).unwrap(), 0, "the gateway says where: {what}");
         if let Some(address) = line.trim_end().strip_prefix(what) {
-            return address.trim_end_matches("/metrics").parse().unwrap();
+            return address.split('/').next().unwrap().parse().unwrap();
         }
     }
 }
@@ -337,15 +337,16 @@ fn the_books_agree_whatever_happens() {
         Running::start(folder.path(), &["serve", "--config", file, "--device", "cpu", "--threads", "1"])
     };
     // One that waits for its scanner, for the attackers to play scanner to.
-    let open = settings("listen = \"127.0.0.1:0\"\nidle_timeout_s = 2.0".into(), "");
+    let open =
+        settings("listen = \"127.0.0.1:0\"\nidle_timeout_s = 2.0".into(), "[page]\nlisten = \"off\"\n");
     let mut open_gateway = start("open.toml", open);
     attacks::pin(&open_gateway.child);
     let open_source = address_of(&mut open_gateway, OPEN_AT);
     let mut open_complaints = open_gateway.err.take().unwrap();
-    let closed = settings(format!("connect = {scanner_address:?}"), "metrics = \"127.0.0.1:0\"\n");
+    let closed = settings(format!("connect = {scanner_address:?}"), "[page]\nlisten = \"127.0.0.1:0\"\n");
     let mut gateway = start("serve.toml", closed);
     let address = address_of(&mut gateway, RESULTS_AT);
-    let metrics = address_of(&mut gateway, METRICS_AT);
+    let page = address_of(&mut gateway, PAGE_AT);
     let mut complaints = gateway.err.take().unwrap();
 
     let mut config = ClientConfig::new(address.to_string());
@@ -394,7 +395,7 @@ fn the_books_agree_whatever_happens() {
             }
             if attackers.is_some() { &mut rates } else { &mut quiet_rates }.push(figure("out_per_s"));
             if attackers.is_none() && begin.elapsed() >= weather.quiet {
-                attackers = Some(attacks::start(address, metrics, open_source, weather.pause_ms));
+                attackers = Some(attacks::start(address, page, open_source, weather.pause_ms));
             }
             if let (Some(file), Some(gateway), Some(scanner)) =
                 (&mut samples, gateway_memory.samples.last(), scanner_memory.samples.last())

@@ -12,6 +12,7 @@
 //! the program, [`recover`] completes what it left. Where the room on the disk comes to its end, so does the recording, in
 //! order, and the stream goes on.
 
+mod moment;
 mod recover;
 mod room;
 
@@ -23,6 +24,7 @@ use ultramotion_media::metaimage::{self, AppendWriter, Layout};
 use ultramotion_media::sink::{JsonLines, keep_whole_lines};
 use ultramotion_types::{PixelFormat, ResultLine};
 
+pub(crate) use moment::save_moment;
 pub use recover::{RecoveredPart, recover};
 use room::Room;
 

@@ -30,6 +30,11 @@ impl Audience {
         }
     }
 
+    /// Whether a client is taken for one that knows version 1 alone.
+    pub(crate) fn is_old(&self, client: ClientId) -> bool {
+        self.lock().contains(&client)
+    }
+
     /// Sends a message to all, in the version of each.
     pub(crate) fn broadcast(&self, server: &Server, message: &Message<'_>) -> Result<(), EncodeError> {
         let old = self.lock().clone();

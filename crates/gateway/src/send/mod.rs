@@ -96,6 +96,22 @@ impl DeviceNames {
             status: name("Status"),
         }
     }
+
+    /// Those that are sent.
+    pub(crate) fn sent(&self, config: &OutputConfig) -> Vec<String> {
+        [
+            (config.mask, self.mask),
+            (config.contours, self.contours),
+            (config.tracker_contours, self.tracker_contours),
+            (config.objects, self.objects),
+            (config.points, self.points),
+            (config.status, self.status),
+        ]
+        .into_iter()
+        .filter(|(is_sent, _)| *is_sent)
+        .map(|(_, name)| name.to_string_lossy().into_owned())
+        .collect()
+    }
 }
 
 /// Header version of the messages.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use ultramotion_igtlink::{
     Content, DeviceName, FixedString, HeaderVersion, Message, Status, StatusCode, Timestamp,
@@ -28,6 +29,19 @@ pub enum GatewayState {
 }
 
 impl GatewayState {
+    /// All words for it.
+    pub const NAMES: [&str; 9] = [
+        "WAITING",
+        "SILENT",
+        "SOURCE_LOST",
+        "REBUILDING",
+        "VISIBLE",
+        "RELOCALIZING",
+        "LOST",
+        "UNPLACED",
+        "SHUTTING_DOWN",
+    ];
+
     /// A word for it.
     pub fn name(self) -> &'static str {
         match self {
@@ -71,12 +85,18 @@ pub struct StatusBoard {
     name: DeviceName,
     version: HeaderVersion,
     current: Mutex<(GatewayState, Timestamp)>,
+    since: Mutex<Instant>,
 }
 
 impl StatusBoard {
     /// A gateway that waits for its scanner.
     pub fn new(name: DeviceName, version: HeaderVersion) -> Self {
-        StatusBoard { name, version, current: Mutex::new((GatewayState::Waiting, Timestamp::now())) }
+        StatusBoard {
+            name,
+            version,
+            current: Mutex::new((GatewayState::Waiting, Timestamp::now())),
+            since: Mutex::new(Instant::now()),
+        }
     }
 
     /// Notes the state; true if it is another than before. A scene's state has its frame's timestamp, any other the
@@ -95,6 +115,7 @@ impl StatusBoard {
         let changed = allowed && current.0 != state;
         if changed {
             *current = (state, at);
+            *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         }
         changed
     }
@@ -102,6 +123,11 @@ impl StatusBoard {
     /// The state.
     pub fn state(&self) -> GatewayState {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// When it came to that state.
+    pub fn since(&self) -> Instant {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The state and its sentence.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ultramotion_gateway::config::{GatewayConfig, OutputConfig, SourceConfig};
+use ultramotion_gateway::config::{GatewayConfig, OutputConfig, PageConfig, SourceConfig};
 use ultramotion_gateway::report::Report;
 use ultramotion_gateway::service::{BoxError, BuildPipeline, Gateway, Perceive};
 use ultramotion_igtlink::{
@@ -136,6 +136,7 @@ pub fn config(address: String) -> GatewayConfig {
     let mut config = GatewayConfig {
         source: SourceConfig::connecting_to(address),
         output: OutputConfig { listen: "127.0.0.1:0".parse().unwrap(), ..OutputConfig::default() },
+        page: PageConfig::off(),
         ..GatewayConfig::default()
     };
     config.stream.max_lag_ms = 600_000;

@@ -30,9 +30,7 @@ fn a_port_in_use_is_named() {
     output.output.listen = address;
     let mut source = config(String::new());
     source.source.listen = Some(address);
-    let mut metrics = config("127.0.0.1:1".into());
-    metrics.report.metrics = Some(address);
-    for (config, key) in [(output, "output.listen"), (source, "source.listen"), (metrics, "report.metrics")] {
+    for (config, key) in [(output, "output.listen"), (source, "source.listen")] {
         let error = Gateway::start(config, small_pipelines()).err().expect("the port is taken");
         assert!(!matches!(error, GatewayError::Config(_)));
         let sentence = error.to_string();

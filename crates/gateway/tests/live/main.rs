@@ -10,6 +10,7 @@ mod dialogue;
 #[path = "../../../pipeline/tests/driver/mod.rs"]
 mod driver;
 mod hostile;
+mod page;
 mod plus;
 mod recording;
 mod results;
