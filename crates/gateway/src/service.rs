@@ -74,6 +74,14 @@ impl Perceive for Orchestrator {
         Orchestrator::process_into(self, frame, packet)
     }
 
+    fn prompt(&mut self, command: &PromptCommand) -> Result<(), PromptError> {
+        Orchestrator::prompt(self, command)
+    }
+
+    fn max_prompts(&self) -> usize {
+        self.options().max_prompts
+    }
+
     fn epoch(&self) -> u64 {
         Orchestrator::epoch(self)
     }

@@ -49,8 +49,13 @@ impl Kpi {
         self.objects += packet.objects.len() as u64;
         self.confirmed += packet.objects.iter().filter(|o| o.confirmed).count() as u64;
         self.frames_with_objects += u64::from(!packet.objects.is_empty());
-        self.highest_track_id =
-            packet.objects.iter().map(|o| o.track_id).fold(self.highest_track_id, i32::max);
+        // What was pointed at has identities of its own.
+        self.highest_track_id = packet
+            .objects
+            .iter()
+            .filter(|o| !o.prompted)
+            .map(|o| o.track_id)
+            .fold(self.highest_track_id, i32::max);
         self.h2d += packet.transfers.h2d;
         self.d2h += packet.transfers.d2h;
         self.host_syncs += packet.transfers.host_syncs;

@@ -28,6 +28,7 @@ mod orchestrator;
 mod outcome;
 mod ports;
 mod programs;
+mod prompting;
 mod resident;
 mod run;
 mod staged;
@@ -36,6 +37,6 @@ mod time_unit;
 
 pub use device_choice::{DeviceChoice, DeviceChoiceError, RequestedDevice};
 pub use error::PipelineError;
-pub use options::{MAX_OBJECTS, PipelineOptions};
+pub use options::{MAX_OBJECTS, MAX_PROMPTS, PipelineOptions};
 pub use orchestrator::{Orchestrator, transfers};
-pub use run::Run;
+pub use run::{FIRST_PROMPT_ID, Run};

@@ -7,16 +7,18 @@ use ultramotion_engine::CudaError;
 use ultramotion_engine::ledger::Counts;
 use ultramotion_engine::{Device, DeviceError, InputBytes, KernelTime, OutOfMemory, StateStore};
 use ultramotion_models::zoo::{Detector, Segmenter};
+use ultramotion_tracking::follow::status;
 use ultramotion_tracking::track::{Detections, FrameClock, Tracker};
 use ultramotion_types::{
-    DetectedObject, Fault, FrameError, FrameFormat, FrameView, LatencyMs, Modes, Residency, ResultPacket,
-    Transfers, Visibility, boxes,
+    DetectedObject, Fault, FrameError, FrameFormat, FrameView, LatencyMs, Modes, PromptCommand, PromptError,
+    Residency, ResultPacket, Transfers, Visibility, boxes,
 };
 
 use crate::error::PipelineError;
-use crate::options::{MAX_OBJECTS, PipelineOptions};
+use crate::options::{MAX_OBJECTS, MAX_PROMPTS, PipelineOptions};
 use crate::outcome::Outcome;
 use crate::programs::{KeptPrograms, Programs};
+use crate::prompting::Prompting;
 use crate::resident::ms;
 use crate::run::Run;
 use crate::stages::{Parts, track_capacity};
@@ -41,7 +43,7 @@ pub struct Orchestrator {
     clock: FrameClock,
     time_unit: TimeUnit,
     outcome: Outcome,
-    labels: Arc<[String]>,
+    prompting: Prompting,
     modes: Modes,
     fallback: Option<Arc<str>>,
     /// Of the last frame: a fault is said when it begins.
@@ -76,6 +78,13 @@ impl Orchestrator {
                 range: format!("1 to {MAX_OBJECTS}"),
             });
         }
+        if options.max_prompts > MAX_PROMPTS {
+            return Err(PipelineError::Option {
+                option: "max-prompts",
+                value: options.max_prompts.to_string(),
+                range: format!("0 to {MAX_PROMPTS}"),
+            });
+        }
         for (option, value) in
             [("score-threshold", options.score_threshold), ("max-overlap-iou", options.max_overlap_iou)]
         {
@@ -100,7 +109,7 @@ impl Orchestrator {
             Modes { residency: options.residency, matcher: options.matcher, precision: device.precision() };
         Ok(Orchestrator {
             run: run.clone(),
-            labels: detector.labels().into(),
+            prompting: Prompting::new(options.max_prompts, detector.labels()),
             modes,
             fallback: device.fallback().map(Arc::from),
             fault: None,
@@ -133,6 +142,16 @@ impl Orchestrator {
         self.programs.compile_aside(max_program_bytes);
     }
 
+    /// Takes what somebody points at, for the next frame on: something to follow, a point more about it, or that it is to be let
+    /// go. What is followed is outlined beside what the detector finds, as objects of their own
+    /// ([`prompted`](DetectedObject::prompted)), until it is not seen for `prompts.forget_s`.
+    ///
+    /// # Errors
+    /// The reason why not; everything goes on as it was.
+    pub fn prompt(&mut self, command: &PromptCommand) -> Result<(), PromptError> {
+        self.prompting.take(command, &self.run)
+    }
+
     /// Where stages hand over from the next frame on. Programs are compiled anew when that changes; tracks go on.
     pub fn set_residency(&mut self, residency: Residency) {
         if residency != self.options.residency {
@@ -146,6 +165,7 @@ impl Orchestrator {
     /// pipeline's began. Programs stay.
     pub fn begin_stream(&mut self) -> Result<(), PipelineError> {
         self.states.reset()?;
+        self.prompting.end();
         if let Some(tracker) = &mut self.host_tracker {
             tracker.begin_anew(self.last_id);
         }
@@ -245,8 +265,9 @@ impl Orchestrator {
         {
             tracing::warn!("{words}");
         }
-        packet.begin(format.width, format.height, self.options.max_objects)?;
+        packet.begin(format.width, format.height, self.options.max_objects + self.options.max_prompts)?;
         self.outcome.fit(&self.options, format)?;
+        self.prompting.ask(format.width, format.height);
         let (latency, counts) = self.or_on_cpu(|pipeline| pipeline.compute(frame, format, dt_s))?;
         self.run.gave(&self.outcome.track_ids);
         self.fill(packet, frame);
@@ -266,11 +287,12 @@ impl Orchestrator {
         self.check_place(frame.pixels)?;
         self.select_programs(format)?;
         let before = self.device.ledger().counts();
+        let commands = self.prompting.commands();
         let programs = self.programs.current_mut().expect("select_programs() leaves one");
         let mut latency = match (programs, frame.pixels) {
-            (Programs::Resident(program), _) => program.run(frame, dt_s, &mut self.outcome)?,
+            (Programs::Resident(program), _) => program.run(frame, dt_s, commands, &mut self.outcome)?,
             (Programs::Staged(programs), InputBytes::Host(pixels)) => {
-                programs.run(&frame.with_pixels(pixels), dt_s, &mut self.outcome)?
+                programs.run(&frame.with_pixels(pixels), dt_s, commands, &mut self.outcome)?
             }
             (Programs::Staged(_), InputBytes::Device(_)) => return Err(FrameError::NotOnHost.into()),
         };
@@ -314,6 +336,7 @@ impl Orchestrator {
         self.device = self.run.gpu_failed(error);
         self.programs.clear();
         self.states = StateStore::new();
+        self.prompting.end();
         self.epoch += 1;
         self.last_id = self.run.last_id();
         if let Some(tracker) = &mut self.host_tracker {
@@ -341,7 +364,7 @@ impl Orchestrator {
         packet.device = self.device.name();
         packet.modes = self.modes;
         packet.fallback.clone_from(&self.fallback);
-        packet.labels.clone_from(&self.labels);
+        packet.labels.clone_from(self.prompting.labels());
         packet.fault = outcome.fault();
         if let (None, Some(network)) = (self.fault, packet.fault) {
             tracing::error!(
@@ -371,6 +394,33 @@ impl Orchestrator {
             };
             packet.push(object, &outcome.mask_bits[i * mask_bytes..][..mask_bytes]);
         }
+        self.fill_followed(packet, mask_bytes);
+    }
+
+    /// Objects that were pointed at, behind those that were found. One that is in sight makes the scene visible.
+    fn fill_followed(&mut self, packet: &mut ResultPacket, mask_bytes: usize) {
+        let followed = &self.outcome.followed;
+        let rows = if packet.fault.is_some() { 0 } else { followed.len() };
+        let (boxes_xyxy, _) = followed.boxes_xyxy.as_chunks::<4>();
+        for row in (0..rows).filter(|&row| followed.statuses[row] == status::SEEN) {
+            let slot = usize::try_from(followed.slots[row]).unwrap_or(usize::MAX);
+            let Some((track_id, class)) = self.prompting.of(slot) else { continue };
+            let object = DetectedObject {
+                track_id,
+                confirmed: true,
+                class,
+                score: followed.mask_scores[row],
+                box_xyxy: boxes_xyxy[row].map(|side| side as f32),
+                mask_score: followed.mask_scores[row],
+                mask_area_px: usize::try_from(followed.mask_areas_px[row]).unwrap_or(0),
+                prompted: true,
+                ..DetectedObject::default()
+            };
+            packet.push(object, &followed.mask_bits[row * mask_bytes..][..mask_bytes]);
+            packet.state = Visibility::Visible;
+        }
+        let rows = followed.len();
+        self.prompting.took(&followed.slots[..rows], &followed.statuses[..rows]);
     }
 }
 

@@ -22,6 +22,49 @@ pub(crate) struct Outcome {
     pub confirmed: Vec<i32>,
     /// The scene's visibility.
     pub scene: i32,
+    pub followed: Followed,
+}
+
+/// Results of what was pointed at, with room for P objects, the first `count` of them looked for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Followed {
+    /// Slot of each row.
+    pub slots: Vec<i32>,
+    pub count: i32,
+    /// What became of each row.
+    pub statuses: Vec<i32>,
+    pub mask_scores: Vec<f32>,
+    pub mask_areas_px: Vec<i32>,
+    /// `[P, 4]`, pixels of the frame, ends exclusive.
+    pub boxes_xyxy: Vec<i32>,
+    /// `[P, height, ceil(width / 8)]`.
+    pub mask_bits: Vec<u8>,
+}
+
+impl Followed {
+    fn fit(&mut self, room: usize, format: FrameFormat) -> Result<(), FrameError> {
+        for integers in [&mut self.slots, &mut self.statuses, &mut self.mask_areas_px] {
+            integers.resize(room, 0);
+        }
+        self.boxes_xyxy.resize(4 * room, 0);
+        self.mask_scores.resize(room, 0.0);
+        fit_bits(&mut self.mask_bits, room, format)
+    }
+
+    /// Rows that were looked for.
+    pub(crate) fn len(&self) -> usize {
+        usize::try_from(self.count).unwrap_or(0).min(self.slots.len())
+    }
+}
+
+/// Makes room for the masks of so many objects.
+fn fit_bits(mask_bits: &mut Vec<u8>, objects: usize, format: FrameFormat) -> Result<(), FrameError> {
+    let needed = objects * format.mask_bytes();
+    let bytes = needed.saturating_sub(mask_bits.len());
+    let FrameFormat { width, height, .. } = format;
+    mask_bits.try_reserve_exact(bytes).map_err(|_| FrameError::Memory { width, height, bytes })?;
+    mask_bits.resize(needed, 0);
+    Ok(())
 }
 
 impl Outcome {
@@ -36,12 +79,8 @@ impl Outcome {
         {
             integers.resize(k, 0);
         }
-        let needed = k * format.mask_bytes();
-        let bytes = needed.saturating_sub(self.mask_bits.len());
-        let FrameFormat { width, height, .. } = format;
-        self.mask_bits.try_reserve_exact(bytes).map_err(|_| FrameError::Memory { width, height, bytes })?;
-        self.mask_bits.resize(needed, 0);
-        Ok(())
+        fit_bits(&mut self.mask_bits, k, format)?;
+        self.followed.fit(options.max_prompts, format)
     }
 
     /// The part whose answers are not finite numbers, if one is.

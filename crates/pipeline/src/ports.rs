@@ -1,11 +1,12 @@
 //! What programs give, and where it goes in an [`Outcome`]: each stage's outputs are declared and read in one place.
 
-use ultramotion_engine::OutputBlock;
-use ultramotion_engine::graph::{Graph, GraphError, OutputPort};
+use ultramotion_engine::graph::{Graph, GraphError, InputPort, OutputPort, Tensor};
+use ultramotion_engine::{InputBlock, OutputBlock};
+use ultramotion_tracking::follow::SLOT_LEN;
 use ultramotion_tracking::ops::TrackTensors;
 
-use crate::outcome::Outcome;
-use crate::stages::{Detected, SegmentTensors};
+use crate::outcome::{Followed, Outcome};
+use crate::stages::{Detected, FollowTensors, SegmentTensors};
 
 /// Outputs of the detector.
 pub(crate) struct DetectPorts {
@@ -57,6 +58,73 @@ impl TrackPorts {
         outcome.track_ids.copy_from_slice(self.track_ids.read(block));
         outcome.confirmed.copy_from_slice(self.confirmed.read(block));
         outcome.scene = self.scene.read(block)[0];
+    }
+}
+
+/// What was pointed at: inputs, and outputs.
+pub(crate) struct FollowPorts {
+    commands: InputPort<f32>,
+    dt_s: InputPort<f32>,
+    slots: OutputPort<i32>,
+    count: OutputPort<i32>,
+    statuses: OutputPort<i32>,
+    mask_scores: OutputPort<f32>,
+    mask_areas_px: OutputPort<i32>,
+    boxes_xyxy: OutputPort<i32>,
+    mask_bits: OutputPort<u8>,
+}
+
+/// The inputs of [`FollowPorts`] in a graph.
+pub(crate) struct FollowInputs {
+    pub commands: (Tensor, InputPort<f32>),
+    pub dt_s: (Tensor, InputPort<f32>),
+}
+
+impl FollowInputs {
+    /// `None` where nothing can be pointed at.
+    pub(crate) fn declare(g: &mut Graph, room: usize) -> Result<Option<Self>, GraphError> {
+        if room == 0 {
+            return Ok(None);
+        }
+        let commands = g.input_port("follow_commands", [room, SLOT_LEN])?;
+        let dt_s = g.input_port("follow_dt_s", [1])?;
+        Ok(Some(FollowInputs { commands, dt_s }))
+    }
+}
+
+impl FollowPorts {
+    pub(crate) fn declare(
+        g: &mut Graph,
+        inputs: &FollowInputs,
+        followed: &FollowTensors,
+    ) -> Result<Self, GraphError> {
+        let FollowTensors { slots, count, statuses, segments } = followed;
+        Ok(FollowPorts {
+            commands: inputs.commands.1,
+            dt_s: inputs.dt_s.1,
+            slots: g.output_port("follow_rows", *slots)?,
+            count: g.output_port("follow_count", *count)?,
+            statuses: g.output_port("follow_statuses", *statuses)?,
+            mask_scores: g.output_port("follow_mask_scores", segments.iou)?,
+            mask_areas_px: g.output_port("follow_mask_areas_px", segments.masks.area_px)?,
+            boxes_xyxy: g.output_port("follow_boxes_xyxy", segments.masks.box_xyxy)?,
+            mask_bits: g.output_port("follow_mask_bits", segments.masks.bits)?,
+        })
+    }
+
+    pub(crate) fn write(&self, block: &mut InputBlock, commands: &[f32], dt_s: f32) {
+        self.commands.write(block, commands);
+        self.dt_s.write(block, &[dt_s]);
+    }
+
+    pub(crate) fn read(&self, block: &OutputBlock, outcome: &mut Followed) {
+        outcome.slots.copy_from_slice(self.slots.read(block));
+        outcome.count = self.count.read(block)[0];
+        outcome.statuses.copy_from_slice(self.statuses.read(block));
+        outcome.mask_scores.copy_from_slice(self.mask_scores.read(block));
+        outcome.mask_areas_px.copy_from_slice(self.mask_areas_px.read(block));
+        outcome.boxes_xyxy.copy_from_slice(self.boxes_xyxy.read(block));
+        outcome.mask_bits.copy_from_slice(self.mask_bits.read(block));
     }
 }
 

@@ -10,7 +10,7 @@ use ultramotion_types::{FrameFormat, FrameView, LatencyMs};
 
 use crate::error::PipelineError;
 use crate::outcome::Outcome;
-use crate::ports::{DetectPorts, SegmentPorts, TrackPorts};
+use crate::ports::{DetectPorts, FollowInputs, FollowPorts, SegmentPorts, TrackPorts};
 use crate::stages::{self, Parts};
 
 /// A program for frames of one format.
@@ -25,6 +25,8 @@ struct Ports {
     frame: InputPort<u8>,
     detect: DetectPorts,
     segment: SegmentPorts,
+    /// `None` where nothing can be pointed at.
+    follow: Option<FollowPorts>,
     /// The seconds since the last frame, and what comes of them. `None` when tracks are matched on the host.
     track: Option<(InputPort<f32>, TrackPorts)>,
 }
@@ -51,8 +53,12 @@ impl ResidentProgram {
         &mut self,
         frame: &FrameView<'_, InputBytes<'_>>,
         dt_s: f32,
+        commands: &[f32],
         outcome: &mut Outcome,
     ) -> Result<LatencyMs, PipelineError> {
+        if let Some(port) = &self.ports.follow {
+            port.write(&mut self.input, commands, dt_s);
+        }
         if let Some((port, _)) = &self.ports.track {
             port.write(&mut self.input, &[dt_s]);
         }
@@ -85,6 +91,9 @@ impl ResidentProgram {
         }
         self.ports.detect.read(&self.output, outcome);
         self.ports.segment.read(&self.output, outcome);
+        if let Some(follow) = &self.ports.follow {
+            follow.read(&self.output, &mut outcome.followed);
+        }
         if let Some((_, tracks)) = &self.ports.track {
             tracks.read(&self.output, outcome);
         }
@@ -110,14 +119,26 @@ fn build(parts: &Parts<'_>, format: FrameFormat) -> Result<(Graph, Ports), Graph
         let (dt_s, port) = g.input_port("dt_s", [1])?;
         Some((port, stages::track(&mut g, detections, dt_s, parts)?))
     };
+    let follow = FollowInputs::declare(&mut g, parts.options.max_prompts)?;
     let embedding = stages::encode(&mut g, frame, parts)?;
     let (boxes, count) = (detections.boxes_cxcywh, detections.count);
     let segments = stages::segment(&mut g, embedding, boxes, count, [height, width], parts)?;
+    let followed = match &follow {
+        Some(inputs) => {
+            let (commands, dt_s) = (inputs.commands.0, inputs.dt_s.0);
+            Some((inputs, stages::follow(&mut g, embedding, commands, dt_s, [height, width], parts)?))
+        }
+        None => None,
+    };
     let detect = DetectPorts::declare(&mut g, &found)?;
     let segment = SegmentPorts::declare(&mut g, &segments)?;
+    let follow = match &followed {
+        Some((inputs, tensors)) => Some(FollowPorts::declare(&mut g, inputs, tensors)?),
+        None => None,
+    };
     let track = match tracks {
         Some((port, tracks)) => Some((port, TrackPorts::declare(&mut g, &tracks)?)),
         None => None,
     };
-    Ok((g, Ports { frame: frame_port, detect, segment, track }))
+    Ok((g, Ports { frame: frame_port, detect, segment, follow, track }))
 }

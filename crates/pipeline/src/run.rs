@@ -8,6 +8,9 @@ use ultramotion_engine::{Device, DeviceKind};
 
 use crate::device_choice::{DeviceChoice, RequestedDevice};
 
+/// The first identity of what was pointed at: the tracker's begin at 1.
+pub const FIRST_PROMPT_ID: i32 = 1_000_000_001;
+
 /// A run: the device that was requested and what became of it, and the identities that were given. Cloning shares it.
 ///
 /// Who builds a pipeline again after one has died gives the new one the run of the old, so that no identity is given
@@ -38,6 +41,7 @@ pub struct Run(Arc<Shared>);
 struct Shared {
     choice: DeviceChoice,
     last_id: AtomicI32,
+    prompts: AtomicI32,
     gpu: Mutex<Gpu>,
 }
 
@@ -93,6 +97,12 @@ impl Run {
     /// Highest identity given so far; 0 before the first.
     pub fn last_id(&self) -> i32 {
         self.0.last_id.load(Relaxed)
+    }
+
+    /// An identity for something that was pointed at. They begin far above those that the tracker gives on the device, so
+    /// that they never meet.
+    pub(crate) fn next_prompt_id(&self) -> i32 {
+        FIRST_PROMPT_ID.saturating_add(self.0.prompts.fetch_add(1, Relaxed))
     }
 
     /// Notes that a pipeline computes on a device.

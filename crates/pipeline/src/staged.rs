@@ -11,7 +11,7 @@ use ultramotion_types::{FrameFormat, FrameView, LatencyMs};
 
 use crate::error::PipelineError;
 use crate::outcome::Outcome;
-use crate::ports::{DetectPorts, SegmentPorts, TrackPorts};
+use crate::ports::{DetectPorts, FollowInputs, FollowPorts, SegmentPorts, TrackPorts};
 use crate::resident::ms;
 use crate::stages::{self, Parts};
 
@@ -21,7 +21,7 @@ pub(crate) struct StagedPrograms {
     /// `None` when tracks are matched on the host.
     track: Option<Stage<TrackInputPorts, TrackPorts>>,
     encode: Stage<InputPort<u8>, OutputPort<f32>>,
-    segment: Stage<SegmentInputPorts, SegmentPorts>,
+    segment: Stage<SegmentInputPorts, (SegmentPorts, Option<FollowPorts>)>,
 }
 
 /// A program with its values on the host, and the ports to reach them by.
@@ -103,10 +103,19 @@ impl StagedPrograms {
         let (embedding, embedding_port) = g.input_port("embedding", embedding_shape)?;
         let (boxes, boxes_port) = g.input_port("boxes_cxcywh", [k, 4])?;
         let (count, count_port) = g.input_port("count", [1])?;
+        let follow = FollowInputs::declare(&mut g, parts.options.max_prompts)?;
         let segments = stages::segment(&mut g, embedding, boxes, count, [height, width], parts)?;
+        let followed = match &follow {
+            Some(inputs) => {
+                let (commands, dt_s) = (inputs.commands.0, inputs.dt_s.0);
+                let tensors = stages::follow(&mut g, embedding, commands, dt_s, [height, width], parts)?;
+                Some(FollowPorts::declare(&mut g, inputs, &tensors)?)
+            }
+            None => None,
+        };
         let inputs =
             SegmentInputPorts { embedding: embedding_port, boxes_cxcywh: boxes_port, count: count_port };
-        let outputs = SegmentPorts::declare(&mut g, &segments)?;
+        let outputs = (SegmentPorts::declare(&mut g, &segments)?, followed);
         let segment = Stage::new(parts, g, inputs, outputs)?;
         Ok(StagedPrograms { detect, track, encode, segment })
     }
@@ -115,6 +124,7 @@ impl StagedPrograms {
         &mut self,
         frame: &FrameView<'_>,
         dt_s: f32,
+        commands: &[f32],
         outcome: &mut Outcome,
     ) -> Result<LatencyMs, PipelineError> {
         let mut latency = LatencyMs::default();
@@ -144,8 +154,15 @@ impl StagedPrograms {
         segment.inputs.embedding.write(&mut segment.input, encode.outputs.read(&encode.output));
         segment.inputs.boxes_cxcywh.write(&mut segment.input, &outcome.boxes_cxcywh);
         segment.inputs.count.write(&mut segment.input, &[outcome.count]);
-        segment.run()?;
-        segment.outputs.read(&segment.output, outcome);
+        let (segments, follow) = &segment.outputs;
+        if let Some(follow) = follow {
+            follow.write(&mut segment.input, commands, dt_s);
+        }
+        segment.program.run_frame(&segment.input, &mut segment.output, Budget::RESIDENT_FRAME)?;
+        segments.read(&segment.output, outcome);
+        if let Some(follow) = follow {
+            follow.read(&segment.output, &mut outcome.followed);
+        }
         latency.segment = ms(start.elapsed());
         Ok(latency)
     }

@@ -7,7 +7,7 @@ use ultramotion_engine::{CompileOptions, Device, Program, StateStore};
 use ultramotion_models::detector::{DetectionTensors, SelectionOptions, select_detections};
 use ultramotion_models::segmenter::{MaskOutput, Prompts, SourceMasks};
 use ultramotion_models::zoo::{Detector, Segmenter};
-use ultramotion_tracking::ops::{self, TrackInputs, TrackTensors};
+use ultramotion_tracking::ops::{self, FollowOutlines, TrackInputs, TrackTensors};
 use ultramotion_tracking::track::TrackTable;
 
 use crate::error::PipelineError;
@@ -94,6 +94,43 @@ pub(crate) fn track(
 pub(crate) fn encode(g: &mut Graph, frame: Tensor, parts: &Parts<'_>) -> Result<Tensor, GraphError> {
     g.set_stage(SEGMENT);
     parts.segmenter.encode(g, frame)
+}
+
+/// What was pointed at, row by row, with its masks.
+pub(crate) struct FollowTensors {
+    /// `[P]` i32: slot of each row.
+    pub slots: Tensor,
+    /// `[1]` i32: rows.
+    pub count: Tensor,
+    /// `[P]` i32: what became of each.
+    pub statuses: Tensor,
+    pub segments: SegmentTensors,
+}
+
+/// Embedding and what is asked of P slots (`[P, 12]`) → masks of what is followed; the slots are states of the device.
+pub(crate) fn follow(
+    g: &mut Graph,
+    embedding: Tensor,
+    commands: Tensor,
+    dt_s: Tensor,
+    source_hw: [usize; 2],
+    parts: &Parts<'_>,
+) -> Result<FollowTensors, GraphError> {
+    g.set_stage(SEGMENT);
+    let (segmenter, options) = (parts.segmenter, parts.options);
+    let [h, w] = segmenter.network().image_transform(source_hw).resized_hw.map(|side| side as f32);
+    let prompts = ops::follow_begin(g, options.tracker, commands, dt_s, [w, h])?;
+    let positions = g.limit_rows(prompts.positions, prompts.count)?;
+    let kinds = g.limit_rows(prompts.kinds, prompts.count)?;
+    let tokens = Prompts::tokens(positions, kinds);
+    let decoded = g.scoped("followed", |g| segmenter.decode(g, embedding, &tokens, MaskOutput::One))?;
+    let masks = segmenter.network().masks_to_source(g, decoded.low_res_masks, source_hw)?;
+    let outlines = FollowOutlines { iou: decoded.iou, area_px: masks.area_px, box_xyxy: masks.box_xyxy };
+    let frame_wh = [source_hw[1] as f32, source_hw[0] as f32];
+    let statuses =
+        ops::follow_finish(g, options.tracker, options.follow, &prompts, outlines, dt_s, frame_wh)?;
+    let segments = SegmentTensors { masks, iou: decoded.iou };
+    Ok(FollowTensors { slots: prompts.slots, count: prompts.count, statuses, segments })
 }
 
 /// Masks of K objects with their scores.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`assignment`] | what a pair costs, and the optimal or a greedy assignment; [`HungarianMatcher`](assignment::HungarianMatcher) for batches of a detector's outputs and targets |
 //! | [`track`] | identities across frames: prediction, gating, births, deaths; VISIBLE, RELOCALIZING or LOST |
+//! | [`follow`] | what somebody pointed at, followed by its own outline |
 //! | [`ops`] | the same as device ops of an engine graph, with the tracks in state tensors |
 //!
 //! Everything works on plain slices with memory lent by the caller, allocates nothing on its way, has a fixed
@@ -21,6 +22,7 @@
 
 pub mod assignment;
 mod error;
+pub mod follow;
 pub mod ops;
 pub mod track;
 

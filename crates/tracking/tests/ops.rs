@@ -12,7 +12,8 @@ use ultramotion_engine::{CompileOptions, Device, Program};
 use ultramotion_tracking::assignment::{
     BatchItem, ClassCost, CostMatrix, HungarianMatcher, Solver, UNMATCHED, Workspace,
 };
-use ultramotion_tracking::ops::{self, Assign, MatchCost, TargetTensors, TrackInputs};
+use ultramotion_tracking::follow::{self, Command, FollowConfig, Point, SLOT_LEN};
+use ultramotion_tracking::ops::{self, Assign, FollowOutlines, MatchCost, TargetTensors, TrackInputs};
 use ultramotion_tracking::track::{Detections, TrackTable, Tracker, TrackerConfig};
 use ultramotion_types::Visibility;
 
@@ -323,6 +324,93 @@ fn tracking_on_the_device_is_the_librarys() {
         }
         assert!(scenes[2] > 20, "{scenes:?}");
     }
+}
+
+const P: usize = 4;
+
+fn follow_graph() -> Graph {
+    let mut g = Graph::new("follow");
+    let commands = g.input("commands", DType::F32, [P, SLOT_LEN]).unwrap();
+    let dt_s = g.input("dt_s", DType::F32, [1]).unwrap();
+    let config = TrackerConfig::default();
+    let prompts = ops::follow_begin(&mut g, config, commands, dt_s, [320.0, 240.0]).unwrap();
+    let outlines = FollowOutlines {
+        iou: g.input("iou", DType::F32, [P, 1]).unwrap(),
+        area_px: g.input("area_px", DType::I32, [P, 1]).unwrap(),
+        box_xyxy: g.input("box_xyxy", DType::I32, [P, 4]).unwrap(),
+    };
+    let follow = FollowConfig::default();
+    let statuses =
+        ops::follow_finish(&mut g, config, follow, &prompts, outlines, dt_s, [100.0, 80.0]).unwrap();
+    for (name, tensor) in [
+        ("positions", prompts.positions),
+        ("kinds", prompts.kinds),
+        ("slots", prompts.slots),
+        ("count", prompts.count),
+        ("statuses", statuses),
+        ("state", g.states()[0].next.unwrap()),
+    ] {
+        g.output(name, tensor).unwrap();
+    }
+    g
+}
+
+/// A frame's commands and outlines: now and then nonsense, and outlines that jump.
+fn pointing(seed: u64) -> [HostTensor; 5] {
+    let r = uniform(seed, P * 14 + 1);
+    let mut commands = Vec::new();
+    let (mut iou, mut area_px, mut box_xyxy) = (Vec::new(), Vec::new(), Vec::new());
+    for k in 0..P {
+        let r = &r[14 * k..14 * (k + 1)];
+        let point = |i: usize| Point { at: [r[i], r[i + 1]], positive: r[i + 2] < 0.7 };
+        let command = match (r[0] * 12.0) as u32 {
+            0 => {
+                Command::Follow { box_cxcywh: None, points: [Some(point(1)), (r[4] < 0.5).then(|| point(5))] }
+            }
+            1 => {
+                let box_cxcywh = Some([r[1], r[2], 0.3 * r[3], 0.3 * r[4]]);
+                Command::Follow { box_cxcywh, points: [(r[8] < 0.5).then(|| point(5)), None] }
+            }
+            2 => Command::Adjust(point(1)),
+            3 => Command::LetGo,
+            _ => Command::None,
+        };
+        let mut values = command.values();
+        if r[9] < 0.01 {
+            values[1] = f32::NAN;
+        }
+        commands.extend(values);
+        iou.push(if r[10] < 0.03 { f32::NAN } else { 0.2 + r[10] });
+        let (left, top) = (20 + (r[11] * 8.0) as i32, 30 + (r[12] * 8.0) as i32);
+        let side = if r[13] < 0.1 { 60 } else { 9 + (r[13] * 5.0) as i32 };
+        area_px.push(side * side * 3 / 4);
+        box_xyxy.extend([left, top, left + side, top + side]);
+    }
+    let dt_s = [0.0, 0.02, 0.04, 0.1, 0.6, -3.0][(r[14 * P] * 6.0) as usize];
+    [
+        HostTensor::f32([P, SLOT_LEN], commands),
+        HostTensor::f32([1], vec![dt_s]),
+        HostTensor::f32([P, 1], iou),
+        HostTensor::i32([P, 1], area_px),
+        HostTensor::i32([P, 4], box_xyxy),
+    ]
+}
+
+#[test]
+fn what_was_pointed_at_is_followed_alike_on_all_devices() {
+    let graph = follow_graph();
+    let mut all = All::new(&graph);
+    let mut counts = [0; 4];
+    for seed in 0..400 {
+        let out = all.run(&pointing(seed), 0.0);
+        let rows = ints(&out[3])[0] as usize;
+        assert!(ints(&out[2])[rows..].iter().all(|&slot| slot == -1));
+        for (row, &status) in ints(&out[4]).iter().enumerate() {
+            assert_eq!(status == follow::status::NONE, row >= rows);
+            counts[status as usize] += 1;
+        }
+    }
+    assert!(counts.iter().all(|&count| count > 20), "{counts:?}");
 }
 
 #[test]

@@ -133,11 +133,14 @@ pub enum PromptCommand {
         /// The point.
         point: PromptPoint,
     },
-    /// Follow it no more.
+    /// Follow no more: all that was pointed at, or what has this identity, this label, or both.
     LetGo {
-        /// Identity, as packets have it; everything that was pointed at where there is none.
+        /// Identity, as packets have it.
         #[serde(default)]
         track_id: Option<i32>,
+        /// Label.
+        #[serde(default)]
+        label: Option<String>,
     },
 }
 
@@ -210,7 +213,10 @@ mod tests {
     #[test]
     fn commands_are_read_strictly() {
         let read = |text| serde_json::from_str::<PromptCommand>(text);
-        assert_eq!(read(r#"{"type":"let_go"}"#).unwrap(), PromptCommand::LetGo { track_id: None });
+        assert_eq!(
+            read(r#"{"type":"let_go"}"#).unwrap(),
+            PromptCommand::LetGo { track_id: None, label: None }
+        );
         let refine =
             read(r#"{"type":"refine","track_id":4,"point":{"x":1,"y":2,"positive":false}}"#).unwrap();
         let point = PromptPoint { x: 1.0, y: 2.0, positive: false };

@@ -28,6 +28,7 @@ use ultramotion_media::MediaError;
 use ultramotion_models::zoo::{Detector, Segmenter, ZooError};
 use ultramotion_pipeline::{DeviceChoice, MAX_OBJECTS, Orchestrator, PipelineError, PipelineOptions, Run};
 use ultramotion_tracking::assignment::Solver;
+use ultramotion_tracking::follow::FollowConfig;
 use ultramotion_tracking::track::TrackerConfig;
 use ultramotion_types::settings::{Key, Range, SettingError, Table, TableInfo};
 use ultramotion_types::{MatcherMode, Residency};
@@ -46,6 +47,9 @@ ultramotion_types::settings! {
         /// Most objects in a frame
         pub max_objects: usize = PipelineOptions::default().max_objects,
             in Range::within(1.0, MAX_OBJECTS as f64), option "K";
+        /// Most objects that somebody can point at, 0 to 8: 8 for `serve` where nothing is said, else none but those of --prompt
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub max_prompts: Option<usize> = None, such as "8";
         /// Least score of a detection
         pub score_threshold: f32 = PipelineOptions::default().score_threshold, in Range::SHARE, option "T";
         /// A detection that overlaps a better one by more than this IoU is the same structure; 1 keeps all
@@ -56,6 +60,8 @@ ultramotion_types::settings! {
     tables {
         /// Tracking.
         pub tracker: TrackerConfig;
+        /// What was pointed at.
+        pub prompts: FollowConfig;
         /// Of the live service: where frames come from.
         pub source: SourceConfig;
         /// Of the live service: where results go.
@@ -146,11 +152,13 @@ impl Settings {
     pub fn pipeline_options(&self) -> PipelineOptions {
         PipelineOptions {
             max_objects: self.max_objects,
+            max_prompts: self.max_prompts.unwrap_or(0),
             score_threshold: self.score_threshold,
             max_overlap_iou: self.max_overlap_iou,
             residency: self.residency,
             matcher: self.matcher,
             tracker: self.tracker,
+            follow: self.prompts,
         }
     }
 
@@ -349,7 +357,8 @@ mod tests {
         let named = |table: &toml::Table, keys: &[Key]| {
             keys.iter().filter(|key| !table.contains_key(key.name)).map(|key| key.name).collect::<Vec<_>>()
         };
-        assert_eq!(named(&table, Settings::KEYS), [""; 0]);
+        // It has no default, and stands as a comment.
+        assert_eq!(named(&table, Settings::KEYS), ["max_prompts"]);
         // These two are the same as keys above, and the text says so.
         assert_eq!(
             named(table["tracker"].as_table().unwrap(), TrackerConfig::KEYS),

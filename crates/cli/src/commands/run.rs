@@ -11,15 +11,15 @@ use ultramotion::source::default_limit;
 use ultramotion::{Pace, Session, SessionError, Source};
 use ultramotion_media::MediaError;
 use ultramotion_media::sink::{JsonLines, Overlay};
-use ultramotion_pipeline::Orchestrator;
 use ultramotion_pipeline::kpi::Kpi;
-use ultramotion_types::{Frame, LatencyMs, ResultPacket};
+use ultramotion_pipeline::{MAX_PROMPTS, Orchestrator};
+use ultramotion_types::{Frame, LatencyMs, Prompt, PromptCommand, ResultPacket};
 
 use crate::device::DeviceArgs;
 use crate::interrupt;
 use crate::output::{self, OutputError, say};
 use crate::settings::PipelineArgs;
-use crate::usage::source_error;
+use crate::usage::{source_error, usage};
 
 /// Find, track and outline structures in a recording, images or simulated ultrasound
 ///
@@ -38,6 +38,15 @@ pub(crate) struct Args {
     /// Stop after N frames [default: all; 150 of the phantom]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     frames: Option<u64>,
+    /// Follow what is at this point of the first frame, pixels from its left top corner; may be given several times
+    #[arg(long, value_name = "X,Y", value_parser = point)]
+    prompt: Vec<[f32; 2]>,
+    /// Follow what is in this box of the first frame: left, top, right, bottom in pixels; may be given several times
+    #[arg(long, value_name = "X1,Y1,X2,Y2", value_parser = corners)]
+    prompt_box: Vec<[f32; 4]>,
+    /// What to call that, instead of user
+    #[arg(long, value_name = "NAME")]
+    prompt_label: Option<String>,
     /// Play at the source's own pace; frames that come while the pipeline is busy are dropped, oldest first
     #[arg(long)]
     realtime: bool,
@@ -50,9 +59,23 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
-    let settings = args.pipeline.resolve()?;
+    let mut resolved = args.pipeline.resolve()?;
+    let prompts = args.prompts();
+    let room = prompts.len().min(MAX_PROMPTS);
+    let most = resolved.settings.max_prompts.get_or_insert(room);
+    if prompts.len() > *most {
+        return Err(usage(anyhow!(
+            "{} prompts are too many: at most {most} objects can be pointed at",
+            prompts.len()
+        )));
+    }
     let source = Source::open(&args.source).map_err(source_error)?;
-    let mut pipeline = settings.build(args.device.choice()?)?;
+    let mut pipeline = resolved.build(args.device.choice()?)?;
+    for prompt in prompts {
+        pipeline
+            .prompt(&PromptCommand::Follow(prompt))
+            .map_err(|error| usage(anyhow!("--prompt: {error}")))?;
+    }
     let kernels = std::env::var("ULTRAMOTION_DEBUG").is_ok_and(|level| level.trim() == "2");
     if kernels {
         pipeline.profile_kernels();
@@ -85,6 +108,33 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         bail!("no frame of '{}' could be processed", args.source);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+impl Args {
+    /// What the options point at.
+    fn prompts(&self) -> Vec<Prompt> {
+        let points = self.prompt.iter().map(|&[x, y]| Prompt::at(x, y));
+        let boxes = self.prompt_box.iter().map(|&corners| Prompt::within(corners));
+        let named = |prompt: Prompt| match &self.prompt_label {
+            Some(label) => prompt.labelled(label),
+            None => prompt,
+        };
+        points.chain(boxes).map(named).collect()
+    }
+}
+
+/// Numbers with commas between.
+fn numbers<const N: usize>(text: &str, form: &str) -> Result<[f32; N], String> {
+    let numbers: Option<Vec<f32>> = text.split(',').map(|number| number.trim().parse().ok()).collect();
+    numbers.and_then(|numbers| numbers.try_into().ok()).ok_or_else(|| format!("it must be {form}"))
+}
+
+fn point(text: &str) -> Result<[f32; 2], String> {
+    numbers(text, "X,Y in pixels, as 120,80")
+}
+
+fn corners(text: &str) -> Result<[f32; 4], String> {
+    numbers(text, "LEFT,TOP,RIGHT,BOTTOM in pixels, as 100,60,180,120")
 }
 
 pub(super) fn progress_bar(total: Option<u64>) -> ProgressBar {

@@ -11,6 +11,7 @@ use ultramotion::{Run, Settings};
 use ultramotion_gateway::config::ConfigError;
 use ultramotion_gateway::receive::LinkError;
 use ultramotion_gateway::service::{BuildPipeline, Gateway, GatewayError, Perceive};
+use ultramotion_pipeline::MAX_PROMPTS;
 
 use crate::device::DeviceArgs;
 use crate::interrupt;
@@ -80,6 +81,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     settings.page.listen = args.page.unwrap_or_else(|| std::mem::take(&mut settings.page.listen));
     settings.record.folder = args.record.unwrap_or_else(|| std::mem::take(&mut settings.record.folder));
     settings.report.json |= args.json;
+    settings.max_prompts.get_or_insert(MAX_PROMPTS);
     let config = settings.gateway();
     let max_program_bytes = usize::try_from(config.stream.max_program_mb << 20).unwrap_or(usize::MAX);
     let report = config.report.clone();

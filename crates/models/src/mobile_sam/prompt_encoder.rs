@@ -21,7 +21,7 @@ pub struct EncodedPrompts {
     pub dense_positions: Tensor,
 }
 
-/// Adds the prompt encoder. At least one of boxes and points is given.
+/// Adds the prompt encoder. At least one of boxes, points and tokens is given.
 pub fn encode_prompts(
     g: &mut Graph,
     prompts: &Prompts,
@@ -43,15 +43,22 @@ fn encode(
     let not_a_point = p.values("not_a_point_embed.weight", &[1, EMBED_DIM]);
 
     let mut tokens = Vec::new();
-    if let Some((positions, point_kinds)) = prompts.points {
-        let table = [&not_a_point[..], &kinds[0], &kinds[1]].concat();
-        let table = g.constant(HostTensor::f32([3, EMBED_DIM], table));
-        let kind = g.gather(table, point_kinds)?;
-        let is_point = g.constant(HostTensor::f32([3, 1], vec![0.0, 1.0, 1.0]));
-        let is_point = g.gather(is_point, point_kinds)?;
+    // A token is a place with a kind, but for padding, which is nowhere.
+    let by_kind = |g: &mut Graph, positions: Tensor, of: Tensor| {
+        let table = [&not_a_point[..], &kinds[0], &kinds[1], &kinds[2], &kinds[3]].concat();
+        let table = g.constant(HostTensor::f32([5, EMBED_DIM], table));
+        let kind = g.gather(table, of)?;
+        let is_place = g.constant(HostTensor::f32([5, 1], vec![0.0, 1.0, 1.0, 1.0, 1.0]));
+        let is_place = g.gather(is_place, of)?;
         let features = fourier_features(g, positions, &gaussian, config)?;
-        let features = g.mul(features, is_point)?;
-        tokens.push(g.add(features, kind)?);
+        let features = g.mul(features, is_place)?;
+        g.add(features, kind)
+    };
+    if let Some((positions, of)) = prompts.tokens {
+        tokens.push(by_kind(g, positions, of)?);
+    }
+    if let Some((positions, of)) = prompts.points {
+        tokens.push(by_kind(g, positions, of)?);
         if prompts.boxes_xyxy.is_none() {
             // The official code ends a list of points with a padding point when there is no box.
             let bound = g.shape(positions)[0];

@@ -97,14 +97,38 @@ pub struct Prompts {
     pub boxes_xyxy: Option<Tensor>,
     /// `[K, P, 2]`: x, y in pixels of the network's input, and `[K, P]` i32: a [`PointKind`] each.
     pub points: Option<(Tensor, Tensor)>,
+    /// `[K, T, 2]`: x, y in pixels of the network's input, and `[K, T]` i32: a [`TokenKind`] each. Points and corners that are told
+    /// apart on the device; nothing is added to them, so the padding that goes with points alone must be among them.
+    pub tokens: Option<(Tensor, Tensor)>,
     /// `[K, h, w, 1]`: low-resolution logits of an earlier prediction.
     pub mask: Option<Tensor>,
+}
+
+/// What a token means: the values of [`Prompts::tokens`]' kinds. The first three are those of [`PointKind`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub enum TokenKind {
+    /// No point; its position does not matter.
+    Padding = 0,
+    /// Not part of the object.
+    Negative = 1,
+    /// Part of the object.
+    Positive = 2,
+    /// Left top corner of the object's box; the next token is the other corner.
+    TopLeft = 3,
+    /// Right bottom corner.
+    BottomRight = 4,
 }
 
 impl Prompts {
     /// Boxes alone.
     pub fn boxes(boxes_xyxy: Tensor) -> Self {
         Prompts { boxes_xyxy: Some(boxes_xyxy), ..Prompts::default() }
+    }
+
+    /// Tokens as they are, positions and kinds.
+    pub fn tokens(positions: Tensor, kinds: Tensor) -> Self {
+        Prompts { tokens: Some((positions, kinds)), ..Prompts::default() }
     }
 }
 

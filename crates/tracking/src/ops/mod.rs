@@ -6,6 +6,7 @@
 //! | [`match_cost`] | `match_cost` | logits, boxes and targets in, the matcher's cost matrix out |
 //! | [`device_matcher`] | both | batches in, pairs out: the programs of a matcher on a device |
 //! | [`track_update`] | `track_update` | one frame's detections in, identities out; the tracks are state tensors |
+//! | [`mod@follow`] | `follow_begin`, `follow_finish` | what was pointed at in, prompts for the segmenter out; its outlines in, what became of each out |
 //!
 //! The CPU forms are the same functions that the library offers for slices. What the ops decide (pairs, identities)
 //! is decided in f32 and f64 in every form, so that all backends agree on it; only the costs are judged in float64.
@@ -44,11 +45,13 @@
 pub mod assign;
 mod cuda;
 pub mod device_matcher;
+pub mod follow;
 pub mod match_cost;
 pub mod track_update;
 
 pub use assign::{Assign, AssignTensors, assign};
 pub use device_matcher::DeviceMatcher;
+pub use follow::{FollowOutlines, FollowPrompts, follow_begin, follow_finish};
 pub use match_cost::{MatchCost, TargetTensors, match_targets};
 pub use track_update::{TrackInputs, TrackTensors, TrackUpdate, track};
 
