@@ -1,7 +1,7 @@
 // The table of tracks.
 
 import { sparkline } from './charts.js';
-import { colourOf } from './view.js';
+import { colourOf, nameOf } from './view.js';
 
 const REMEMBERED = 90;
 /// The table is for eyes: a few times a second are enough.
@@ -59,7 +59,8 @@ export class Tracks {
     swatch.classList.toggle('dashed', !object.confirmed);
     swatch.classList.toggle('pointed', !!object.prompt);
     swatch.style.borderColor = colourOf(track_id);
-    name.append(swatch, `${object.label} ${track_id}${object.prompt ? ' (pointed at)' : ''}`);
+    name.append(swatch, nameOf(object));
+    if (object.prompt) name.title = 'pointed at';
     const since = this.known.get(track_id)?.since ?? packet.timestamp;
     cell(`${Math.max(0, packet.timestamp - since).toFixed(1)} s`);
     cell(object.score.toFixed(2));

@@ -8,6 +8,12 @@ const COLOURS = ['#e69f00', '#56b4e9', '#f0e442', '#2fc79a', '#cc79a7', '#ff7a45
 /// An identity keeps its colour.
 export const colourOf = (trackId) => COLOURS[(((trackId - 1) % COLOURS.length) + COLOURS.length) % COLOURS.length];
 
+/// Identities of what was pointed at begin behind this.
+const PROMPT_IDS = 1000000000;
+
+/// What an object is called: its label and identity, with a P for what was pointed at.
+export const nameOf = ({ label, track_id, prompt }) => `${label} ${prompt ? `P${track_id - PROMPT_IDS}` : track_id}`;
+
 export class View {
   layers = { outlines: true, fill: false, boxes: false, labels: true, scores: true };
   frame = null;
@@ -104,7 +110,7 @@ export class View {
 
   drawLabel(context, object, px) {
     const words = [];
-    if (this.layers.labels) words.push(`${object.label} ${object.track_id}`);
+    if (this.layers.labels) words.push(nameOf(object));
     if (this.layers.scores) words.push(object.score.toFixed(2));
     const text = words.join('  ');
     context.font = `600 ${13 * px}px system-ui, sans-serif`;

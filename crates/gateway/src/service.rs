@@ -39,8 +39,8 @@ use crate::receive::{LinkError, LiveFrame, SourceState};
 use crate::record::{RecordError, Recorder};
 use crate::report::Report;
 use crate::send::{
-    Answer, Audience, Composer, DeviceNames, GatewayState, LiveParameters, StatusBoard, header_version,
-    in_version_1,
+    Answer, Audience, Composer, DeviceNames, GatewayState, LiveParameters, Plane, StatusBoard,
+    header_version, in_version_1,
 };
 pub use crate::supervise::BoxError;
 use crate::supervise::{StopSignal, Supervisor};
@@ -145,6 +145,8 @@ struct Shared {
     metrics: Metrics,
     tap: Arc<Tap>,
     prompts: PromptQueue,
+    /// Where the last answered frame lies.
+    plane: Mutex<Option<Plane>>,
     /// Most objects that can be pointed at.
     max_prompts: AtomicUsize,
     /// Stages that died and were started again.
@@ -227,6 +229,7 @@ impl Gateway {
             metrics: Metrics::new(),
             tap: Arc::new(Tap::new(is_recorded)),
             prompts: PromptQueue::default(),
+            plane: Mutex::default(),
             max_prompts: AtomicUsize::new(0),
             restarts: supervisor.restart_count(),
             lost_words: OnceLock::new(),
@@ -416,6 +419,7 @@ impl Shared {
                     let ms = |time: Duration| time.as_secs_f64() * 1e3;
                     self.metrics.answered(ms(total), ms(age), &answer.packet.latency_ms);
                     self.observations.note(&answer.frame, &answer.packet);
+                    *self.plane.lock().unwrap_or_else(PoisonError::into_inner) = Plane::of(&answer);
                 }
                 Err(error) => {
                     ticket.dropped(DropReason::Encode);

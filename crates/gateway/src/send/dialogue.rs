@@ -7,6 +7,7 @@
 //! | COMMAND `GetStatus` | RTS_COMMAND with the state |
 //! | COMMAND `SetParameter` | RTS_COMMAND; the parameters hold from the next result on |
 //! | any other COMMAND | RTS_COMMAND with an error |
+//! | POINT | STATUS `UM_Pointed` for each point that is new, moved or gone: followed, let go, or why not |
 //!
 //! Commands are those of PlusRemote in 3D Slicer: XML such as
 //! `<Command Name="SetParameter"><Parameter Name="score_threshold" Value="0.7"/></Command>`.
@@ -14,10 +15,12 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use ultramotion_igtlink::{
-    Command, Content, DeviceName, HeaderVersion, Message, Query, Text, Timestamp, TypeName, Verb,
+    Command, Content, DeviceName, FixedString, HeaderVersion, Message, Query, Status, StatusCode, Text,
+    Timestamp, TypeName, Verb,
 };
 
 use crate::config::OutputConfig;
+use crate::prompts::Refused;
 use crate::send::status::StatusBoard;
 use crate::xml::{elements, escaped};
 
@@ -84,6 +87,7 @@ impl LiveParameters {
 #[derive(Debug)]
 pub struct Dialogue {
     name: DeviceName,
+    pointed: DeviceName,
     version: HeaderVersion,
     passes_tdata: bool,
 }
@@ -91,7 +95,8 @@ pub struct Dialogue {
 impl Dialogue {
     /// Under the name that STATUS has.
     pub fn new(name: DeviceName, version: HeaderVersion, config: &OutputConfig) -> Self {
-        Dialogue { name, version, passes_tdata: config.transforms }
+        let pointed = DeviceName::truncated(&format!("{}Pointed", config.prefix));
+        Dialogue { name, pointed, version, passes_tdata: config.transforms }
     }
 
     /// The answer to a client's message, if it needs one.
@@ -117,6 +122,21 @@ impl Dialogue {
             Content::Command(command) => Some(self.obey(command, message.device_name, status, parameters)),
             _ => None,
         }
+    }
+
+    /// Tells what became of a point.
+    pub(crate) fn pointed(&self, name: &str, result: &Result<(), Refused>) -> Message<'static> {
+        let (code, words) = match result {
+            Ok(()) => (StatusCode::Ok, format!("{name}: heard")),
+            Err(refused) => (StatusCode::IllegalInstruction, format!("{name} is not followed: {refused}")),
+        };
+        let status = Status {
+            code,
+            subcode: 0,
+            name: FixedString::truncated(if result.is_ok() { "POINTED" } else { "REFUSED" }),
+            message: words.into_bytes().into(),
+        };
+        Message { device_name: self.pointed, ..self.message(Content::Status(status)) }
     }
 
     fn message(&self, content: Content<'static>) -> Message<'static> {

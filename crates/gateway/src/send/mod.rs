@@ -22,6 +22,7 @@ mod contours;
 mod dialogue;
 mod guests;
 mod pace;
+mod pointing;
 mod relay;
 mod status;
 
@@ -34,6 +35,7 @@ pub use contours::{Contours, OutlineValues};
 pub use dialogue::{Dialogue, LiveParameters};
 pub(crate) use guests::Guests;
 use pace::Pace;
+pub(crate) use pointing::{Plane, Pointing};
 pub use relay::{Passed, Relay, RelayError};
 use serde::Serialize;
 pub use status::{GatewayState, StatusBoard};

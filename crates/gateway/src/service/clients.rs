@@ -1,13 +1,17 @@
 //! The stage that speaks with clients.
 
 use std::net::IpAddr;
+use std::sync::PoisonError;
+use std::sync::mpsc::{Sender, channel};
 use std::time::Instant;
 
-use ultramotion_igtlink::{RecvError, Refusal, ServerEvent};
+use ultramotion_igtlink::{ClientId, Content, DeviceName, Point, RecvError, Refusal, ServerEvent};
 
 use super::{Shared, TICK};
 use crate::complaints::Comings;
-use crate::send::{Dialogue, Guests, header_version};
+use crate::page::Subject;
+use crate::prompts::Refused;
+use crate::send::{Dialogue, Guests, Pointing, header_version};
 use crate::supervise::BoxError;
 
 impl Shared {
@@ -16,10 +20,15 @@ impl Shared {
         let dialogue =
             Dialogue::new(self.names.status, header_version(&self.config.output), &self.config.output);
         let mut guests = Guests::default();
+        let mut pointing = Pointing::default();
+        let (told, replies) = channel::<(ClientId, String, Result<(), Refused>)>();
         let mut comings = Comings::new("comings and goings of clients");
         while !self.stop.is_set() {
             let now = Instant::now();
             comings.sum_up(now);
+            for (client, name, reply) in replies.try_iter() {
+                self.audience.reply(&self.server, client, &dialogue.pointed(&name, &reply));
+            }
             match self.server.recv_timeout(TICK) {
                 Ok(ServerEvent::Connected { client, peer }) => {
                     comings.say(now, format_args!("client {client} connected from {peer}"));
@@ -32,6 +41,7 @@ impl Shared {
                 Ok(ServerEvent::Disconnected { client, reason }) => {
                     comings.say(now, format_args!("client {client} went: {reason}"));
                     self.audience.note(client, false);
+                    pointing.gone(client);
                     if let Some(peer) = guests.gone(client, reason) {
                         self.note_old(peer);
                     }
@@ -54,6 +64,9 @@ impl Shared {
                         if guests.heard(client, message.version) {
                             self.audience.note(client, false);
                         }
+                        if let Content::Points(points) = &message.content {
+                            self.point(client, message.device_name, points, &mut pointing, &told);
+                        }
                         if let Some(answer) = dialogue.answer(&message, &self.status, &self.parameters) {
                             self.audience.reply(&self.server, client, &answer);
                         }
@@ -65,6 +78,28 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// Has what a client points at followed; it is told what becomes of each point.
+    fn point(
+        &self,
+        client: ClientId,
+        device: DeviceName,
+        points: &[Point],
+        pointing: &mut Pointing,
+        told: &Sender<(ClientId, String, Result<(), Refused>)>,
+    ) {
+        let plane = *self.plane.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, wish) in pointing.take(client, device, points, plane.as_ref()) {
+            let told = told.clone();
+            let reply = move |result| {
+                let _ = told.send((client, name, result));
+            };
+            match wish {
+                Ok(command) => self.ask(command, Box::new(reply)),
+                Err(reason) => reply(Err(Refused::Place(reason))),
+            }
+        }
     }
 
     /// Says that clients of an address seem to know header version 1 alone.

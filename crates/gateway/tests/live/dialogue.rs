@@ -3,14 +3,17 @@
 use std::io::Read;
 use std::net::TcpStream;
 
-use ultramotion_gateway::service::Gateway;
+use ultramotion_gateway::service::{Gateway, Perceive};
 use ultramotion_igtlink::{
-    Client, ClientConfig, Command, Content, HeaderVersion, Message, Orientation, Position, QTransform, Query,
-    RawMessage, StatusCode, Text, TrackedTool, Transform, Verb,
+    Client, ClientConfig, ClientEvent, Command, Content, FixedString, HeaderVersion, Message, Orientation,
+    Point, Position, QTransform, Query, RawMessage, StatusCode, Text, TrackedTool, Transform, Verb,
 };
+use ultramotion_pipeline::PipelineOptions;
+use ultramotion_tracking::follow::FollowConfig;
 
 use crate::bench::{
-    SOON, Scanner, client_of, complaints, config, next_of, picture, squares, time_of, wait_for_complaint,
+    SOON, Scanner, client_of, complaints, config, next_of, picture, small, squares, time_of, wait_for,
+    wait_for_complaint,
 };
 
 fn named(name: &str, content: Content<'static>, number: u64) -> Message<'static> {
@@ -27,7 +30,7 @@ fn passed_on(scanner: &Scanner, client: &Client, messages: &[Message<'_>]) -> Ve
     scanner.send(&picture(77));
     let mut passed = Vec::new();
     loop {
-        let ultramotion_igtlink::ClientEvent::Message(raw) = client.recv_timeout(SOON).unwrap() else {
+        let ClientEvent::Message(raw) = client.recv_timeout(SOON).unwrap() else {
             continue;
         };
         let device = raw.header().device_name.to_string_lossy().into_owned();
@@ -274,4 +277,76 @@ fn clients_that_know_version_1_alone_get_it_beside_others() {
             );
         }
     }
+}
+
+#[test]
+fn points_are_followed_where_they_lie_and_let_go_when_they_are_gone() {
+    let scanner = Scanner::new();
+    let follow =
+        FollowConfig { least_iou: 0.0, most_of_frame: 1.0, most_growth: 1000.0, ..FollowConfig::default() };
+    let build = move || {
+        let options = PipelineOptions { max_prompts: 2, follow, ..small::options() };
+        Ok(Box::new(small::pipeline(1, options)) as Box<dyn Perceive>)
+    };
+    let mut gateway = Gateway::start(config(scanner.address()), Box::new(build)).unwrap();
+    let client = client_of(&gateway);
+    scanner.wait_for_gateway();
+    let point = |name: &str, position| Point::new(FixedString::truncated(name), position);
+    let send = |points: Vec<Point>| {
+        client.send(&Message::new("F".parse().unwrap(), Content::Points(points))).unwrap();
+    };
+    // Replies and results come in any order.
+    let replies = std::cell::RefCell::new(Vec::new());
+    let next = || {
+        let ClientEvent::Message(raw) = client.recv_timeout(SOON).unwrap() else { return None };
+        match raw.decode().unwrap().content {
+            Content::Status(status) if raw.header().device_name == "UM_Pointed" => {
+                let words = String::from_utf8_lossy(&status.message).into_owned();
+                replies.borrow_mut().push((status.code, words));
+                None
+            }
+            Content::String(text) if raw.header().device_name == "UM_Objects" => {
+                Some(serde_json::from_str::<serde_json::Value>(&text.to_str().unwrap()).unwrap())
+            }
+            _ => None,
+        }
+    };
+    let deadline = std::time::Instant::now() + SOON;
+    let said = |wanted: &str| loop {
+        assert!(std::time::Instant::now() < deadline, "waited for {wanted}: {replies:?}");
+        let found =
+            replies.borrow().iter().position(|(_, words): &(StatusCode, String)| words.contains(wanted));
+        if let Some(found) = found {
+            break replies.borrow_mut().remove(found).0;
+        }
+        next();
+    };
+    let prompted = |number: u64| {
+        scanner.send(&picture(number));
+        let value = std::iter::from_fn(|| Some(next())).find_map(|value| value).unwrap();
+        let objects = value["objects"].as_array().unwrap().clone();
+        let labels = objects.iter().map(|object| object["label"].as_str().unwrap().to_owned());
+        labels.filter(|label| label.starts_with("F-")).collect::<Vec<_>>()
+    };
+    send(vec![point("F-1", [10.0, 20.0, -30.0])]);
+    said("no frame was answered yet");
+    assert!(prompted(0).is_empty());
+    wait_for(&mut gateway, "the answer", |r| r.account.answered == 1);
+    // The middle of the image, and a point that is not on it.
+    send(vec![point("F-2", [10.0, 20.0, -30.0]), point("F-3", [10.0, 20.0, -20.0])]);
+    // What can be obeyed is, with the next frame.
+    assert_eq!(said("F-3 is not followed: it lies 10.0 mm off the image"), StatusCode::IllegalInstruction);
+    assert_eq!(prompted(1), ["F-2"]);
+    said("F-1: heard");
+    assert_eq!(said("F-2: heard"), StatusCode::Ok);
+    wait_for(&mut gateway, "the answer", |r| r.account.answered == 2);
+    // The same list again says nothing new; without the point it is let go.
+    send(vec![point("F-2", [10.0, 20.0, -30.0]), point("F-3", [10.0, 20.0, -20.0])]);
+    send(vec![point("F-4", [900.0, 20.0, -30.0])]);
+    assert!(prompted(2).is_empty());
+    for heard in ["F-2: heard", "F-3: heard"] {
+        assert_eq!(said(heard), StatusCode::Ok);
+    }
+    let outside = replies.borrow().iter().any(|(_, words)| words.contains("F-4 is not followed: (30, -"));
+    assert!(outside && replies.borrow().len() == 1, "{replies:?}");
 }
