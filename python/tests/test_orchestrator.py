@@ -302,6 +302,34 @@ def test_an_exception_in_the_callers_loop_leaves_it_usable(frame: Any, small: di
         assert orchestrator.memory_bytes() > 0
 
 
+def test_what_is_pointed_at_is_followed(frame: Any, small: dict[str, Any]) -> None:
+    followed = {"least_iou": 0.0, "most_of_frame": 1.0, "most_growth": 1000.0}
+    height, width = frame.shape[:2]
+    with Orchestrator(device="cpu", max_prompts=2, prompts=followed, **small) as orchestrator:
+        found = orchestrator.run_inference(frame, timestamp=0.0)
+        assert not found.prompted.any()
+        orchestrator.prompt([(width / 2, height / 2)], label="tendon")
+        orchestrator.prompt(box=(1, 1, width / 2, height / 2))
+        with pytest.raises(ValueError, match="let one go first"):
+            orchestrator.prompt([(3, 3)])
+        packet = orchestrator.run_inference(frame, timestamp=0.04)
+        assert packet.prompted.sum() == 2
+        names = [item["label"] for item in packet.to_dict()["objects"] if item.get("prompt")]
+        assert sorted(names) == ["tendon", "user"]
+        orchestrator.let_go(label="tendon")
+        packet = orchestrator.run_inference(frame, timestamp=0.08)
+        assert packet.prompted.sum() == 1
+        orchestrator.let_go(int(packet.track_ids[packet.prompted][0]))
+        assert not orchestrator.run_inference(frame, timestamp=0.12).prompted.any()
+        for wrong in ([(width + 1, 0)], [(float("nan"), 0)], [(0, 0, False)]):
+            with pytest.raises(ValueError):
+                orchestrator.prompt(wrong)
+        with pytest.raises(ValueError, match="identity 7"):
+            orchestrator.let_go(7)
+    with Orchestrator(device="cpu", **small) as orchestrator, pytest.raises(ValueError, match="max_prompts"):
+        orchestrator.prompt([(1, 1)])
+
+
 def test_coco_and_supervision(recording: tuple[list[Any], list[Any]], tmp_path: Path) -> None:
     packets, lines = recording
     written = ultramotion.to_coco(packets, tmp_path / "coco.json")

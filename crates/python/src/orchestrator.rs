@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use pyo3::exceptions::PyUserWarning;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping};
-use ultramotion_types::{FrameView, Residency, TimeSource};
+use ultramotion_types::{FrameView, Prompt, PromptCommand, PromptPoint, Residency, TimeSource};
 
 use crate::errors::{OrRaise, type_error, value_error};
 use crate::exclusive::Exclusive;
@@ -169,6 +169,38 @@ impl Orchestrator {
         Ok(ResultPacket::new(shot, sam_as_numpy && masks_as_numpy))
     }
 
+    /// Follows something from the next image on, beside what the detector finds: its objects have `prompted` set. Needs room:
+    /// Orchestrator(max_prompts=8).
+    ///
+    /// points
+    ///     (x, y) or (x, y, positive) in pixels of the image, at most two of them: positive (the default) are in the object,
+    ///     the others beside it.
+    /// box
+    ///     (left, top, right, bottom) around the object, in pixels of the image.
+    /// label
+    ///     What to call it, instead of 'user'.
+    ///
+    /// Raises ValueError for what cannot be followed, with the reason.
+    #[pyo3(signature = (points=None, *, r#box=None, label=None))]
+    fn prompt(
+        &self,
+        py: Python<'_>,
+        points: Option<Vec<Bound<'_, PyAny>>>,
+        r#box: Option<[f32; 4]>,
+        label: Option<String>,
+    ) -> PyResult<()> {
+        let points = points.unwrap_or_default().iter().map(point_of).collect::<PyResult<_>>()?;
+        self.obey(py, PromptCommand::Follow(Prompt { points, box_xyxy: r#box, label }))
+    }
+
+    /// Follows something no more: what has this identity or this label, or, without either, all that was pointed at.
+    ///
+    /// Raises ValueError where nothing that was pointed at has the identity.
+    #[pyo3(signature = (track_id=None, *, label=None))]
+    fn let_go(&self, py: Python<'_>, track_id: Option<i32>, label: Option<String>) -> PyResult<()> {
+        self.obey(py, PromptCommand::LetGo { track_id, label })
+    }
+
     /// Where it computes: 'cpu', 'cuda'.
     #[getter]
     fn device(&self) -> &'static str {
@@ -241,6 +273,25 @@ impl Orchestrator {
             self.device, self.threads, self.configured.residency, self.class_names
         )
     }
+}
+
+impl Orchestrator {
+    fn obey(&self, py: Python<'_>, command: PromptCommand) -> PyResult<()> {
+        self.inner.with(py, |inner| {
+            let mut home = at_home(&inner.home);
+            let pipeline = home.as_mut().ok_or_else(away)?;
+            pipeline.prompt(&command).map_err(|error| value_error(error.to_string()))
+        })
+    }
+}
+
+/// (x, y) or (x, y, positive).
+fn point_of(point: &Bound<'_, PyAny>) -> PyResult<PromptPoint> {
+    let whole = point.extract::<(f32, f32, bool)>();
+    let (x, y, positive) = whole
+        .or_else(|_| point.extract::<(f32, f32)>().map(|(x, y)| (x, y, true)))
+        .map_err(|_| type_error("a point is (x, y) or (x, y, positive), in pixels of the image"))?;
+    Ok(PromptPoint { x, y, positive })
 }
 
 fn now_s() -> f64 {

@@ -202,6 +202,12 @@ impl ResultPacket {
         self.column(py, |object| object.confirmed)
     }
 
+    /// Whether somebody pointed at each object (Orchestrator.prompt): [N] bool.
+    #[getter]
+    fn prompted<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<bool>> {
+        self.column(py, |object| object.prompted)
+    }
+
     /// The segmenter's estimate of each mask's IoU with the truth: [N] float32.
     #[getter]
     fn mask_scores<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f32>> {

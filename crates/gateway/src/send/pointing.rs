@@ -79,10 +79,13 @@ fn with_unit_normal(mut matrix: Matrix, placement: &Placement) -> Option<Matrix>
     Some(matrix)
 }
 
+/// Points by name, millimetres.
+type List = Vec<(String, [f32; 3])>;
+
 /// The lists of points of all clients.
 #[derive(Debug, Default)]
 pub(crate) struct Pointing {
-    lists: HashMap<(ClientId, DeviceName), Vec<(String, [f32; 3])>>,
+    lists: HashMap<(ClientId, DeviceName), List>,
 }
 
 /// What comes of a point: its name, and what is asked, or why it cannot be.
@@ -104,7 +107,7 @@ impl Pointing {
             )];
         }
         let list = self.lists.entry((client, device)).or_default();
-        let new: Vec<(String, [f32; 3])> = points
+        let new: List = points
             .iter()
             .take(MAX_POINTS)
             .map(|point| (point.name.to_string_lossy().into_owned(), point.position))
