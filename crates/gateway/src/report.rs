@@ -127,7 +127,7 @@ impl Report {
             ("state".to_owned(), Value::Text(self.state)),
             ("in_per_s".to_owned(), Value::Real(self.in_per_s, 1)),
             ("out_per_s".to_owned(), Value::Real(self.out_per_s, 1)),
-            ("dropped_per_s".to_owned(), Value::Real(self.dropped_per_s, 1)),
+            ("drops_per_s".to_owned(), Value::Real(self.dropped_per_s, 1)),
             count("received", self.account.received),
             count("answered", self.account.answered),
             count("dropped", self.account.dropped()),
