@@ -308,8 +308,9 @@ def test_what_is_pointed_at_is_followed(frame: Any, small: dict[str, Any]) -> No
     with Orchestrator(device="cpu", max_prompts=2, prompts=followed, **small) as orchestrator:
         found = orchestrator.run_inference(frame, timestamp=0.0)
         assert not found.prompted.any()
-        orchestrator.prompt([(width / 2, height / 2)], label="tendon")
-        orchestrator.prompt(box=(1, 1, width / 2, height / 2))
+        box = (1, 1, width / 2, height / 2)
+        orchestrator.prompt(box=box, label="tendon")
+        orchestrator.prompt([(width / 4, height / 4)], box=box)
         with pytest.raises(ValueError, match="let one go first"):
             orchestrator.prompt([(3, 3)])
         packet = orchestrator.run_inference(frame, timestamp=0.04)
@@ -321,8 +322,12 @@ def test_what_is_pointed_at_is_followed(frame: Any, small: dict[str, Any]) -> No
         assert packet.prompted.sum() == 1
         orchestrator.let_go(int(packet.track_ids[packet.prompted][0]))
         assert not orchestrator.run_inference(frame, timestamp=0.12).prompted.any()
-        for wrong in ([(width + 1, 0)], [(float("nan"), 0)], [(0, 0, False)]):
-            with pytest.raises(ValueError):
+        for wrong, reason in (
+            ([(width + 1, 0)], "outside"),
+            ([(float("nan"), 0)], "numbers"),
+            ([(0, 0, False)], "needs"),
+        ):
+            with pytest.raises(ValueError, match=reason):
                 orchestrator.prompt(wrong)
         with pytest.raises(ValueError, match="identity 7"):
             orchestrator.let_go(7)
