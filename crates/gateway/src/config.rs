@@ -256,6 +256,13 @@ impl GatewayConfig {
     }
 }
 
+impl RecordConfig {
+    /// Whether there is to be a recording.
+    pub fn is_wanted(&self) -> bool {
+        !self.folder.as_os_str().is_empty()
+    }
+}
+
 impl PageConfig {
     /// No page at all.
     pub fn off() -> Self {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
+use ultramotion_pipeline::kpi::nearest_rank as rank;
 use ultramotion_types::{Fault, LatencyMs, Modes, ResultPacket, Transfers};
 
 use crate::receive::LiveFrame;
@@ -294,12 +295,6 @@ impl Memory {
             self.minute.pop_front();
         }
     }
-}
-
-/// The nearest rank; 0 for none.
-fn rank(sorted: &[f64], quantile: f64) -> f64 {
-    let index = ((quantile * sorted.len() as f64).ceil() as usize).saturating_sub(1);
-    sorted.get(index.min(sorted.len().saturating_sub(1))).copied().unwrap_or(0.0)
 }
 
 fn histogram(sorted: &[f64]) -> Vec<Bin> {

@@ -33,7 +33,7 @@ use crate::books::{Account, DropReason};
 use crate::config::{ConfigError, GatewayConfig};
 use crate::metrics::Metrics;
 use crate::observe::Observations;
-use crate::page::{Page, Tap};
+use crate::page::{Page, Rates, Tap};
 use crate::prompts::PromptQueue;
 use crate::receive::{LinkError, LiveFrame, SourceState};
 use crate::record::{RecordError, Recorder};
@@ -141,7 +141,7 @@ struct Shared {
     timings: Mutex<Timings>,
     observations: Observations,
     /// The books of a second ago, for the history.
-    second: Mutex<(Instant, Account)>,
+    second: Mutex<Snapshot>,
     metrics: Metrics,
     tap: Arc<Tap>,
     prompts: PromptQueue,
@@ -187,6 +187,25 @@ struct Snapshot {
     account: Account,
 }
 
+impl Snapshot {
+    fn now(account: Account) -> Self {
+        Snapshot { at: Instant::now(), account }
+    }
+
+    /// Since an earlier one.
+    fn rates_since(&self, before: &Snapshot) -> Rates {
+        let elapsed_s = self.at.duration_since(before.at).as_secs_f64().max(1e-9);
+        let per_s = |count: fn(&Account) -> u64| {
+            count(&self.account).saturating_sub(count(&before.account)) as f64 / elapsed_s
+        };
+        Rates {
+            in_per_s: per_s(|account| account.received),
+            out_per_s: per_s(|account| account.answered),
+            dropped_per_s: per_s(Account::dropped),
+        }
+    }
+}
+
 /// How long a stage waits for something to happen before it looks whether all is to stop.
 const TICK: Duration = Duration::from_millis(100);
 /// Results that may wait to be sent: a moment's pause of the sending stage costs none.
@@ -204,8 +223,7 @@ impl Gateway {
     pub fn start(config: GatewayConfig, build: BuildPipeline) -> Result<Self, GatewayError> {
         config.validate()?;
         let server = Server::start(config.output.server()?)?;
-        let is_recorded = !config.record.folder.as_os_str().is_empty();
-        let recorder = is_recorded.then(|| Recorder::create(&config.record)).transpose()?;
+        let recorder = config.record.is_wanted().then(|| Recorder::create(&config.record)).transpose()?;
         let source = Arc::new(SourceState::open(&config.source)?);
         let names = DeviceNames::new(&config.output.prefix);
         let mut supervisor = Supervisor::default();
@@ -225,9 +243,9 @@ impl Gateway {
             record_free_mb: AtomicU64::new(recorder.as_ref().and_then(Recorder::free_mb).unwrap_or(0)),
             timings: Mutex::default(),
             observations: Observations::default(),
-            second: Mutex::new((Instant::now(), Account::default())),
+            second: Mutex::new(Snapshot::now(Account::default())),
             metrics: Metrics::new(),
-            tap: Arc::new(Tap::new(is_recorded)),
+            tap: Arc::new(Tap::new(config.record.is_wanted())),
             prompts: PromptQueue::default(),
             plane: Mutex::default(),
             max_prompts: AtomicUsize::new(0),
@@ -273,7 +291,7 @@ impl Gateway {
                 None
             }
         };
-        let last = Snapshot { at: Instant::now(), account: Account::default() };
+        let last = Snapshot::now(Account::default());
         Ok(Gateway { shared, supervisor, page, last })
     }
 
@@ -315,28 +333,24 @@ impl Gateway {
 
     /// All figures; rates and times are of the time since the last report.
     pub fn report(&mut self) -> Report {
-        let now = Instant::now();
         let shared = &self.shared;
         let timings = std::mem::take(&mut *shared.timings());
         let (latency, age) = (Quantiles::of(&timings.latency_ms), Quantiles::of(&timings.age_ms));
         let counts = shared.counts();
-        let elapsed_s = now.duration_since(self.last.at).as_secs_f64().max(1e-9);
-        let per_s = |count: fn(&Account) -> u64| {
-            count(&counts.account).saturating_sub(count(&self.last.account)) as f64 / elapsed_s
-        };
-        let report = Report {
-            in_per_s: per_s(|account| account.received),
-            out_per_s: per_s(|account| account.answered),
-            dropped_per_s: per_s(Account::dropped),
+        let now = Snapshot::now(counts.account);
+        let Rates { in_per_s, out_per_s, dropped_per_s } = now.rates_since(&self.last);
+        self.last = now;
+        Report {
+            in_per_s,
+            out_per_s,
+            dropped_per_s,
             latency_p50_ms: latency.p50,
             latency_p99_ms: latency.p99,
             age_p50_ms: age.p50,
             age_p99_ms: age.p99,
             pipeline_p50_ms: Quantiles::of(&timings.pipeline_ms).p50,
             ..counts
-        };
-        self.last = Snapshot { at: now, account: report.account };
-        report
+        }
     }
 
     /// Ends in order: takes no more frames, finishes the one in work, answers what is computed, says goodbye to the

@@ -20,12 +20,15 @@ impl Quantiles {
     pub fn of(values: &[f64]) -> Self {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
-        let rank = |q: f64| {
-            let index = ((q * sorted.len() as f64).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
-            sorted.get(index).copied().unwrap_or(0.0)
-        };
+        let rank = |q: f64| nearest_rank(&sorted, q);
         Quantiles { p50: rank(0.5), p90: rank(0.9), p99: rank(0.99), max: rank(1.0) }
     }
+}
+
+/// The least of sorted values that a share `quantile` of them does not exceed; 0 for none.
+pub fn nearest_rank(sorted: &[f64], quantile: f64) -> f64 {
+    let index = ((quantile * sorted.len() as f64).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
+    sorted.get(index).copied().unwrap_or(0.0)
 }
 
 /// Collects packets' figures.

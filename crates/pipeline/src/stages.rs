@@ -5,8 +5,9 @@ use ultramotion_engine::graph::{Graph, GraphError, ReduceOp, Tensor};
 use ultramotion_engine::tensor::HostTensor;
 use ultramotion_engine::{CompileOptions, Device, Program, StateStore};
 use ultramotion_models::detector::{DetectionTensors, SelectionOptions, select_detections};
-use ultramotion_models::segmenter::{MaskOutput, Prompts, SourceMasks};
+use ultramotion_models::segmenter::{MaskOutput, Prompts, SourceMasks, TokenKind};
 use ultramotion_models::zoo::{Detector, Segmenter};
+use ultramotion_tracking::follow::token;
 use ultramotion_tracking::ops::{self, FollowOutlines, TrackInputs, TrackTensors};
 use ultramotion_tracking::track::TrackTable;
 
@@ -95,6 +96,15 @@ pub(crate) fn encode(g: &mut Graph, frame: Tensor, parts: &Parts<'_>) -> Result<
     g.set_stage(SEGMENT);
     parts.segmenter.encode(g, frame)
 }
+
+// The tracker's tokens are the segmenter's: neither crate knows the other.
+const _: () = assert!(
+    token::PADDING == TokenKind::Padding as i32
+        && token::NEGATIVE == TokenKind::Negative as i32
+        && token::POSITIVE == TokenKind::Positive as i32
+        && token::TOP_LEFT == TokenKind::TopLeft as i32
+        && token::BOTTOM_RIGHT == TokenKind::BottomRight as i32
+);
 
 /// What was pointed at, row by row, with its masks.
 pub(crate) struct FollowTensors {

@@ -6,13 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
-use image::ExtendedColorType;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ImageEncoder, ImageResult};
 use serde::Serialize;
 use tokio::sync::watch;
-use ultramotion_types::{Mailbox, PixelFormat, ResultPacket};
+use ultramotion_types::{Mailbox, ResultPacket};
 
 use crate::receive::LiveFrame;
 use crate::send::Answer;
@@ -192,10 +191,7 @@ fn message(answer: &Answer, picture: Picture) -> Bytes {
 }
 
 fn encode(frame: &LiveFrame, picture: Picture, out: &mut Vec<u8>) -> ImageResult<()> {
-    let color = match frame.format {
-        PixelFormat::Grey8 => ExtendedColorType::L8,
-        PixelFormat::Rgb8 => ExtendedColorType::Rgb8,
-    };
+    let color = frame.color_type();
     let (width, height) = (u32::from(frame.size[0]), u32::from(frame.size[1]));
     match picture {
         Picture::Jpeg => {

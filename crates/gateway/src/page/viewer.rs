@@ -23,42 +23,18 @@ const MAX_ASKED: u32 = 64;
 
 /// What a viewer says.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(tag = "type", rename_all = "snake_case")]
 enum Said {
-    Drawn(Drawn),
-    Save(Save),
+    /// It has drawn a frame, and can take another one.
+    Drawn,
+    /// Keep the frame that I look at.
+    Save { request: u64, frame_id: u64 },
+    /// Anything else is a command for those who follow.
+    #[serde(untagged)]
     Command(Asked),
 }
 
-/// It has drawn a frame, and can take another one.
-#[derive(Debug, Deserialize)]
-struct Drawn {
-    #[serde(rename = "type")]
-    _type: DrawnWord,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum DrawnWord {
-    Drawn,
-}
-
-/// Keep the frame that I look at.
-#[derive(Debug, Deserialize)]
-struct Save {
-    #[serde(rename = "type")]
-    _type: SaveWord,
-    request: u64,
-    frame_id: u64,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum SaveWord {
-    Save,
-}
-
-/// A command for those who follow.
+/// A command with the number that its reply has.
 #[derive(Debug, Deserialize)]
 struct Asked {
     request: u64,
@@ -144,7 +120,7 @@ async fn send(socket: &mut WebSocket, message: Message) -> bool {
 
 fn hear(text: &str, house: &Arc<House>, told: &UnboundedSender<String>, credit: &mut u32, asked: &mut u32) {
     let said = match serde_json::from_str(text) {
-        Ok(Said::Drawn(_)) => {
+        Ok(Said::Drawn) => {
             *credit = (*credit + 1).min(CREDIT);
             return;
         }
@@ -158,8 +134,8 @@ fn hear(text: &str, house: &Arc<House>, told: &UnboundedSender<String>, credit: 
     *asked += 1;
     let told = told.clone();
     match said {
-        Said::Drawn(_) => {}
-        Said::Save(Save { request, frame_id, .. }) => {
+        Said::Drawn => {}
+        Said::Save { request, frame_id } => {
             let house = Arc::clone(house);
             tokio::task::spawn_blocking(move || {
                 let _ = told.send(reply(request, house.subject.save(frame_id).map(Some)));

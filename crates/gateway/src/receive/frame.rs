@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use image::ExtendedColorType;
 use ultramotion_igtlink::{CoordinateSystem, DeviceName, Placement, RawMessage, Timestamp};
 use ultramotion_types::{Frame, FrameView, NamedTransform, PixelFormat, TimeSource};
 
@@ -81,6 +82,14 @@ impl LiveFrame {
             height: self.height(),
             pixel_format: self.format,
             pixels: &self.pixels,
+        }
+    }
+
+    /// Layout of `pixels`, as encoders of pictures have it.
+    pub(crate) fn color_type(&self) -> ExtendedColorType {
+        match self.format {
+            PixelFormat::Grey8 => ExtendedColorType::L8,
+            PixelFormat::Rgb8 => ExtendedColorType::Rgb8,
         }
     }
 

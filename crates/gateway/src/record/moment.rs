@@ -4,9 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use image::ExtendedColorType;
 use thiserror::Error;
-use ultramotion_types::PixelFormat;
 
 use crate::send::Answer;
 
@@ -36,10 +34,7 @@ pub(crate) fn save_moment(recording: &Path, answer: &Answer) -> Result<PathBuf, 
     let Answer { frame, packet, .. } = answer;
     let name = format!("frame-{:06}", packet.frame_id);
     let picture = folder.join(format!("{name}.png"));
-    let color = match frame.format {
-        PixelFormat::Grey8 => ExtendedColorType::L8,
-        PixelFormat::Rgb8 => ExtendedColorType::Rgb8,
-    };
+    let color = frame.color_type();
     let (width, height) = (u32::from(frame.size[0]), u32::from(frame.size[1]));
     image::save_buffer(&picture, &frame.pixels, width, height, color)
         .map_err(|source| MomentError::Picture { path: picture.clone(), source })?;

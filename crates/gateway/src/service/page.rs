@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 use ultramotion_types::PromptCommand;
 
-use super::Shared;
-use crate::books::Account;
+use super::{Shared, Snapshot};
 use crate::config::PageConfig;
 use crate::observe::Row;
 use crate::page::{
@@ -90,7 +89,7 @@ impl Subject for Shared {
             fault: last.as_ref().and_then(|last| last.fault),
             clients: self.clients(),
             viewers: self.tap.viewers(),
-            recording: self.is_recorded().then(|| RecordingState {
+            recording: config.record.is_wanted().then(|| RecordingState {
                 folder: config.record.folder.display().to_string(),
                 frames: counts.recorded,
                 free_mb: counts.record_free_mb,
@@ -105,25 +104,24 @@ impl Subject for Shared {
     }
 
     fn tick(&self) {
-        let (now, account) = (Instant::now(), self.source.books.account());
-        let (before, last) = {
-            let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *second, (now, account))
-        };
-        let elapsed_s = (now - before).as_secs_f64();
-        if elapsed_s < 0.1 {
+        let now = Snapshot::now(self.source.books.account());
+        let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
+        // The first tick comes with the start: there is no second to speak of yet.
+        let is_a_second = now.at.duration_since(second.at) >= Duration::from_millis(100);
+        let Rates { in_per_s, out_per_s, dropped_per_s } = now.rates_since(&second);
+        *second = now;
+        drop(second);
+        if !is_a_second {
             return;
         }
-        let per_s =
-            |count: fn(&Account) -> u64| count(&account).saturating_sub(count(&last)) as f64 / elapsed_s;
         let (latency_p50_ms, latency_p99_ms) = self.observations.last_second();
         self.observations.add(Row {
             time_s: self.started.elapsed().as_secs_f64(),
-            in_per_s: per_s(|account| account.received),
-            out_per_s: per_s(|account| account.answered),
+            in_per_s,
+            out_per_s,
             latency_p50_ms,
             latency_p99_ms,
-            dropped_per_s: per_s(Account::dropped),
+            dropped_per_s,
             tracks: self.observations.tracks(),
             state: self.status.state().name(),
         });
@@ -156,7 +154,7 @@ impl Subject for Shared {
     }
 
     fn save(&self, frame_id: u64) -> Result<String, String> {
-        if !self.is_recorded() {
+        if !self.config.record.is_wanted() {
             return Err("nothing is recorded: start with --record DIR to keep moments".into());
         }
         let answer =
@@ -168,10 +166,6 @@ impl Subject for Shared {
 }
 
 impl Shared {
-    fn is_recorded(&self) -> bool {
-        !self.config.record.folder.as_os_str().is_empty()
-    }
-
     /// What can be told at once, before the next frame comes.
     fn check(&self, command: &PromptCommand) -> Result<(), Refused> {
         let Some(last) = self.observations.last() else {
