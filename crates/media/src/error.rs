@@ -16,14 +16,14 @@ pub enum MediaError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// The name's ending is none of those that can be read.
-    #[error("{path} is not a kind of file that can be read: give a .mha, .mhd, .png, .jpg or .jpeg file, or a folder of images", path = path.display())]
+    /// Neither the content nor the name's ending is one of those that can be read.
+    #[error("{path} is not a kind of file that can be read: give {kinds}, or a folder of images", path = path.display(), kinds = crate::source::kinds())]
     UnknownKind {
         /// The file.
         path: PathBuf,
     },
     /// A folder without a single image.
-    #[error("{path} holds no .png, .jpg or .jpeg file: give a folder with images", path = path.display())]
+    #[error("{path} holds no image (.png, .jpg, .bmp, .tif, .webp, .gif): give a folder with images", path = path.display())]
     EmptyFolder {
         /// The folder.
         path: PathBuf,
@@ -93,6 +93,20 @@ pub enum MediaError {
     BeingWritten {
         /// The sequence.
         path: PathBuf,
+    },
+    /// There is no ffmpeg to decode a video.
+    #[error("{source_name} is decoded by ffmpeg, which is not installed: `apt install ffmpeg` (Debian, Ubuntu), `brew install ffmpeg` (macOS), `winget install ffmpeg` (Windows)")]
+    NoFfmpeg {
+        /// What was to be decoded.
+        source_name: String,
+    },
+    /// ffmpeg cannot decode something.
+    #[error("{source_name} cannot be decoded by ffmpeg: {reason}")]
+    Ffmpeg {
+        /// What was to be decoded.
+        source_name: String,
+        /// Its last words.
+        reason: String,
     },
     /// A value cannot be written as JSON.
     #[error("cannot write a line of {path}: {source}", path = path.display())]

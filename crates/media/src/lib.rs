@@ -34,6 +34,8 @@
 
 mod error;
 pub mod metaimage;
+pub mod nrrd;
+pub mod sequence;
 pub mod sink;
 pub mod source;
 

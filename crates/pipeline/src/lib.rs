@@ -23,6 +23,7 @@ pub mod kpi;
 
 mod device_choice;
 mod error;
+mod motion;
 mod options;
 mod orchestrator;
 mod outcome;

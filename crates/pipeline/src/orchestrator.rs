@@ -8,6 +8,7 @@ use ultramotion_engine::ledger::Counts;
 use ultramotion_engine::{Device, DeviceError, InputBytes, KernelTime, OutOfMemory, StateStore};
 use ultramotion_models::zoo::{Detector, Segmenter};
 use ultramotion_tracking::follow::status;
+use ultramotion_tracking::quality::{Motion, QualityGate};
 use ultramotion_tracking::track::{Detections, FrameClock, Tracker};
 use ultramotion_types::{
     DetectedObject, Fault, FrameError, FrameFormat, FrameView, LatencyMs, Modes, PromptCommand, PromptError,
@@ -16,7 +17,9 @@ use ultramotion_types::{
 
 use crate::error::PipelineError;
 use crate::options::{MAX_OBJECTS, MAX_PROMPTS, PipelineOptions};
-use crate::outcome::Outcome;
+use crate::motion::Plane;
+use crate::outcome::{Outcome, quality_of};
+use crate::ports::Asked;
 use crate::programs::{KeptPrograms, Programs};
 use crate::prompting::Prompting;
 use crate::resident::ms;
@@ -44,6 +47,8 @@ pub struct Orchestrator {
     time_unit: TimeUnit,
     outcome: Outcome,
     prompting: Prompting,
+    plane: Plane,
+    gate: QualityGate,
     modes: Modes,
     fallback: Option<Arc<str>>,
     /// Of the last frame: a fault is said when it begins.
@@ -95,6 +100,13 @@ impl Orchestrator {
         }
         options.tracker.solver = options.matcher.into();
         options.tracker.validate()?;
+        if options.tracker.quality.gate && options.matcher.on_host() {
+            return Err(PipelineError::Option {
+                option: "tracker.quality.gate",
+                value: "true".into(),
+                range: "false with a matcher on the host, which has no quality to go by".into(),
+            });
+        }
         let last_id = run.last_id();
         let mut host_tracker = options
             .matcher
@@ -110,6 +122,8 @@ impl Orchestrator {
         Ok(Orchestrator {
             run: run.clone(),
             prompting: Prompting::new(options.max_prompts, detector.labels()),
+            plane: Plane::default(),
+            gate: QualityGate::new(options.max_objects + options.max_prompts),
             modes,
             fallback: device.fallback().map(Arc::from),
             fault: None,
@@ -170,8 +184,14 @@ impl Orchestrator {
             tracker.begin_anew(self.last_id);
         }
         self.clock = FrameClock::default();
+        self.plane = Plane::default();
+        self.gate = self.new_gate();
         self.fault = None;
         Ok(())
+    }
+
+    fn new_gate(&self) -> QualityGate {
+        QualityGate::new(self.options.max_objects + self.options.max_prompts)
     }
 
     /// Choices this pipeline was built with.
@@ -268,9 +288,10 @@ impl Orchestrator {
         packet.begin(format.width, format.height, self.options.max_objects + self.options.max_prompts)?;
         self.outcome.fit(&self.options, format)?;
         self.prompting.ask(format.width, format.height);
-        let (latency, counts) = self.or_on_cpu(|pipeline| pipeline.compute(frame, format, dt_s))?;
+        let motion = self.plane.step(frame.tracker_from_pixels);
+        let (latency, counts) = self.or_on_cpu(|pipeline| pipeline.compute(frame, format, dt_s, motion))?;
         self.run.gave(&self.outcome.track_ids);
-        self.fill(packet, frame);
+        self.fill(packet, frame, dt_s);
         packet.transfers = transfers(counts);
         packet.latency_ms = LatencyMs { total: ms(arrival.elapsed()), ..latency };
         Ok(())
@@ -282,17 +303,18 @@ impl Orchestrator {
         frame: &FrameView<'_, InputBytes<'_>>,
         format: FrameFormat,
         dt_s: f32,
+        motion: Motion,
     ) -> Result<(LatencyMs, Counts), PipelineError> {
         // Again: where a GPU has failed, the CPU cannot read what is on it.
         self.check_place(frame.pixels)?;
         self.select_programs(format)?;
         let before = self.device.ledger().counts();
-        let commands = self.prompting.commands();
+        let asked = Asked { dt_s, motion, commands: self.prompting.commands() };
         let programs = self.programs.current_mut().expect("select_programs() leaves one");
         let mut latency = match (programs, frame.pixels) {
-            (Programs::Resident(program), _) => program.run(frame, dt_s, commands, &mut self.outcome)?,
+            (Programs::Resident(program), _) => program.run(frame, &asked, &mut self.outcome)?,
             (Programs::Staged(programs), InputBytes::Host(pixels)) => {
-                programs.run(&frame.with_pixels(pixels), dt_s, commands, &mut self.outcome)?
+                programs.run(&frame.with_pixels(pixels), &asked, &mut self.outcome)?
             }
             (Programs::Staged(_), InputBytes::Device(_)) => return Err(FrameError::NotOnHost.into()),
         };
@@ -337,6 +359,7 @@ impl Orchestrator {
         self.programs.clear();
         self.states = StateStore::new();
         self.prompting.end();
+        self.gate = self.new_gate();
         self.epoch += 1;
         self.last_id = self.run.last_id();
         if let Some(tracker) = &mut self.host_tracker {
@@ -353,7 +376,7 @@ impl Orchestrator {
     }
 
     /// Everything but times, transfers, and what [`ResultPacket::begin`] has set.
-    fn fill(&mut self, packet: &mut ResultPacket, frame: &FrameView<'_, InputBytes<'_>>) {
+    fn fill(&mut self, packet: &mut ResultPacket, frame: &FrameView<'_, InputBytes<'_>>, dt_s: f32) {
         let outcome = &self.outcome;
         packet.frame_id = frame.frame_id;
         packet.timestamp_s = frame.timestamp_s;
@@ -374,6 +397,9 @@ impl Orchestrator {
             );
         }
         self.fault = packet.fault;
+        let quality = self.options.tracker.quality;
+        let mut in_view = false;
+        self.gate.begin();
         let objects = if packet.fault.is_some() { 0 } else { outcome.len() };
         let mask_bytes = frame.format().mask_bytes();
         let (boxes_cxcywh, _) = outcome.boxes_cxcywh.as_chunks::<4>();
@@ -390,15 +416,24 @@ impl Orchestrator {
                 box_xyxy: boxes::xyxy_from_cxcywh(box_cxcywh, frame.width, frame.height),
                 mask_score: outcome.mask_scores[i],
                 mask_area_px: usize::try_from(outcome.mask_areas_px[i]).unwrap_or(0),
-                ..DetectedObject::default()
+                prompted: false,
+                quality: quality_of(&outcome.quality, i),
             };
+            let mean = object.quality.map_or(0.0, |quality| quality.mean);
+            in_view |= quality.gate && self.gate.passes(&quality, object.track_id, mean) && object.confirmed;
             packet.push(object, &outcome.mask_bits[i * mask_bytes..][..mask_bytes]);
         }
-        self.fill_followed(packet, mask_bytes);
+        in_view |= self.fill_followed(packet, mask_bytes);
+        if quality.gate {
+            packet.state = self.gate.scene(packet.state, in_view, dt_s, self.options.tracker.relocalize_s);
+        }
     }
 
-    /// Objects that were pointed at, behind those that were found. One that is in sight makes the scene visible.
-    fn fill_followed(&mut self, packet: &mut ResultPacket, mask_bytes: usize) {
+    /// Objects that were pointed at, behind those that were found. One that is in sight makes the scene visible. Gives whether one
+    /// passes the gate.
+    fn fill_followed(&mut self, packet: &mut ResultPacket, mask_bytes: usize) -> bool {
+        let quality = &self.options.tracker.quality;
+        let mut in_view = false;
         let followed = &self.outcome.followed;
         let rows = if packet.fault.is_some() { 0 } else { followed.len() };
         let (boxes_xyxy, _) = followed.boxes_xyxy.as_chunks::<4>();
@@ -414,13 +449,16 @@ impl Orchestrator {
                 mask_score: followed.mask_scores[row],
                 mask_area_px: usize::try_from(followed.mask_areas_px[row]).unwrap_or(0),
                 prompted: true,
-                ..DetectedObject::default()
+                quality: quality_of(&followed.quality, row),
             };
+            let mean = object.quality.map_or(0.0, |quality| quality.mean);
+            in_view |= quality.gate && self.gate.passes(quality, track_id, mean);
             packet.push(object, &followed.mask_bits[row * mask_bytes..][..mask_bytes]);
             packet.state = Visibility::Visible;
         }
         let rows = followed.len();
         self.prompting.took(&followed.slots[..rows], &followed.statuses[..rows]);
+        in_view
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a frame's computation gives, as plain arrays, before it becomes a packet.
 
-use ultramotion_types::{Fault, FrameError, FrameFormat};
+use ultramotion_tracking::quality::SCORES;
+use ultramotion_types::{Fault, FrameError, FrameFormat, Quality};
 
 use crate::options::PipelineOptions;
 
@@ -20,6 +21,10 @@ pub(crate) struct Outcome {
     pub mask_bits: Vec<u8>,
     pub track_ids: Vec<i32>,
     pub confirmed: Vec<i32>,
+    /// Where each is in the device's table of tracks.
+    pub slots: Vec<i32>,
+    /// `[K, 6]`, empty where it is not computed.
+    pub quality: Vec<f32>,
     /// The scene's visibility.
     pub scene: i32,
     pub followed: Followed,
@@ -39,6 +44,8 @@ pub(crate) struct Followed {
     pub boxes_xyxy: Vec<i32>,
     /// `[P, height, ceil(width / 8)]`.
     pub mask_bits: Vec<u8>,
+    /// `[P, 6]`.
+    pub quality: Vec<f32>,
 }
 
 impl Followed {
@@ -48,6 +55,7 @@ impl Followed {
         }
         self.boxes_xyxy.resize(4 * room, 0);
         self.mask_scores.resize(room, 0.0);
+        self.quality.resize(SCORES * room, 0.0);
         fit_bits(&mut self.mask_bits, room, format)
     }
 
@@ -55,6 +63,13 @@ impl Followed {
     pub(crate) fn len(&self) -> usize {
         usize::try_from(self.count).unwrap_or(0).min(self.slots.len())
     }
+}
+
+/// The scores of row `i`, where there are any.
+pub(crate) fn quality_of(scores: &[f32], i: usize) -> Option<Quality> {
+    let (rows, _) = scores.as_chunks::<SCORES>();
+    let &[edge, contrast, continuity, stability, likeness, mean] = rows.get(i)?;
+    Some(Quality { edge, contrast, continuity, stability, likeness, mean })
 }
 
 /// Makes room for the masks of so many objects.
@@ -75,10 +90,17 @@ impl Outcome {
         for floats in [&mut self.scores, &mut self.mask_scores] {
             floats.resize(k, 0.0);
         }
-        for integers in [&mut self.classes, &mut self.mask_areas_px, &mut self.track_ids, &mut self.confirmed]
-        {
+        for integers in [
+            &mut self.classes,
+            &mut self.mask_areas_px,
+            &mut self.track_ids,
+            &mut self.confirmed,
+            &mut self.slots,
+        ] {
             integers.resize(k, 0);
         }
+        // What tracks looked like is remembered by their slots, which only the device's matcher gives.
+        self.quality.resize(if options.matcher.on_host() { 0 } else { SCORES * k }, 0.0);
         fit_bits(&mut self.mask_bits, k, format)?;
         self.followed.fit(options.max_prompts, format)
     }

@@ -3,10 +3,22 @@
 use ultramotion_engine::graph::{Graph, GraphError, InputPort, OutputPort, Tensor};
 use ultramotion_engine::{InputBlock, OutputBlock};
 use ultramotion_tracking::follow::SLOT_LEN;
-use ultramotion_tracking::ops::TrackTensors;
+use ultramotion_tracking::ops::{QualityTensors, TrackTensors};
+use ultramotion_tracking::quality::Motion;
 
 use crate::outcome::{Followed, Outcome};
 use crate::stages::{Detected, FollowTensors, SegmentTensors};
+
+/// What goes in with a frame's pixels.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    /// Time since the last frame.
+    pub dt_s: f32,
+    /// How the image plane has moved since.
+    pub motion: Motion,
+    /// What is asked of the slots of what was pointed at.
+    pub commands: &'a [f32],
+}
 
 /// Outputs of the detector.
 pub(crate) struct DetectPorts {
@@ -42,6 +54,7 @@ impl DetectPorts {
 pub(crate) struct TrackPorts {
     track_ids: OutputPort<i32>,
     confirmed: OutputPort<i32>,
+    slots: OutputPort<i32>,
     scene: OutputPort<i32>,
 }
 
@@ -50,6 +63,7 @@ impl TrackPorts {
         Ok(TrackPorts {
             track_ids: g.output_port("track_ids", tracks.track_ids)?,
             confirmed: g.output_port("confirmed", tracks.confirmed)?,
+            slots: g.output_port("slots", tracks.slots)?,
             scene: g.output_port("scene", tracks.scene)?,
         })
     }
@@ -57,7 +71,35 @@ impl TrackPorts {
     pub(crate) fn read(&self, block: &OutputBlock, outcome: &mut Outcome) {
         outcome.track_ids.copy_from_slice(self.track_ids.read(block));
         outcome.confirmed.copy_from_slice(self.confirmed.read(block));
+        outcome.slots.copy_from_slice(self.slots.read(block));
         outcome.scene = self.scene.read(block)[0];
+    }
+}
+
+/// How the image plane has moved: an input.
+pub(crate) struct MotionPort(InputPort<f32>);
+
+impl MotionPort {
+    pub(crate) fn declare(g: &mut Graph) -> Result<(Tensor, Self), GraphError> {
+        let (motion, port) = g.input_port("motion", [6])?;
+        Ok((motion, MotionPort(port)))
+    }
+
+    pub(crate) fn write(&self, block: &mut InputBlock, motion: &Motion) {
+        self.0.write(block, &motion.previous_from_current);
+    }
+}
+
+/// How well tracked objects show.
+pub(crate) struct QualityPort(OutputPort<f32>);
+
+impl QualityPort {
+    pub(crate) fn declare(g: &mut Graph, judged: &QualityTensors) -> Result<Self, GraphError> {
+        Ok(QualityPort(g.output_port("quality", judged.scores)?))
+    }
+
+    pub(crate) fn read(&self, block: &OutputBlock, outcome: &mut Outcome) {
+        outcome.quality.copy_from_slice(self.0.read(block));
     }
 }
 
@@ -72,6 +114,7 @@ pub(crate) struct FollowPorts {
     mask_areas_px: OutputPort<i32>,
     boxes_xyxy: OutputPort<i32>,
     mask_bits: OutputPort<u8>,
+    quality: OutputPort<f32>,
 }
 
 /// The inputs of [`FollowPorts`] in a graph.
@@ -98,7 +141,7 @@ impl FollowPorts {
         inputs: &FollowInputs,
         followed: &FollowTensors,
     ) -> Result<Self, GraphError> {
-        let FollowTensors { slots, count, statuses, segments } = followed;
+        let FollowTensors { slots, count, statuses, quality, segments } = followed;
         Ok(FollowPorts {
             commands: inputs.commands.1,
             dt_s: inputs.dt_s.1,
@@ -109,12 +152,13 @@ impl FollowPorts {
             mask_areas_px: g.output_port("follow_mask_areas_px", segments.masks.area_px)?,
             boxes_xyxy: g.output_port("follow_boxes_xyxy", segments.masks.box_xyxy)?,
             mask_bits: g.output_port("follow_mask_bits", segments.masks.bits)?,
+            quality: g.output_port("follow_quality", *quality)?,
         })
     }
 
-    pub(crate) fn write(&self, block: &mut InputBlock, commands: &[f32], dt_s: f32) {
-        self.commands.write(block, commands);
-        self.dt_s.write(block, &[dt_s]);
+    pub(crate) fn write(&self, block: &mut InputBlock, asked: &Asked<'_>) {
+        self.commands.write(block, asked.commands);
+        self.dt_s.write(block, &[asked.dt_s]);
     }
 
     pub(crate) fn read(&self, block: &OutputBlock, outcome: &mut Followed) {
@@ -125,6 +169,7 @@ impl FollowPorts {
         outcome.mask_areas_px.copy_from_slice(self.mask_areas_px.read(block));
         outcome.boxes_xyxy.copy_from_slice(self.boxes_xyxy.read(block));
         outcome.mask_bits.copy_from_slice(self.mask_bits.read(block));
+        outcome.quality.copy_from_slice(self.quality.read(block));
     }
 }
 

@@ -10,8 +10,10 @@ use ultramotion_types::{FrameFormat, FrameView, LatencyMs};
 
 use crate::error::PipelineError;
 use crate::outcome::Outcome;
-use crate::ports::{DetectPorts, FollowInputs, FollowPorts, SegmentPorts, TrackPorts};
-use crate::stages::{self, Parts};
+use crate::ports::{
+    Asked, DetectPorts, FollowInputs, FollowPorts, MotionPort, QualityPort, SegmentPorts, TrackPorts,
+};
+use crate::stages::{self, Looks, Parts};
 
 /// A program for frames of one format.
 pub(crate) struct ResidentProgram {
@@ -27,6 +29,9 @@ struct Ports {
     segment: SegmentPorts,
     /// `None` where nothing can be pointed at.
     follow: Option<FollowPorts>,
+    /// How the image plane has moved, where somebody wants to know, and what comes of it. 
+    motion: Option<MotionPort>,
+    quality: Option<QualityPort>,
     /// The seconds since the last frame, and what comes of them. `None` when tracks are matched on the host.
     track: Option<(InputPort<f32>, TrackPorts)>,
 }
@@ -52,15 +57,17 @@ impl ResidentProgram {
     pub(crate) fn run(
         &mut self,
         frame: &FrameView<'_, InputBytes<'_>>,
-        dt_s: f32,
-        commands: &[f32],
+        asked: &Asked<'_>,
         outcome: &mut Outcome,
     ) -> Result<LatencyMs, PipelineError> {
         if let Some(port) = &self.ports.follow {
-            port.write(&mut self.input, commands, dt_s);
+            port.write(&mut self.input, asked);
+        }
+        if let Some(port) = &self.ports.motion {
+            port.write(&mut self.input, &asked.motion);
         }
         if let Some((port, _)) = &self.ports.track {
-            port.write(&mut self.input, &[dt_s]);
+            port.write(&mut self.input, &[asked.dt_s]);
         }
         let ledger = self.program.ledger().clone();
         let before = ledger.counts();
@@ -91,6 +98,9 @@ impl ResidentProgram {
         }
         self.ports.detect.read(&self.output, outcome);
         self.ports.segment.read(&self.output, outcome);
+        if let Some(quality) = &self.ports.quality {
+            quality.read(&self.output, outcome);
+        }
         if let Some(follow) = &self.ports.follow {
             follow.read(&self.output, &mut outcome.followed);
         }
@@ -123,15 +133,32 @@ fn build(parts: &Parts<'_>, format: FrameFormat) -> Result<(Graph, Ports), Graph
     let embedding = stages::encode(&mut g, frame, parts)?;
     let (boxes, count) = (detections.boxes_cxcywh, detections.count);
     let segments = stages::segment(&mut g, embedding, boxes, count, [height, width], parts)?;
-    let followed = match &follow {
-        Some(inputs) => {
-            let (commands, dt_s) = (inputs.commands.0, inputs.dt_s.0);
-            Some((inputs, stages::follow(&mut g, embedding, commands, dt_s, [height, width], parts)?))
+    let (looks, motion) = if tracks.is_some() || follow.is_some() {
+        let (motion, port) = MotionPort::declare(&mut g)?;
+        (Some(Looks { frame, motion }), Some(port))
+    } else {
+        (None, None)
+    };
+    let judged = match (&looks, &tracks) {
+        (Some(looks), Some((_, tracks))) => {
+            let tracked = [count, tracks.slots, tracks.track_ids];
+            Some(stages::judge(&mut g, looks, &segments, tracked, parts)?)
         }
-        None => None,
+        _ => None,
+    };
+    let followed = match (&looks, &follow) {
+        (Some(looks), Some(inputs)) => {
+            let asked = [inputs.commands.0, inputs.dt_s.0];
+            Some((inputs, stages::follow(&mut g, embedding, looks, asked, [height, width], parts)?))
+        }
+        _ => None,
     };
     let detect = DetectPorts::declare(&mut g, &found)?;
     let segment = SegmentPorts::declare(&mut g, &segments)?;
+    let quality = match &judged {
+        Some(judged) => Some(QualityPort::declare(&mut g, judged)?),
+        None => None,
+    };
     let follow = match &followed {
         Some((inputs, tensors)) => Some(FollowPorts::declare(&mut g, inputs, tensors)?),
         None => None,
@@ -140,5 +167,5 @@ fn build(parts: &Parts<'_>, format: FrameFormat) -> Result<(Graph, Ports), Graph
         Some((port, tracks)) => Some((port, TrackPorts::declare(&mut g, &tracks)?)),
         None => None,
     };
-    Ok((g, Ports { frame: frame_port, detect, segment, follow, track }))
+    Ok((g, Ports { frame: frame_port, detect, segment, follow, motion, quality, track }))
 }

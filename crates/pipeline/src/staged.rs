@@ -11,9 +11,11 @@ use ultramotion_types::{FrameFormat, FrameView, LatencyMs};
 
 use crate::error::PipelineError;
 use crate::outcome::Outcome;
-use crate::ports::{DetectPorts, FollowInputs, FollowPorts, SegmentPorts, TrackPorts};
+use crate::ports::{
+    Asked, DetectPorts, FollowInputs, FollowPorts, MotionPort, QualityPort, SegmentPorts, TrackPorts,
+};
 use crate::resident::ms;
-use crate::stages::{self, Parts};
+use crate::stages::{self, Looks, Parts};
 
 /// The stages' programs for frames of one format.
 pub(crate) struct StagedPrograms {
@@ -21,7 +23,7 @@ pub(crate) struct StagedPrograms {
     /// `None` when tracks are matched on the host.
     track: Option<Stage<TrackInputPorts, TrackPorts>>,
     encode: Stage<InputPort<u8>, OutputPort<f32>>,
-    segment: Stage<SegmentInputPorts, (SegmentPorts, Option<FollowPorts>)>,
+    segment: Stage<SegmentInputPorts, SegmentOutputPorts>,
 }
 
 /// A program with its values on the host, and the ports to reach them by.
@@ -45,6 +47,16 @@ struct SegmentInputPorts {
     embedding: InputPort<f32>,
     boxes_cxcywh: InputPort<f32>,
     count: InputPort<i32>,
+    /// Where objects are judged.
+    looks: Option<(InputPort<u8>, MotionPort)>,
+    /// Slots and identities, where tracks are matched on the device.
+    tracks: Option<[InputPort<i32>; 2]>,
+}
+
+struct SegmentOutputPorts {
+    segment: SegmentPorts,
+    quality: Option<QualityPort>,
+    follow: Option<FollowPorts>,
 }
 
 impl<I, O> Stage<I, O> {
@@ -105,17 +117,39 @@ impl StagedPrograms {
         let (count, count_port) = g.input_port("count", [1])?;
         let follow = FollowInputs::declare(&mut g, parts.options.max_prompts)?;
         let segments = stages::segment(&mut g, embedding, boxes, count, [height, width], parts)?;
-        let followed = match &follow {
-            Some(inputs) => {
-                let (commands, dt_s) = (inputs.commands.0, inputs.dt_s.0);
-                let tensors = stages::follow(&mut g, embedding, commands, dt_s, [height, width], parts)?;
+        let (looks, look_ports) = if track.is_some() || follow.is_some() {
+            let (frame, frame_port) = g.input_port("frame", [height, width, channels])?;
+            let (motion, motion_port) = MotionPort::declare(&mut g)?;
+            (Some(Looks { frame, motion }), Some((frame_port, motion_port)))
+        } else {
+            (None, None)
+        };
+        let (quality, tracks) = match (&looks, &track) {
+            (Some(looks), Some(_)) => {
+                let (slots, slots_port) = g.input_port("slots", [k])?;
+                let (track_ids, ids_port) = g.input_port("track_ids", [k])?;
+                let judged = stages::judge(&mut g, looks, &segments, [count, slots, track_ids], parts)?;
+                (Some(QualityPort::declare(&mut g, &judged)?), Some([slots_port, ids_port]))
+            }
+            _ => (None, None),
+        };
+        let follow = match (&looks, &follow) {
+            (Some(looks), Some(inputs)) => {
+                let asked = [inputs.commands.0, inputs.dt_s.0];
+                let tensors = stages::follow(&mut g, embedding, looks, asked, [height, width], parts)?;
                 Some(FollowPorts::declare(&mut g, inputs, &tensors)?)
             }
-            None => None,
+            _ => None,
         };
-        let inputs =
-            SegmentInputPorts { embedding: embedding_port, boxes_cxcywh: boxes_port, count: count_port };
-        let outputs = (SegmentPorts::declare(&mut g, &segments)?, followed);
+        let inputs = SegmentInputPorts {
+            embedding: embedding_port,
+            boxes_cxcywh: boxes_port,
+            count: count_port,
+            looks: look_ports,
+            tracks,
+        };
+        let outputs =
+            SegmentOutputPorts { segment: SegmentPorts::declare(&mut g, &segments)?, quality, follow };
         let segment = Stage::new(parts, g, inputs, outputs)?;
         Ok(StagedPrograms { detect, track, encode, segment })
     }
@@ -123,8 +157,7 @@ impl StagedPrograms {
     pub(crate) fn run(
         &mut self,
         frame: &FrameView<'_>,
-        dt_s: f32,
-        commands: &[f32],
+        asked: &Asked<'_>,
         outcome: &mut Outcome,
     ) -> Result<LatencyMs, PipelineError> {
         let mut latency = LatencyMs::default();
@@ -142,7 +175,7 @@ impl StagedPrograms {
             track.inputs.scores.write(&mut track.input, &outcome.scores);
             track.inputs.classes.write(&mut track.input, &outcome.classes);
             track.inputs.count.write(&mut track.input, &[outcome.count]);
-            track.inputs.dt_s.write(&mut track.input, &[dt_s]);
+            track.inputs.dt_s.write(&mut track.input, &[asked.dt_s]);
             track.run()?;
             track.outputs.read(&track.output, outcome);
             latency.matching = ms(start.elapsed());
@@ -154,12 +187,23 @@ impl StagedPrograms {
         segment.inputs.embedding.write(&mut segment.input, encode.outputs.read(&encode.output));
         segment.inputs.boxes_cxcywh.write(&mut segment.input, &outcome.boxes_cxcywh);
         segment.inputs.count.write(&mut segment.input, &[outcome.count]);
-        let (segments, follow) = &segment.outputs;
+        if let Some((frame_port, motion)) = &segment.inputs.looks {
+            frame_port.write(&mut segment.input, frame.pixels);
+            motion.write(&mut segment.input, &asked.motion);
+        }
+        if let Some([slots, track_ids]) = &segment.inputs.tracks {
+            slots.write(&mut segment.input, &outcome.slots);
+            track_ids.write(&mut segment.input, &outcome.track_ids);
+        }
+        let SegmentOutputPorts { segment: segments, quality, follow } = &segment.outputs;
         if let Some(follow) = follow {
-            follow.write(&mut segment.input, commands, dt_s);
+            follow.write(&mut segment.input, asked);
         }
         segment.program.run_frame(&segment.input, &mut segment.output, Budget::RESIDENT_FRAME)?;
         segments.read(&segment.output, outcome);
+        if let Some(quality) = quality {
+            quality.read(&segment.output, outcome);
+        }
         if let Some(follow) = follow {
             follow.read(&segment.output, &mut outcome.followed);
         }

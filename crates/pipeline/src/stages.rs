@@ -8,7 +8,9 @@ use ultramotion_models::detector::{DetectionTensors, SelectionOptions, select_de
 use ultramotion_models::segmenter::{MaskOutput, Prompts, SourceMasks, TokenKind};
 use ultramotion_models::zoo::{Detector, Segmenter};
 use ultramotion_tracking::follow::token;
-use ultramotion_tracking::ops::{self, FollowOutlines, TrackInputs, TrackTensors};
+use ultramotion_tracking::ops::{
+    self, FollowOutlines, QualityInputs, QualityTensors, TrackInputs, TrackTensors,
+};
 use ultramotion_tracking::track::TrackTable;
 
 use crate::error::PipelineError;
@@ -106,6 +108,34 @@ const _: () = assert!(
         && token::BOTTOM_RIGHT == TokenKind::BottomRight as i32
 );
 
+/// Names of what is remembered of tracks' looks among the states: of those that the detector finds, and of what is followed.
+const TRACK_MEMORY: &str = "track_memory";
+const FOLLOW_MEMORY: &str = "follow_memory";
+
+/// What the scores of a frame's objects need beside their masks.
+pub(crate) struct Looks {
+    /// Raw frame `[H, W, C]`.
+    pub frame: Tensor,
+    /// `[6]`: how the image plane has moved.
+    pub motion: Tensor,
+}
+
+/// Masks of tracked objects → how well they show.
+pub(crate) fn judge(
+    g: &mut Graph,
+    looks: &Looks,
+    segments: &SegmentTensors,
+    [count, slots, track_ids]: [Tensor; 3],
+    parts: &Parts<'_>,
+) -> Result<QualityTensors, GraphError> {
+    g.set_stage(SEGMENT);
+    let SourceMasks { bits, box_xyxy, .. } = segments.masks;
+    let Looks { frame, motion } = *looks;
+    let inputs = QualityInputs { frame, mask_bits: bits, box_xyxy, count, slots, keys: track_ids, motion };
+    let rows = track_capacity(parts.options);
+    ops::quality(g, parts.options.tracker.quality, TRACK_MEMORY, rows, inputs)
+}
+
 /// What was pointed at, row by row, with its masks.
 pub(crate) struct FollowTensors {
     /// `[P]` i32: slot of each row.
@@ -114,6 +144,8 @@ pub(crate) struct FollowTensors {
     pub count: Tensor,
     /// `[P]` i32: what became of each.
     pub statuses: Tensor,
+    /// `[P, 6]`: how well each shows.
+    pub quality: Tensor,
     pub segments: SegmentTensors,
 }
 
@@ -121,8 +153,8 @@ pub(crate) struct FollowTensors {
 pub(crate) fn follow(
     g: &mut Graph,
     embedding: Tensor,
-    commands: Tensor,
-    dt_s: Tensor,
+    looks: &Looks,
+    [commands, dt_s]: [Tensor; 2],
     source_hw: [usize; 2],
     parts: &Parts<'_>,
 ) -> Result<FollowTensors, GraphError> {
@@ -135,12 +167,28 @@ pub(crate) fn follow(
     let tokens = Prompts::tokens(positions, kinds);
     let decoded = g.scoped("followed", |g| segmenter.decode(g, embedding, &tokens, MaskOutput::One))?;
     let masks = segmenter.network().masks_to_source(g, decoded.low_res_masks, source_hw)?;
-    let outlines = FollowOutlines { iou: decoded.iou, area_px: masks.area_px, box_xyxy: masks.box_xyxy };
+    let judged = QualityInputs {
+        frame: looks.frame,
+        mask_bits: masks.bits,
+        box_xyxy: masks.box_xyxy,
+        count: prompts.count,
+        slots: prompts.slots,
+        keys: prompts.keys,
+        motion: looks.motion,
+    };
+    let judged = ops::quality(g, options.tracker.quality, FOLLOW_MEMORY, options.max_prompts, judged)?;
+    let quality = judged.scores;
+    let outlines = FollowOutlines {
+        iou: decoded.iou,
+        area_px: masks.area_px,
+        box_xyxy: judged.core_xyxy,
+        quality,
+    };
     let frame_wh = [source_hw[1] as f32, source_hw[0] as f32];
     let statuses =
         ops::follow_finish(g, options.tracker, options.follow, &prompts, outlines, dt_s, frame_wh)?;
     let segments = SegmentTensors { masks, iou: decoded.iou };
-    Ok(FollowTensors { slots: prompts.slots, count: prompts.count, statuses, segments })
+    Ok(FollowTensors { slots: prompts.slots, count: prompts.count, statuses, quality, segments })
 }
 
 /// Masks of K objects with their scores.

@@ -65,7 +65,7 @@ fn a_frame_that_is_on_the_gpu_is_taken_from_there() {
     assert!(!packet.objects.is_empty());
     let t = packet.transfers;
     assert_eq!((t.d2d, t.d2d_bytes), (1, (WIDTH * HEIGHT) as u64));
-    assert!(t.h2d_bytes < 100, "{t:?}: the time, not the frame");
+    assert!(t.h2d_bytes < 200, "{t:?}: time and motion, not the frame");
 }
 
 #[test]

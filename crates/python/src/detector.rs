@@ -89,6 +89,7 @@ impl Detector {
             height: image.height,
             pixel_format: image.pixel_format,
             pixels: image.pixels()?,
+            tracker_from_pixels: None,
         };
         let found = self.inner.with(py, |predictor| predictor.predict(&frame, score_threshold).or_raise())?;
         let corners: Vec<f32> = found.iter().flat_map(|detection| detection.box_xyxy).collect();

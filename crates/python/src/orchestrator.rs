@@ -157,6 +157,7 @@ impl Orchestrator {
                 height,
                 pixel_format,
                 pixels,
+                tracker_from_pixels: None,
             };
             let Inner { home, shots, .. } = inner;
             let mut home = at_home(home);

@@ -6,8 +6,9 @@ use numpy::ndarray::Array2;
 use numpy::{IntoPyArray, PyArray1, PyArray2};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyDict;
 use serde::Serialize;
-use ultramotion_types::{DetectedObject, Frame, ResultPacket as Packet, TimeSource};
+use ultramotion_types::{DetectedObject, Frame, Quality, ResultPacket as Packet, TimeSource};
 
 use crate::errors::value_error;
 use crate::tensor::Tensor;
@@ -218,6 +219,25 @@ impl ResultPacket {
     #[getter]
     fn mask_areas_px<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<i64>> {
         self.column(py, |object| object.mask_area_px as i64)
+    }
+
+    /// How well each object shows, 0 to 1: [N] float32 of "edge", "contrast", "continuity", "stability", "likeness" and their
+    /// weighted "mean". Not a number where it is not computed: with a matcher on the host.
+    #[getter]
+    fn quality<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let all = PyDict::new(py);
+        let names: [(&str, fn(&Quality) -> f32); 6] = [
+            ("edge", |quality| quality.edge),
+            ("contrast", |quality| quality.contrast),
+            ("continuity", |quality| quality.continuity),
+            ("stability", |quality| quality.stability),
+            ("likeness", |quality| quality.likeness),
+            ("mean", |quality| quality.mean),
+        ];
+        for (name, score) in names {
+            all.set_item(name, self.column(py, |object| object.quality.as_ref().map_or(f32::NAN, score)))?;
+        }
+        Ok(all)
     }
 
     /// Masks at the frame's size: [N, height, width] bool, an array of NumPy (read-only) or a Tensor, as the call asked.

@@ -5,6 +5,7 @@
 //! | [`assignment`] | what a pair costs, and the optimal or a greedy assignment; [`HungarianMatcher`](assignment::HungarianMatcher) for batches of a detector's outputs and targets |
 //! | [`track`] | identities across frames: prediction, gating, births, deaths; VISIBLE, RELOCALIZING or LOST |
 //! | [`follow`] | what somebody pointed at, followed by its own outline |
+//! | [`quality`] | how well an object shows: edge, contrast, continuity, stability, likeness |
 //! | [`ops`] | the same as device ops of an engine graph, with the tracks in state tensors |
 //!
 //! Everything works on plain slices with memory lent by the caller, allocates nothing on its way, has a fixed
@@ -24,6 +25,7 @@ pub mod assignment;
 mod error;
 pub mod follow;
 pub mod ops;
+pub mod quality;
 pub mod track;
 
 pub use error::{DeviceMatcherError, TrackingError};

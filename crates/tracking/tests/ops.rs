@@ -13,7 +13,10 @@ use ultramotion_tracking::assignment::{
     BatchItem, ClassCost, CostMatrix, HungarianMatcher, Solver, UNMATCHED, Workspace,
 };
 use ultramotion_tracking::follow::{self, Command, FollowConfig, Point, SLOT_LEN};
-use ultramotion_tracking::ops::{self, Assign, FollowOutlines, MatchCost, TargetTensors, TrackInputs};
+use ultramotion_tracking::ops::{
+    self, Assign, FollowOutlines, MatchCost, QualityInputs, TargetTensors, TrackInputs,
+};
+use ultramotion_tracking::quality::{MEMORY_LEN, QualityConfig, SCORES};
 use ultramotion_tracking::track::{Detections, TrackTable, Tracker, TrackerConfig};
 use ultramotion_types::Visibility;
 
@@ -338,6 +341,7 @@ fn follow_graph() -> Graph {
         iou: g.input("iou", DType::F32, [P, 1]).unwrap(),
         area_px: g.input("area_px", DType::I32, [P, 1]).unwrap(),
         box_xyxy: g.input("box_xyxy", DType::I32, [P, 4]).unwrap(),
+        quality: g.input("quality", DType::F32, [P, SCORES]).unwrap(),
     };
     let follow = FollowConfig::default();
     let statuses =
@@ -348,6 +352,7 @@ fn follow_graph() -> Graph {
         ("slots", prompts.slots),
         ("count", prompts.count),
         ("statuses", statuses),
+        ("keys", prompts.keys),
         ("state", g.states()[0].next.unwrap()),
     ] {
         g.output(name, tensor).unwrap();
@@ -356,8 +361,9 @@ fn follow_graph() -> Graph {
 }
 
 /// A frame's commands and outlines: now and then nonsense, and outlines that jump.
-fn pointing(seed: u64) -> [HostTensor; 5] {
+fn pointing(seed: u64) -> [HostTensor; 6] {
     let r = uniform(seed, P * 14 + 1);
+    let quality: Vec<f32> = uniform(!seed, P * SCORES).iter().map(|v| 0.1 + v).collect();
     let mut commands = Vec::new();
     let (mut iou, mut area_px, mut box_xyxy) = (Vec::new(), Vec::new(), Vec::new());
     for k in 0..P {
@@ -393,6 +399,7 @@ fn pointing(seed: u64) -> [HostTensor; 5] {
         HostTensor::f32([P, 1], iou),
         HostTensor::i32([P, 1], area_px),
         HostTensor::i32([P, 4], box_xyxy),
+        HostTensor::f32([P, SCORES], quality),
     ]
 }
 
@@ -411,6 +418,92 @@ fn what_was_pointed_at_is_followed_alike_on_all_devices() {
         }
     }
     assert!(counts.iter().all(|&count| count > 20), "{counts:?}");
+}
+
+const W: usize = 90;
+const H: usize = 70;
+
+fn quality_graph(channels: usize) -> Graph {
+    let mut g = Graph::new("quality");
+    let inputs = QualityInputs {
+        frame: g.input("frame", DType::U8, [H, W, channels]).unwrap(),
+        mask_bits: g.input("mask_bits", DType::U8, [P, H, W.div_ceil(8)]).unwrap(),
+        box_xyxy: g.input("box_xyxy", DType::I32, [P, 4]).unwrap(),
+        count: g.input("count", DType::I32, [1]).unwrap(),
+        slots: g.input("slots", DType::I32, [P]).unwrap(),
+        keys: g.input("keys", DType::I32, [P]).unwrap(),
+        motion: g.input("motion", DType::F32, [6]).unwrap(),
+    };
+    let judged = ops::quality(&mut g, QualityConfig::default(), "memory", P + 2, inputs).unwrap();
+    g.output("scores", judged.scores).unwrap();
+    g.output("core_xyxy", judged.core_xyxy).unwrap();
+    g.output("next", g.states()[0].next.unwrap()).unwrap();
+    g
+}
+
+/// A frame with ellipses that drift, with islands beside them, and now and then nonsense.
+fn looks(seed: u64, channels: usize) -> Vec<HostTensor> {
+    let r = uniform(seed, P * 8 + 12);
+    let row_bytes = W.div_ceil(8);
+    let mut pixels: Vec<u8> = uniform(!seed, H * W * channels).iter().map(|v| (v * 90.0) as u8 + 90).collect();
+    let mut bits = vec![0; P * H * row_bytes];
+    let (mut boxes, mut slots, mut keys) = (Vec::new(), Vec::new(), Vec::new());
+    for k in 0..P {
+        let own = &r[8 * k..8 * (k + 1)];
+        let (cx, cy) = (16.0 + 18.0 * k as f32 + 4.0 * own[0], 30.0 + 8.0 * own[1]);
+        let (rx, ry) = (2.0 + 12.0 * own[2] * (1 + k) as f32, 2.0 + 12.0 * own[3]);
+        let mut around = [W as i32, H as i32, 0, 0];
+        for y in 0..H {
+            for x in 0..W {
+                let (dx, dy) = ((x as f32 - cx) / rx, (y as f32 - cy) / ry);
+                let is_island = own[4] < 0.3 && x < 3 && (5..8).contains(&y);
+                if dx * dx + dy * dy < 1.0 || is_island {
+                    bits[(k * H + y) * row_bytes + x / 8] |= 1 << (x % 8);
+                    let (px, py) = (x as i32, y as i32);
+                    around = [around[0].min(px), around[1].min(py), around[2].max(px + 1), around[3].max(py + 1)];
+                    pixels[(y * W + x) * channels..][..channels].iter_mut().for_each(|v| *v /= 3);
+                }
+            }
+        }
+        boxes.extend(match (own[5] * 20.0) as u32 {
+            0 => [0; 4],
+            1 => [-5, i32::MIN, i32::MAX, 7],
+            2 => [40, 40, 60, 60],
+            _ => around,
+        });
+        slots.push(if own[6] < 0.1 { -1 } else { ((k as f32 + 2.0 * own[6]) as i32).min(P as i32 + 1) });
+        keys.push([k as i32 + 1, k as i32 + 1, k as i32 + 1, -7, 99][(own[7] * 5.0) as usize]);
+    }
+    let tail = &r[8 * P..];
+    let mut motion: Vec<f32> = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0].iter().zip(tail).map(|(m, v)| m + 0.1 * v).collect();
+    if tail[6] < 0.05 {
+        motion[2] = f32::NAN;
+    }
+    vec![
+        HostTensor::u8([H, W, channels], pixels),
+        HostTensor::u8([P, H, row_bytes], bits),
+        HostTensor::i32([P, 4], boxes),
+        HostTensor::i32([1], vec![(tail[7] * 8.0) as i32 - 1]),
+        HostTensor::i32([P], slots),
+        HostTensor::i32([P], keys),
+        HostTensor::f32([6], motion),
+    ]
+}
+
+#[test]
+fn how_well_objects_show_is_the_same_on_all_devices() {
+    for channels in [1, 3] {
+        let graph = quality_graph(channels);
+        let mut all = All::new(&graph);
+        let mut known = 0;
+        for seed in 0..120 {
+            let out = all.run(&looks(seed, channels), 0.0);
+            let (scores, memory) = (floats(&out[0]), ints(&out[2]));
+            assert!(scores.iter().all(|score| (0.0..=1.0).contains(score)), "{scores:?}");
+            known += memory.chunks(MEMORY_LEN).filter(|row| row[1] > 1).count();
+        }
+        assert!(known > 100, "{known}");
+    }
 }
 
 #[test]

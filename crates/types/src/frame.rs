@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::pose::NamedTransform;
+use crate::pose::{Matrix, NamedTransform};
 
 /// Longest side of a frame, in pixels. More is taken for a mistake or a broken file.
 pub const MAX_SIDE_PX: usize = 8192;
@@ -98,6 +98,7 @@ impl Frame {
             height: self.height,
             pixel_format: self.pixel_format,
             pixels: &self.pixels,
+            tracker_from_pixels: None,
         }
     }
 }
@@ -122,6 +123,9 @@ pub struct FrameView<'a, P = &'a [u8]> {
     pub pixel_format: PixelFormat,
     /// `height * width * channels` samples.
     pub pixels: P,
+    /// Where the middle of pixel `(x, y)` lies in a frame of reference in which the probe moves, `tracker_from_pixels * (x, y, 0)`,
+    /// millimetres; `None` if nobody knows.
+    pub tracker_from_pixels: Option<Matrix>,
 }
 
 impl<'a, P> FrameView<'a, P> {
@@ -132,8 +136,17 @@ impl<'a, P> FrameView<'a, P> {
 
     /// The same frame with its pixels named by something else.
     pub fn with_pixels<Q>(&self, pixels: Q) -> FrameView<'a, Q> {
-        let &FrameView { frame_id, timestamp_s, time_source, source, width, height, pixel_format, .. } = self;
-        FrameView { frame_id, timestamp_s, time_source, source, width, height, pixel_format, pixels }
+        FrameView {
+            frame_id: self.frame_id,
+            timestamp_s: self.timestamp_s,
+            time_source: self.time_source,
+            source: self.source,
+            width: self.width,
+            height: self.height,
+            pixel_format: self.pixel_format,
+            pixels,
+            tracker_from_pixels: self.tracker_from_pixels,
+        }
     }
 
     /// Checks the size, and that so many bytes of pixels are what it needs.

@@ -29,6 +29,21 @@ pub fn moved(matrix: &Matrix, [x, y, z]: [f64; 3]) -> [f64; 3] {
     std::array::from_fn(|row| matrix[row][0] * x + matrix[row][1] * y + matrix[row][2] * z + matrix[row][3])
 }
 
+/// A transform of a plane's steps with its third column the unit normal of the first two: what lies off the plane is told from it in
+/// millimetres. `None` if the plane is flat.
+pub fn with_unit_normal(mut matrix: Matrix) -> Option<Matrix> {
+    let [a, b] = [0, 1].map(|column| [0, 1, 2].map(|row: usize| matrix[row][column]));
+    let normal = [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
+    let length = normal.iter().map(|v| v * v).sum::<f64>().sqrt();
+    if !length.is_normal() {
+        return None;
+    }
+    for (row, v) in matrix.iter_mut().zip(normal) {
+        row[2] = v / length;
+    }
+    Some(matrix)
+}
+
 /// The transform that undoes an affine one; `None` if it is flat.
 pub fn inverse(m: &Matrix) -> Option<Matrix> {
     let cofactor = |i: usize, j: usize| {

@@ -40,6 +40,7 @@ fn follow(seed: u64, prompt: impl Fn(&PhantomFrame, u8) -> Prompt) -> Vec<Follow
             height: frame.height,
             pixel_format: PixelFormat::Grey8,
             pixels: &frame.pixels[..],
+            tracker_from_pixels: None,
         };
         let packet = pipeline.process(&view).unwrap();
         assert!(packet.objects.iter().all(|object| object.prompted && packet.label(object.class) == "user"));

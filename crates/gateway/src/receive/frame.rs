@@ -82,6 +82,7 @@ impl LiveFrame {
             height: self.height(),
             pixel_format: self.format,
             pixels: &self.pixels,
+            tracker_from_pixels: None,
         }
     }
 

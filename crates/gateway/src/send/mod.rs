@@ -44,7 +44,7 @@ use ultramotion_igtlink::{
     Point, Timestamp,
 };
 use ultramotion_types::pose::{moved, product};
-use ultramotion_types::{DetectedObject, MaskView, Matrix, ResultPacket, TimeSource};
+use ultramotion_types::{DetectedObject, MaskView, Matrix, Quality, ResultPacket, TimeSource};
 
 use crate::config::OutputConfig;
 use crate::receive::LiveFrame;
@@ -142,6 +142,8 @@ struct ObjectText<'a> {
     box_xyxy: [f32; 4],
     mask_score: f32,
     mask_area_px: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quality: Option<Quality>,
     center_mm: [f32; 3],
 }
 
@@ -298,6 +300,7 @@ impl Composer {
             box_xyxy: object.box_xyxy,
             mask_score: object.mask_score,
             mask_area_px: object.mask_area_px,
+            quality: object.quality,
             center_mm: Self::middle_mm(packet, index, world_from_ijk),
         };
         let text = ObjectsText {
@@ -363,6 +366,10 @@ impl MetadataTexts {
             ("Scores", joined(&|object| format!("{:.3}", object.score))),
             ("LatencyMs", format!("{latency_ms:.3}")),
         ];
+        if packet.objects.iter().any(|object| object.quality.is_some()) {
+            let mean = |object: &DetectedObject| object.quality.map_or(f32::NAN, |quality| quality.mean);
+            entries.push(("Quality", joined(&|object| format!("{:.3}", mean(object)))));
+        }
         if let Some(status) = &answer.placed.status {
             entries.push(("PlacementStatus", status.clone()));
         }

@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 
-use ultramotion_igtlink::{ClientId, DeviceName, Placement, Point};
-use ultramotion_types::pose::{inverse, moved, product};
+use ultramotion_igtlink::{ClientId, DeviceName, Point};
+use ultramotion_types::pose::{inverse, moved, product, with_unit_normal};
 use ultramotion_types::{Matrix, Prompt, PromptCommand};
 
 use crate::send::Answer;
@@ -33,7 +33,7 @@ impl Plane {
     /// Of a frame; `None` if its placement is flat.
     pub(crate) fn of(answer: &Answer) -> Option<Self> {
         let frame = &answer.frame;
-        let world_from_ijk = with_unit_normal(frame.placement.world_from_ijk(frame.size), &frame.placement)?;
+        let world_from_ijk = with_unit_normal(frame.placement.world_from_ijk(frame.size))?;
         let pixels_from_world = inverse(&world_from_ijk)?;
         let tracker = answer.placed.tracker_from_image;
         let pixels_from_tracker = tracker.and_then(|tracker| inverse(&product(&tracker, &world_from_ijk)));
@@ -63,20 +63,6 @@ impl Plane {
             None => Err("its place is no number".into()),
         }
     }
-}
-
-/// The matrix with a third step of a millimetre across the plane.
-fn with_unit_normal(mut matrix: Matrix, placement: &Placement) -> Option<Matrix> {
-    let [a, b] = [placement.step_i, placement.step_j].map(|step| step.map(f64::from));
-    let normal = [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
-    let length = normal.iter().map(|v| v * v).sum::<f64>().sqrt();
-    if !length.is_normal() {
-        return None;
-    }
-    for (row, v) in matrix.iter_mut().zip(normal) {
-        row[2] = v / length;
-    }
-    Some(matrix)
 }
 
 /// Points by name, millimetres.

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use ultramotion_pipeline::PipelineError;
-use ultramotion_types::{FrameError, ResultPacket};
+use ultramotion_types::pose::product;
+use ultramotion_types::{FrameError, FrameView, Matrix, ResultPacket};
 
 use super::{BuildPipeline, Shared, Timings};
 use crate::books::DropReason;
@@ -48,7 +49,8 @@ impl Shared {
             self.prompts.obey(|command| pipeline.prompt(command));
             let start = Instant::now();
             let mut packet = packets.take();
-            match pipeline.process_into(&frame.view(), &mut packet) {
+            let view = FrameView { tracker_from_pixels: self.tracker_from_pixels(&frame), ..frame.view() };
+            match pipeline.process_into(&view, &mut packet) {
                 Ok(()) => {
                     Timings::note(&mut self.timings().pipeline_ms, start.elapsed());
                     let epoch = Epoch { pipelines_before, of_pipeline: pipeline.epoch() };
@@ -68,6 +70,15 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// Where a frame lies by the poses that are there before it is computed: its own may come after it, so this is for what may be
+    /// a frame behind.
+    fn tracker_from_pixels(&self, frame: &LiveFrame) -> Option<Matrix> {
+        let image_to_tracker = &self.config.source.image_to_tracker;
+        let (placed, _) = self.source.with_poses(|book| Placed::of(frame, book, image_to_tracker));
+        let tracker_from_image = placed.tracker_from_image.filter(|_| !placed.is_astray())?;
+        Some(product(&tracker_from_image, &frame.placement.world_from_ijk(frame.size)))
     }
 
     /// A result to those who send and record it.

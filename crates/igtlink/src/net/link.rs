@@ -1,7 +1,7 @@
 //! One connection: reading, writing, and counting.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -392,6 +392,10 @@ impl Patience {
     }
 }
 
+/// Messages that go out in one call, and bytes of those behind the first: what is in work cannot make room for what is newer.
+const MAX_BATCH: usize = 16;
+const MAX_BATCH_BYTES: usize = 1 << 16;
+
 /// Sends what waits until the queue is closed and empty, or the connection ends. Then everything
 /// that still waits is thrown away, and the connection is closed in both directions, which ends
 /// [`read_messages`] as well.
@@ -401,26 +405,38 @@ fn write_queued(
     config: LinkConfig,
     traffic: &Traffic,
 ) -> Option<Disconnect> {
+    let mut batch = Vec::with_capacity(MAX_BATCH);
     let ended = loop {
-        let (message, counts) = match queue.mailbox.pop(nonzero(config.keep_alive)) {
-            Ok(message) => (message, true),
-            Err(RecvError::Timeout) => (queue.keep_alive.message(), false),
+        batch.clear();
+        let counts = match queue.mailbox.pop(nonzero(config.keep_alive)) {
+            Ok(message) => {
+                batch.push(message);
+                true
+            }
+            Err(RecvError::Timeout) => {
+                batch.push(queue.keep_alive.message());
+                false
+            }
             Err(RecvError::Closed) => break None,
         };
-        match write_whole(stream, &message) {
-            Ok(()) => {
-                count(&traffic.bytes_out, message.len());
-                if counts {
-                    count(&queue.sent, 1);
-                    count(&traffic.messages_out, 1);
-                }
-            }
-            Err(reason) => {
-                if counts {
-                    queue.drop_counted(1, traffic);
-                }
-                break Some(reason);
-            }
+        let mut room = if counts { MAX_BATCH_BYTES } else { 0 };
+        while batch.len() < MAX_BATCH
+            && let Some(message) = queue.mailbox.pop_small(room)
+        {
+            room -= message.len();
+            batch.push(message);
+        }
+        let (whole, result) = write_whole(stream, &batch);
+        for message in &batch[..whole] {
+            count(&traffic.bytes_out, message.len());
+        }
+        if counts {
+            count(&queue.sent, whole);
+            count(&traffic.messages_out, whole);
+            queue.drop_counted(batch.len() - whole, traffic);
+        }
+        if let Err(reason) = result {
+            break Some(reason);
         }
     };
     queue.discard(traffic);
@@ -429,17 +445,31 @@ fn write_queued(
     ended
 }
 
-fn write_whole(mut stream: &TcpStream, mut bytes: &[u8]) -> Result<(), Disconnect> {
-    while !bytes.is_empty() {
-        match stream.write(bytes) {
-            Ok(0) => return Err(Disconnect::PeerClosed),
-            Ok(len) => bytes = &bytes[len..],
+/// Writes messages one after the other, with as few calls as it takes. Gives how many went out whole.
+fn write_whole(mut stream: &TcpStream, messages: &[Outgoing]) -> (usize, Result<(), Disconnect>) {
+    let (mut whole, mut written) = (0, 0);
+    loop {
+        while let Some(message) = messages.get(whole).filter(|message| written >= message.len()) {
+            written -= message.len();
+            whole += 1;
+        }
+        if whole == messages.len() {
+            return (whole, Ok(()));
+        }
+        let mut parts = [IoSlice::new(&[]); MAX_BATCH];
+        let mut count = 0;
+        for (part, message) in parts.iter_mut().zip(&messages[whole..]) {
+            *part = IoSlice::new(if count == 0 { &message[written..] } else { message });
+            count += 1;
+        }
+        match stream.write_vectored(&parts[..count]) {
+            Ok(0) => return (whole, Err(Disconnect::PeerClosed)),
+            Ok(bytes) => written += bytes,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if is_timeout(&error) => return Err(Disconnect::Stalled),
-            Err(error) => return Err(Disconnect::Io(error.kind())),
+            Err(error) if is_timeout(&error) => return (whole, Err(Disconnect::Stalled)),
+            Err(error) => return (whole, Err(Disconnect::Io(error.kind()))),
         }
     }
-    Ok(())
 }
 
 fn is_timeout(error: &io::Error) -> bool {

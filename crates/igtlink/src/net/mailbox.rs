@@ -117,6 +117,15 @@ impl<T> Mailbox<T> {
         }
     }
 
+    /// Takes what waits behind it, if that has no more bytes than this.
+    pub(crate) fn pop_small(&self, max_bytes: usize) -> Option<T> {
+        let mut state = self.lock();
+        match state.items.front() {
+            Some((_, bytes)) if *bytes <= max_bytes => state.remove(0),
+            _ => None,
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.lock().items.len()
     }
@@ -184,6 +193,16 @@ mod tests {
             (Ok(2), Ok(5), Err(RecvError::Timeout))
         );
         assert_eq!(queue.push(6, 10, |_| true), STORED);
+    }
+
+    #[test]
+    fn what_is_small_goes_along() {
+        let queue = Mailbox::new(9, 99);
+        assert_eq!(queue.pop_small(9), None);
+        for (item, bytes) in [(1, 3), (2, 5), (3, 2)] {
+            queue.push(item, bytes, |_| true);
+        }
+        assert_eq!((queue.pop_small(4), queue.pop_small(4), queue.pop_small(5)), (Some(1), None, Some(2)));
     }
 
     #[test]

@@ -17,8 +17,10 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 
-use super::header::{Header, MAX_LINE_BYTES};
+use super::header::read;
 use super::layout::{Layout, dim_size, frame_lines, last_line};
+use super::lines::MAX_LINE_BYTES;
+use crate::sequence::Encoding;
 use crate::error::MediaError;
 use ultramotion_types::NamedTransform;
 
@@ -378,7 +380,7 @@ pub fn recover(path: &Path) -> Result<Recovery, MediaError> {
     let mut part = match File::options().read(true).append(true).open(&files.part) {
         Ok(part) => part,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let frames = super::SequenceReader::open(path)?.frame_count();
+            let frames = super::open(path)?.frame_count();
             return Ok(Recovery::Whole { frames });
         }
         Err(error) => return Err(MediaError::io("open", &files.part)(error)),
@@ -452,7 +454,7 @@ fn whole_frames(part: &mut File, path: &Path, data_len: u64) -> io::Result<Optio
     let Some([width, height]) = size else { return Ok(None) };
     head.extend_from_slice(dim_size(width, height, 1).as_bytes());
     head.extend_from_slice(b"ElementDataFile = LOCAL\n");
-    let Ok(header) = Header::read(&mut head.as_slice(), path) else { return Ok(None) };
+    let Ok(header) = read(&mut head.as_slice(), path) else { return Ok(None) };
     let frame_bytes = header.frame_bytes() as u64;
     let mut whole = Whole { size: [width, height], frame_bytes, frames: 0, part_bytes };
     let (mut prefix, mut last) = (prefix_of(0), last_line(0));
@@ -492,9 +494,9 @@ fn frame_size(line: &[u8]) -> Option<[usize; 2]> {
 /// There is a half-made file beside `to` until the copy is whole, and never one under its name.
 pub fn export_mha(from: &Path, to: &Path) -> Result<u64, MediaError> {
     let mut header = BufReader::new(File::open(from).map_err(MediaError::io("open", from))?);
-    let checked = Header::read(&mut header, from)?;
-    let data = checked.data_path(from);
-    if checked.compressed || checked.skip_bytes != 0 {
+    let checked = read(&mut header, from)?;
+    let data = checked.data_file.paths(from);
+    if checked.encoding != Encoding::Plain || checked.skip_bytes != 0 || data.len() != 1 {
         let problem = "the pixels do not stand in the sequence's own file as they are".to_owned();
         return Err(MediaError::Mismatch { path: to.to_owned(), problem });
     }
@@ -513,7 +515,7 @@ pub fn export_mha(from: &Path, to: &Path) -> Result<u64, MediaError> {
         file.write_all(end)?;
         bytes += end.len() as u64;
         let pixels = checked.frame_bytes() as u64 * checked.frame_count;
-        bytes += io::copy(&mut File::open(&data)?.take(pixels), &mut file)?;
+        bytes += io::copy(&mut File::open(&data[0])?.take(pixels), &mut file)?;
         std::fs::rename(&part, to)?;
         Ok(bytes)
     };

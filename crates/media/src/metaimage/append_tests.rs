@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tempfile::TempDir;
 
 use super::append::{Appending, Files, Growing};
-use super::{AppendWriter, Layout, Recovery, SequenceReader, export_mha, recover};
+use super::{AppendWriter, Layout, Recovery, export_mha, recover};
 use crate::error::MediaError;
 use ultramotion_types::{Frame, NamedTransform};
 
@@ -84,7 +84,7 @@ fn on_small_disk(path: &Path, room: &Room) -> Result<Appending<OnSmallDisk>, Med
 
 /// Every frame of a sequence is as it was written; gives how many there are.
 fn check_frames(path: &Path) -> u64 {
-    let reader = SequenceReader::open(path).unwrap();
+    let reader = super::open(path).unwrap();
     let frames: Vec<Frame> = crate::source::frames(Box::new(reader)).map(Result::unwrap).collect();
     for (frame, number) in frames.iter().zip(0..) {
         assert!(frame.pixels == values(number), "frame {number}");

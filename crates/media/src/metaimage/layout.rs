@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::element::ElementType;
+use crate::sequence::ElementType;
 use crate::error::MediaError;
 use ultramotion_types::{Frame, MAX_SIDE_PX, NamedTransform};
 

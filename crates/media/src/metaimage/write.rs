@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 
-use super::element::ElementType;
+use crate::sequence::ElementType;
 use super::layout::{Layout, dim_size, frame_lines};
 use crate::error::MediaError;
 use ultramotion_types::{Frame, NamedTransform, PixelFormat};

@@ -1,23 +1,28 @@
-//! PNG and JPEG files, one or a folder of them.
+//! PNG, JPEG, BMP, TIFF, WebP and GIF files, one or a folder of them. Of a file in a folder the first picture counts.
 //!
-//! Grey stays grey, colour stays colour; transparency is dropped. 16-bit PNG is scaled from its full range
-//! (65535 becomes 255), which is what the PNG standard says a sample means and does not depend on content.
+//! Grey stays grey, colour stays colour; transparency is dropped. 16-bit samples are scaled from their full range
+//! (65535 becomes 255), which is what the PNG standard says a sample means and does not depend on content. A picture that says by
+//! EXIF that it is to be turned is turned.
 
 use std::cmp::Ordering;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use super::FrameSource;
 use crate::error::MediaError;
 use ultramotion_types::{Frame, MAX_SIDE_PX, PixelFormat};
 
 /// Endings of file names that are taken for images, in lower case.
-pub(super) const ENDINGS: [&str; 3] = ["png", "jpg", "jpeg"];
+pub(super) const ENDINGS: [&str; 8] = ["png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp", "gif"];
 
 /// A larger file holds no image of a size that is read.
 const MAX_FILE_BYTES: u64 = 1 << 30;
+
+/// The most that a picture may take while it is decoded.
+const MAX_DECODED_BYTES: u64 = (MAX_SIDE_PX * MAX_SIDE_PX * 8) as u64;
 
 /// Deflate cannot make more of a byte than this.
 const MAX_INFLATION: u64 = 1032;
@@ -126,21 +131,26 @@ fn decode(path: &Path, frame_id: u64) -> Result<(usize, usize, PixelFormat, Vec<
     let bytes = std::fs::read(path).map_err(MediaError::io("read", path))?;
     let reader =
         ImageReader::new(Cursor::new(&bytes)).with_guessed_format().map_err(MediaError::io("read", path))?;
-    match reader.format() {
-        Some(ImageFormat::Png) => {}
-        Some(ImageFormat::Jpeg) if jpeg_ends(&bytes) => {}
+    let kind = match reader.format() {
+        Some(ImageFormat::Png) => "PNG",
+        Some(ImageFormat::Jpeg) if jpeg_ends(&bytes) => "JPEG",
         Some(ImageFormat::Jpeg) => return Err(corrupt("the JPEG data ends early, copy the file again")),
-        _ => return Err(corrupt("the content is neither PNG nor JPEG")),
-    }
-    let is_png = reader.format() == Some(ImageFormat::Png);
+        Some(ImageFormat::Bmp) => "BMP",
+        Some(ImageFormat::Tiff) => "TIFF",
+        Some(ImageFormat::WebP) => "WebP",
+        Some(ImageFormat::Gif) => "GIF",
+        _ => return Err(corrupt("the content is none of PNG, JPEG, BMP, TIFF, WebP and GIF")),
+    };
     let explain = |error: image::ImageError| {
         let reason = error.to_string();
-        let kind = if is_png { "PNG" } else { "JPEG" };
         // One line, and no more than a reader wants to read.
         let reason: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(120).collect();
         MediaError::corrupt(path, frame_id, format!("the {kind} data is damaged or cut short ({reason})"))
     };
-    let decoder = reader.into_decoder().map_err(explain)?;
+    let mut decoder = reader.into_decoder().map_err(explain)?;
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MAX_DECODED_BYTES);
+    decoder.set_limits(limits).map_err(explain)?;
     let (width, height) = decoder.dimensions();
     let limit = 1..=MAX_SIDE_PX as u32;
     if !limit.contains(&width) || !limit.contains(&height) {
@@ -148,12 +158,14 @@ fn decode(path: &Path, frame_id: u64) -> Result<(usize, usize, PixelFormat, Vec<
     }
     // One bit is the least a pixel takes in a PNG.
     let least_raw_bytes = u64::from(width).div_ceil(8) * u64::from(height);
-    if is_png && least_raw_bytes > (bytes.len() as u64).saturating_mul(MAX_INFLATION) {
+    if kind == "PNG" && least_raw_bytes > (bytes.len() as u64).saturating_mul(MAX_INFLATION) {
         let problem = format!("a PNG file of {} bytes cannot hold {width}x{height} pixels", bytes.len());
         return Err(corrupt(&problem));
     }
-    let image = DynamicImage::from_decoder(decoder).map_err(explain)?;
-    let narrow = |value: u16| ((u32::from(value) + 128) / 257) as u8;
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut image = DynamicImage::from_decoder(decoder).map_err(explain)?;
+    image.apply_orientation(orientation);
+    let (width, height) = (image.width(), image.height());
     let (format, pixels) = match image {
         DynamicImage::ImageLuma8(grey) => (PixelFormat::Grey8, grey.into_raw()),
         DynamicImage::ImageLumaA8(grey) => (PixelFormat::Grey8, grey.pixels().map(|p| p.0[0]).collect()),
@@ -172,6 +184,11 @@ fn decode(path: &Path, frame_id: u64) -> Result<(usize, usize, PixelFormat, Vec<
         other => (PixelFormat::Rgb8, other.into_rgb8().into_raw()),
     };
     Ok((width as usize, height as usize, format, pixels))
+}
+
+/// A 16-bit sample in 8 bits.
+pub(super) fn narrow(value: u16) -> u8 {
+    ((u32::from(value) + 128) / 257) as u8
 }
 
 /// Whether the picture's data is closed by an end marker. (Decoders fill what is missing with grey.)

@@ -12,16 +12,22 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod animation;
 mod images;
 mod pace;
+mod pages;
+mod video;
 
+use std::io::Read;
 use std::path::Path;
 
 pub use images::ImageFiles;
 pub use pace::wait_until;
+pub use pages::Pages;
+pub use video::Video;
 
 use crate::error::MediaError;
-use crate::metaimage::SequenceReader;
+use crate::{metaimage, nrrd};
 use ultramotion_types::Frame;
 
 /// Rate at which frames without a time of their own are counted, until
@@ -49,21 +55,93 @@ pub trait FrameSource: Send + std::fmt::Debug {
     fn set_nominal_frames_per_second(&mut self, frames_per_second: f64);
 }
 
-/// Opens a `.mha` or `.mhd` file, an image, or a folder of images.
+/// A kind of file that frames are in.
+struct Format {
+    /// Its name, and endings of file names in lower case.
+    name: &'static str,
+    endings: &'static [&'static str],
+    /// Whether a file begins like one of them.
+    begins: fn(&[u8]) -> bool,
+    open: fn(&Path) -> Result<Box<dyn FrameSource>, MediaError>,
+}
+
+/// Every kind, in the order in which they are tried.
+const FORMATS: &[Format] = &[
+    Format {
+        name: "MetaImage and PLUS sequences",
+        endings: &["mha", "mhd"],
+        // A header has no mark of its own; these keys are what it begins with.
+        begins: |head| [&b"ObjectType"[..], b"NDims"].iter().any(|key| head.starts_with(key)),
+        open: |path| Ok(Box::new(metaimage::open(path)?)),
+    },
+    Format {
+        name: "NRRD and 3D Slicer's sequences",
+        endings: &["nrrd", "nhdr"],
+        begins: |head| head.starts_with(b"NRRD000"),
+        open: |path| Ok(Box::new(nrrd::open(path)?)),
+    },
+    Format {
+        name: "images with pages",
+        endings: &["tif", "tiff"],
+        begins: |head| head.starts_with(b"II*\0") || head.starts_with(b"MM\0*"),
+        open: |path| Ok(Box::new(Pages::open_tiff(path)?)),
+    },
+    Format {
+        name: "animations",
+        endings: &["gif"],
+        begins: |head| head.starts_with(b"GIF8"),
+        open: |path| Ok(Box::new(Pages::open_gif(path)?)),
+    },
+    Format {
+        name: "images",
+        endings: &["png", "jpg", "jpeg", "bmp", "webp"],
+        begins: |head| {
+            head.starts_with(b"\x89PNG")
+                || head.starts_with(&[0xFF, 0xD8, 0xFF])
+                || (head.starts_with(b"BM") && head.get(6..10) == Some(&[0; 4]))
+                || (head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WEBP"))
+        },
+        open: |path| Ok(Box::new(ImageFiles::open_file(path)?)),
+    },
+    Format {
+        name: "videos, by ffmpeg",
+        endings: &video::ENDINGS,
+        begins: video::is_video,
+        open: |path| Ok(Box::new(Video::open(path)?)),
+    },
+];
+
+/// The kinds of files that can be read, with their endings, in one line.
+pub fn kinds() -> String {
+    let one = |format: &Format| {
+        format!("{} ({})", format.name, format.endings.iter().map(|e| format!(".{e}")).collect::<Vec<_>>().join(" "))
+    };
+    FORMATS.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// Opens a file of any kind ([`kinds`]), or a folder of images.
 ///
-/// The ending of the name decides (in any case of letters); what a `.png`, `.jpg` or `.jpeg` file really is, its
-/// content decides. In a folder every image counts, in the order of the names, with runs of digits compared as
-/// numbers ("9.png" before "10.png"); other files, hidden files and subfolders are passed over.
+/// What a file is, its content decides, and its name's ending (in any case of letters) where the content does not say. In a folder
+/// every image counts, in the order of the names, with runs of digits compared as numbers ("9.png" before "10.png"); other files,
+/// hidden files and subfolders are passed over.
 pub fn open(path: &Path) -> Result<Box<dyn FrameSource>, MediaError> {
     let metadata = std::fs::metadata(path).map_err(MediaError::io("open", path))?;
     if metadata.is_dir() {
         return Ok(Box::new(ImageFiles::open_folder(path)?));
     }
+    if !metadata.is_file() {
+        // Reading a pipe would wait for somebody who writes.
+        return Err(MediaError::io("open", path)(std::io::Error::other("it is not a file")));
+    }
+    let mut head = Vec::new();
+    let file = std::fs::File::open(path).map_err(MediaError::io("open", path))?;
+    file.take(512).read_to_end(&mut head).map_err(MediaError::io("read", path))?;
     let ending = path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
-    match ending.as_deref() {
-        Some("mha" | "mhd") => Ok(Box::new(SequenceReader::open(path)?)),
-        Some(ending) if images::ENDINGS.contains(&ending) => Ok(Box::new(ImageFiles::open_file(path)?)),
-        _ => Err(MediaError::UnknownKind { path: path.to_owned() }),
+    let by_content = FORMATS.iter().find(|format| (format.begins)(&head));
+    let by_name = || ending.as_deref().and_then(|ending| FORMATS.iter().find(|f| f.endings.contains(&ending)));
+    match by_content.or_else(by_name) {
+        Some(format) => (format.open)(path),
+        None => Err(MediaError::UnknownKind { path: path.to_owned() }),
     }
 }
 

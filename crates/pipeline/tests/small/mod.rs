@@ -47,6 +47,7 @@ pub fn grey(frame_id: u64, pixels: &[u8]) -> FrameView<'_> {
         height: HEIGHT,
         pixel_format: PixelFormat::Grey8,
         pixels,
+        tracker_from_pixels: None,
     }
 }
 

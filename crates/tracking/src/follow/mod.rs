@@ -1,13 +1,15 @@
 //! Following what somebody pointed at: no detector finds it, so its own outline says where to look next.
 //!
-//! An object has a slot. It is outlined from the points or the box that were given; from then on the box of its own outline,
-//! filtered and predicted as the tracker's are ([`filter`](crate::track::filter)), is the next frame's prompt. A frame begins
+//! An object has a slot. It is outlined from the points or the box that were given; from then on the box of its own outline, or
+//! rather of the largest part of it, filtered and predicted as the tracker's are ([`filter`](crate::track::filter)), is the next
+//! frame's prompt. A frame begins
 //! with [`begin`], which turns the slots and what was asked of them into prompts, and ends with [`finish`], which takes the
-//! outlines in. An outline counts as seen when the segmenter believes in it, and it is neither most of the frame nor many times
-//! larger or smaller than the last one; what is not seen for `forget_s`, or is not seen in its first frame, is let go.
+//! outlines in. An outline counts as seen when the segmenter believes in it, it shows ([`quality`](crate::quality)), and it is neither
+//! most of the frame nor many times larger or smaller than the last one; what is not seen for `forget_s`, or is not seen in its first frame, is let go.
 
 use ultramotion_types::settings::Range;
 
+use crate::quality::SCORES;
 use crate::track::TrackerConfig;
 use crate::track::filter::{correct, gains, predict};
 
@@ -17,6 +19,8 @@ ultramotion_types::settings! {
     pub struct FollowConfig in "prompts" {
         /// Least estimate of an outline's IoU with the truth, the segmenter's own, with which it counts as seen.
         pub least_iou: f32 = 0.3, in Range::SHARE;
+        /// Least [quality](crate::quality) of an outline, the weighted mean, with which it counts as seen.
+        pub least_quality: f32 = 0.15, in Range::SHARE;
         /// Largest share of the frame that an outline may have: beyond it, it has run out into everything.
         pub most_of_frame: f32 = 0.5, in Range::SHARE;
         /// How many times larger or smaller than the last one an outline may be.
@@ -150,6 +154,8 @@ pub struct Tokens<'t> {
     pub kinds: &'t mut [i32],
     /// `[P]`: slot of each row, −1 for none.
     pub slots: &'t mut [i32],
+    /// `[P]`: whose what is remembered of each row is: slot + 1, negative while it was never seen; 0 for none.
+    pub keys: &'t mut [i32],
 }
 
 /// Begins a frame: `slots` and `commands` are `[P, 12]`; `input_wh` is the frame's size in the segmenter's input, pixels. Gives
@@ -165,6 +171,7 @@ pub fn begin(
     tokens.positions.fill(0.0);
     tokens.kinds.fill(token::PADDING);
     tokens.slots.fill(-1);
+    tokens.keys.fill(0);
     let (slots, _) = slots.as_chunks_mut::<SLOT_LEN>();
     let (commands, _) = commands.as_chunks::<SLOT_LEN>();
     let (positions, _) = tokens.positions.as_chunks_mut::<{ 2 * TOKENS }>();
@@ -176,6 +183,7 @@ pub fn begin(
         positions[rows] = [at[0] * width, at[1] * height, at[2] * width, at[3] * height];
         kinds[rows] = of;
         tokens.slots[rows] = number as i32;
+        tokens.keys[rows] = if slot[10] > 0.0 { number as i32 + 1 } else { -(number as i32 + 1) };
         rows += 1;
     }
     rows
@@ -254,8 +262,10 @@ pub struct Outlines<'o> {
     pub iou: &'o [f32],
     /// `[P]`.
     pub area_px: &'o [i32],
-    /// `[P, 4]`: the smallest box around each, its ends exclusive, pixels of the frame.
+    /// `[P, 4]`: the box around the largest part of each, its ends exclusive, pixels of the frame.
     pub box_xyxy: &'o [i32],
+    /// `[P, 6]`: how well each shows, see [`SCORES`].
+    pub quality: &'o [f32],
     /// Width and height of the frame.
     pub frame_wh: [f32; 2],
 }
@@ -283,6 +293,7 @@ pub fn finish(
         let is_like_before =
             before <= 0.0 || (share <= before * follow.most_growth && share * follow.most_growth >= before);
         let is_seen = outlines.iou[row] >= follow.least_iou
+            && outlines.quality[row * SCORES + SCORES - 1] >= follow.least_quality
             && share > 0.0
             && share <= follow.most_of_frame
             && is_like_before;
@@ -328,17 +339,23 @@ mod tests {
         positions: [f32; P * 2 * TOKENS],
         kinds: [i32; P * TOKENS],
         rows: [i32; P],
+        keys: [i32; P],
+        quality: f32,
     }
 
     impl Bench {
         fn new() -> Self {
-            Bench { slots: [0.0; P * SLOT_LEN], positions: [0.0; P * 4], kinds: [0; P * 2], rows: [0; P] }
+            Bench { slots: [0.0; P * SLOT_LEN], positions: [0.0; P * 4], kinds: [0; P * 2], rows: [0; P], keys: [0; P], quality: 0.5 }
         }
 
         fn begin(&mut self, commands: [Command; P]) -> usize {
             let commands: Vec<f32> = commands.iter().flat_map(Command::values).collect();
-            let mut tokens =
-                Tokens { positions: &mut self.positions, kinds: &mut self.kinds, slots: &mut self.rows };
+            let mut tokens = Tokens {
+                positions: &mut self.positions,
+                kinds: &mut self.kinds,
+                slots: &mut self.rows,
+                keys: &mut self.keys,
+            };
             begin(&TrackerConfig::default(), &mut self.slots, &commands, 0.04, [100.0, 200.0], &mut tokens)
         }
 
@@ -357,6 +374,7 @@ mod tests {
                 iou: &iou,
                 area_px: &area_px,
                 box_xyxy: &box_xyxy,
+                quality: &[self.quality; P * SCORES],
                 frame_wh: [50.0, 50.0],
             };
             let follow = FollowConfig::default();
@@ -385,6 +403,7 @@ mod tests {
             "{:?}",
             bench.positions
         );
+        assert_eq!(bench.keys, [2, 0, 0]);
         assert_eq!(bench.finish(&[(0.8, [11, 20, 21, 30])]), [status::SEEN, 0, 0]);
         bench.begin([Command::None; P]);
         assert!(bench.positions[0] > 20.0, "it moves with its outline");
@@ -411,6 +430,12 @@ mod tests {
         }
         bench.begin([Command::None; P]);
         assert_eq!(bench.finish(&[(0.8, [10, 20, 20, 30])])[0], status::SEEN, "found again");
+        bench.quality = 0.1;
+        bench.begin([Command::None; P]);
+        assert_eq!(bench.finish(&[(0.8, [10, 20, 20, 30])])[0], status::UNSEEN, "it hardly shows");
+        bench.quality = 0.5;
+        bench.begin([Command::None; P]);
+        assert_eq!(bench.finish(&[(0.8, [10, 20, 20, 30])])[0], status::SEEN);
         let frames = (0..100).take_while(|_| {
             bench.begin([Command::None; P]);
             bench.finish(&[(0.0, [0; 4])])[0] == status::UNSEEN
@@ -434,7 +459,7 @@ mod tests {
         let mut bench = Bench::new();
         let boxed = Command::Follow { box_cxcywh: Some([0.5, 0.5, 0.2, 0.2]), points: [None; 2] };
         assert_eq!(bench.begin([at(0.1, 0.1), Command::None, boxed]), 2);
-        assert_eq!(bench.rows, [0, 2, -1]);
+        assert_eq!((bench.rows, bench.keys), ([0, 2, -1], [-1, -3, 0]));
         assert_eq!(bench.kinds, [2, 0, 3, 4, 0, 0]);
         let rows = [(0.9, [1, 1, 9, 9]), (0.9, [20, 20, 30, 30])];
         assert_eq!(bench.finish(&rows), [status::SEEN, status::SEEN, status::NONE]);

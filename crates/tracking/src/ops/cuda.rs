@@ -6,6 +6,7 @@ use ultramotion_engine::ptx;
 pub(super) static ASSIGN: Module = Module { name: "assign", ptx: ptx!("kernels/ptx/assign.ptx") };
 pub(super) static FOLLOW: Module = Module { name: "follow", ptx: ptx!("kernels/ptx/follow.ptx") };
 pub(super) static MATCH_COST: Module = Module { name: "match_cost", ptx: ptx!("kernels/ptx/match_cost.ptx") };
+pub(super) static QUALITY: Module = Module { name: "quality", ptx: ptx!("kernels/ptx/quality.ptx") };
 pub(super) static TRACK_UPDATE: Module =
     Module { name: "track_update", ptx: ptx!("kernels/ptx/track_update.ptx") };
 

@@ -12,6 +12,7 @@ use ultramotion_engine::tensor::{DType, HostTensor};
 use super::cuda::FOLLOW;
 use super::{clamp_count, describe, f32s, holds, tensor};
 use crate::follow::{self, FollowConfig, Outlines, SLOT_LEN, TOKENS, Tokens};
+use crate::quality::SCORES;
 use crate::track::TrackerConfig;
 
 /// Name of the slots among a graph's states.
@@ -28,6 +29,8 @@ pub struct FollowPrompts {
     pub slots: Tensor,
     /// `[1]` i32: how many rows there are.
     pub count: Tensor,
+    /// `[P]` i32: whose what is remembered of each row is, as in [`Tokens::keys`].
+    pub keys: Tensor,
     /// The slots before this frame, and after its beginning.
     state: [Tensor; 2],
 }
@@ -39,8 +42,11 @@ pub struct FollowOutlines {
     pub iou: Tensor,
     /// P values, i32.
     pub area_px: Tensor,
-    /// P boxes of 4 values, i32: left, top, right, bottom, the latter two exclusive, pixels of the frame.
+    /// P boxes of 4 values, i32, around the largest part of each: left, top, right, bottom, the latter two exclusive, pixels of the
+    /// frame.
     pub box_xyxy: Tensor,
+    /// `[P, 6]`: how well each shows, see [`SCORES`].
+    pub quality: Tensor,
 }
 
 /// Adds the beginning of a frame: `commands` `[P, 12]` are rows as of [`follow::Command::values`], `dt_s` `[1]` the seconds since
@@ -61,7 +67,8 @@ pub fn follow_begin(
         kinds: out[1],
         slots: out[2],
         count: out[3],
-        state: [before, out[4]],
+        keys: out[4],
+        state: [before, out[5]],
     })
 }
 
@@ -76,22 +83,23 @@ pub fn follow_finish(
     frame_wh: [f32; 2],
 ) -> Result<Tensor, GraphError> {
     let op = FollowFinish { config, follow, frame_wh };
-    let FollowOutlines { iou, area_px, box_xyxy } = outlines;
+    let FollowOutlines { iou, area_px, box_xyxy, quality } = outlines;
     let [before, begun] = prompts.state;
-    let inputs = [begun, prompts.slots, prompts.count, iou, area_px, box_xyxy, dt_s];
+    let inputs = [begun, prompts.slots, prompts.count, iou, area_px, box_xyxy, quality, dt_s];
     let out = graph.custom(Arc::new(op), &inputs)?;
     graph.set_state(before, out[1])?;
     Ok(out[0])
 }
 
-/// Inputs: commands `[P, 12]`, slots `[P, 12]`, dt_s `[1]`. Outputs: the first four fields of [`FollowPrompts`], then the slots.
+/// Inputs: commands `[P, 12]`, slots `[P, 12]`, dt_s `[1]`. Outputs: the first five fields of [`FollowPrompts`], then the slots.
 #[derive(Clone, Debug)]
 pub struct FollowBegin {
     config: TrackerConfig,
     input_wh: [f32; 2],
 }
 
-/// Inputs: slots `[P, 12]`, slot of each row `[P]` i32, count `[1]` i32, IoU estimates P, areas P i32, boxes 4 P i32, dt_s `[1]`.
+/// Inputs: slots `[P, 12]`, slot of each row `[P]` i32, count `[1]` i32, IoU estimates P, areas P i32, boxes 4 P i32, quality
+/// `[P, 6]`, dt_s `[1]`.
 /// Outputs: statuses `[P]` i32, slots `[P, 12]`.
 #[derive(Clone, Debug)]
 pub struct FollowFinish {
@@ -109,9 +117,11 @@ struct CudaConfig {
     nominal_dt_s: f32,
     coast_s: f32,
     least_iou: f32,
+    least_quality: f32,
     most_of_frame: f32,
     most_growth: f32,
     forget_s: f32,
+    reserved: u32,
 }
 
 impl CudaConfig {
@@ -122,9 +132,11 @@ impl CudaConfig {
             nominal_dt_s: config.nominal_dt_s,
             coast_s: config.coast_s,
             least_iou: follow.least_iou,
+            least_quality: follow.least_quality,
             most_of_frame: follow.most_of_frame,
             most_growth: follow.most_growth,
             forget_s: follow.forget_s,
+            reserved: 0,
         }
     }
 }
@@ -151,7 +163,7 @@ impl From<Operand> for PValues {
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct BeginParams {
     inputs: [u64; 3],
-    outputs: [u64; 5],
+    outputs: [u64; 6],
     config: CudaConfig,
     size: [f32; 2],
     most: u32,
@@ -168,6 +180,7 @@ struct FinishParams {
     iou: PValues,
     area_px: PValues,
     box_xyxy: u64,
+    quality: u64,
     dt_s: u64,
     outputs: [u64; 2],
     config: CudaConfig,
@@ -202,16 +215,24 @@ impl CustomOp for FollowBegin {
             tensor(DType::I32, [room, TOKENS]),
             tensor(DType::I32, [room]),
             tensor(DType::I32, [1]),
+            tensor(DType::I32, [room]),
             tensor(DType::F32, slots.shape.clone()),
         ])
     }
 
     fn reference(&self, inputs: &[Values], outputs: &mut [Values]) {
         let [commands, slots, dt_s] = inputs else { panic!("follow_begin has three arguments") };
-        let [positions, kinds, rows, count, next] = outputs else { panic!("follow_begin has five results") };
+        let [positions, kinds, rows, count, keys, next] = outputs else {
+            panic!("follow_begin has six results")
+        };
         let mut slots = f32s(slots.as_f64());
         let mut places = vec![0.0; positions.as_f64().len()];
-        let mut tokens = Tokens { positions: &mut places, kinds: kinds.i32_mut(), slots: rows.i32_mut() };
+        let mut tokens = Tokens {
+            positions: &mut places,
+            kinds: kinds.i32_mut(),
+            slots: rows.i32_mut(),
+            keys: keys.i32_mut(),
+        };
         let commands = f32s(commands.as_f64());
         let dt_s = dt_s.as_f64()[0] as f32;
         count.i32_mut()[0] =
@@ -222,11 +243,16 @@ impl CustomOp for FollowBegin {
 
     fn cpu(&self, call: &mut CpuCall<'_>) {
         let [commands, slots, dt_s] = call.inputs else { panic!("follow_begin has three arguments") };
-        let [positions, kinds, rows, count, next] = &mut *call.outputs else {
-            panic!("follow_begin has five results")
+        let [positions, kinds, rows, count, keys, next] = &mut *call.outputs else {
+            panic!("follow_begin has six results")
         };
         next.f32().copy_from_slice(slots.f32());
-        let mut tokens = Tokens { positions: positions.f32(), kinds: kinds.i32(), slots: rows.i32() };
+        let mut tokens = Tokens {
+            positions: positions.f32(),
+            kinds: kinds.i32(),
+            slots: rows.i32(),
+            keys: keys.i32(),
+        };
         count.i32()[0] = follow::begin(
             &self.config,
             next.f32(),
@@ -260,11 +286,11 @@ impl CustomOp for FollowFinish {
         let refused = || {
             format!(
                 "needs slots f32 [P, {SLOT_LEN}], their rows i32 [P], a count i32 [1], estimates f32 [P], areas i32 [P], boxes \
-                 i32 [P, 4] and dt_s f32 [1], got {}",
+                 i32 [P, 4], quality f32 [P, {SCORES}] and dt_s f32 [1], got {}",
                 describe(inputs)
             )
         };
-        let [slots, rows, count, iou, area_px, box_xyxy, dt_s] = inputs else { return Err(refused()) };
+        let [slots, rows, count, iou, area_px, box_xyxy, quality, dt_s] = inputs else { return Err(refused()) };
         let room = rows.shape.numel();
         let fits = holds(slots, DType::F32, room * SLOT_LEN)
             && holds(rows, DType::I32, room)
@@ -272,6 +298,7 @@ impl CustomOp for FollowFinish {
             && holds(iou, DType::F32, room)
             && holds(area_px, DType::I32, room)
             && holds(box_xyxy, DType::I32, 4 * room)
+            && holds(quality, DType::F32, SCORES * room)
             && holds(dt_s, DType::F32, 1);
         if !fits {
             return Err(refused());
@@ -280,8 +307,8 @@ impl CustomOp for FollowFinish {
     }
 
     fn reference(&self, inputs: &[Values], outputs: &mut [Values]) {
-        let [slots, rows, count, iou, area_px, box_xyxy, dt_s] = inputs else {
-            panic!("follow_finish has seven arguments")
+        let [slots, rows, count, iou, area_px, box_xyxy, quality, dt_s] = inputs else {
+            panic!("follow_finish has eight arguments")
         };
         let [statuses, next] = outputs else { panic!("follow_finish has two results") };
         let mut slots = f32s(slots.as_f64());
@@ -291,6 +318,7 @@ impl CustomOp for FollowFinish {
             iou: &f32s(iou.as_f64()),
             area_px: area_px.as_i32(),
             box_xyxy: box_xyxy.as_i32(),
+            quality: &f32s(quality.as_f64()),
             frame_wh: self.frame_wh,
         };
         let dt_s = dt_s.as_f64()[0] as f32;
@@ -299,8 +327,8 @@ impl CustomOp for FollowFinish {
     }
 
     fn cpu(&self, call: &mut CpuCall<'_>) {
-        let [slots, rows, count, iou, area_px, box_xyxy, dt_s] = call.inputs else {
-            panic!("follow_finish has seven arguments")
+        let [slots, rows, count, iou, area_px, box_xyxy, quality, dt_s] = call.inputs else {
+            panic!("follow_finish has eight arguments")
         };
         let [statuses, next] = &mut *call.outputs else { panic!("follow_finish has two results") };
         next.f32().copy_from_slice(slots.f32());
@@ -310,6 +338,7 @@ impl CustomOp for FollowFinish {
             iou: iou.f32(),
             area_px: area_px.i32(),
             box_xyxy: box_xyxy.i32(),
+            quality: quality.f32(),
             frame_wh: self.frame_wh,
         };
         follow::finish(&self.config, &self.follow, next.f32(), &outlines, dt_s.f32()[0], statuses.i32());
@@ -317,8 +346,8 @@ impl CustomOp for FollowFinish {
 
     fn cuda(&self, call: &CudaCall<'_>) -> Option<Vec<Launch>> {
         let room = call.input_types[1].shape.numel();
-        let &[slots, rows, count, iou, area_px, box_xyxy, dt_s] = call.inputs else {
-            panic!("follow_finish has seven arguments")
+        let &[slots, rows, count, iou, area_px, box_xyxy, quality, dt_s] = call.inputs else {
+            panic!("follow_finish has eight arguments")
         };
         let params = FinishParams {
             slots: slots.data,
@@ -327,6 +356,7 @@ impl CustomOp for FollowFinish {
             iou: iou.into(),
             area_px: area_px.into(),
             box_xyxy: box_xyxy.data,
+            quality: quality.data,
             dt_s: dt_s.data,
             outputs: std::array::from_fn(|i| call.outputs[i].data),
             config: CudaConfig::of(&self.config, &self.follow),

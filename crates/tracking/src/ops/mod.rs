@@ -7,6 +7,7 @@
 //! | [`device_matcher`] | both | batches in, pairs out: the programs of a matcher on a device |
 //! | [`track_update`] | `track_update` | one frame's detections in, identities out; the tracks are state tensors |
 //! | [`mod@follow`] | `follow_begin`, `follow_finish` | what was pointed at in, prompts for the segmenter out; its outlines in, what became of each out |
+//! | [`mod@quality`] | `quality` | a frame and its masks in, how well they show out; what tracks looked like is a state tensor |
 //!
 //! The CPU forms are the same functions that the library offers for slices. What the ops decide (pairs, identities)
 //! is decided in f32 and f64 in every form, so that all backends agree on it; only the costs are judged in float64.
@@ -47,12 +48,14 @@ mod cuda;
 pub mod device_matcher;
 pub mod follow;
 pub mod match_cost;
+pub mod quality;
 pub mod track_update;
 
 pub use assign::{Assign, AssignTensors, assign};
 pub use device_matcher::DeviceMatcher;
 pub use follow::{FollowOutlines, FollowPrompts, follow_begin, follow_finish};
 pub use match_cost::{MatchCost, TargetTensors, match_targets};
+pub use quality::{QualityInputs, QualityTensors, quality};
 pub use track_update::{TrackInputs, TrackTensors, TrackUpdate, track};
 
 use crate::assignment::{Scratch, ScratchSizes};

@@ -4,6 +4,7 @@ use ultramotion_types::settings::{Range, SettingError, Table};
 
 use crate::assignment::{CostWeights, Solver};
 use crate::error::TrackingError;
+use crate::quality::QualityConfig;
 
 ultramotion_types::settings! {
     /// Tracking: lengths are fractions of the image (a box in (cx, cy, w, h), each 0 to 1), times are seconds of the
@@ -68,6 +69,8 @@ ultramotion_types::settings! {
     tables {
         /// Weights of the pair cost.
         pub weights: CostWeights;
+        /// How well objects show, and whether that decides over VISIBLE.
+        pub quality: QualityConfig;
     }
 }
 
@@ -84,6 +87,9 @@ impl TrackerConfig {
         }
         if self.forget_s < self.relocalize_s {
             return wrong("forget_s", &self.forget_s, "at least relocalize_s");
+        }
+        if self.quality.again < self.quality.least {
+            return wrong("quality.again", &self.quality.again, "at least quality.least");
         }
         Ok(())
     }
@@ -115,6 +121,7 @@ mod tests {
             TrackerConfig { confirm_window: 33, ..Default::default() },
             TrackerConfig { coast_s: 0.0, ..Default::default() },
             TrackerConfig { score_gain: 1.5, ..Default::default() },
+            TrackerConfig { quality: QualityConfig { least: 0.6, ..Default::default() }, ..Default::default() },
         ] {
             assert!(config.validate().is_err());
         }

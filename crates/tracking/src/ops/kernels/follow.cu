@@ -1,14 +1,15 @@
 // What somebody pointed at: see `follow/mod.rs`, whose steps and names these are. One thread does the handful of slots in turn.
 #include "motion.cuh"
 
-constexpr uint32_t SLOT_LEN = 12;
+constexpr uint32_t SLOT_LEN = 12, SCORES = 6;
 constexpr int32_t PADDING = 0, NEGATIVE = 1, POSITIVE = 2, TOP_LEFT = 3, BOTTOM_RIGHT = 4;
 constexpr int32_t NONE = 0, SEEN = 1, UNSEEN = 2, GONE = 3;
 constexpr float FOLLOW = 1.0f, LET_GO = 3.0f, MIN_SIDE = 2e-3f;
 
 struct FollowConfig {
     float measurement_noise, acceleration_noise, nominal_dt_s, coast_s;
-    float least_iou, most_of_frame, most_growth, forget_s;
+    float least_iou, least_quality, most_of_frame, most_growth, forget_s;
+    uint32_t reserved;
 };
 
 // A tensor of P values: `[P]`, or `[P, 1]` with a pitch.
@@ -27,6 +28,7 @@ struct FollowBeginParams {
     int32_t* kinds;         // `[P, 2]`
     int32_t* rows;          // `[P]`
     int32_t* count;
+    int32_t* keys;          // `[P]`
     float* next;            // `[P, 12]`
     FollowConfig config;
     float width, height;
@@ -39,6 +41,7 @@ struct FollowFinishParams {
     const int32_t* count;
     Values iou, area_px;
     const int32_t* box_xyxy;  // `[P, 4]`
+    const float* quality;     // `[P, 6]`
     const float* dt_s;
     int32_t* statuses;
     float* next;
@@ -117,6 +120,7 @@ KERNEL(follow_begin, FollowBeginParams) {
         for (uint32_t k = 0; k < 4; k++) p.positions[4 * i + k] = 0.0f;
         p.kinds[2 * i] = p.kinds[2 * i + 1] = PADDING;
         p.rows[i] = -1;
+        p.keys[i] = 0;
     }
     uint32_t row = 0;
     for (uint32_t number = 0; number < p.most; number++) {
@@ -129,6 +133,7 @@ KERNEL(follow_begin, FollowBeginParams) {
         p.kinds[2 * row] = kinds[0];
         p.kinds[2 * row + 1] = kinds[1];
         p.rows[row] = int32_t(number);
+        p.keys[row] = slot[10] > 0.0f ? int32_t(number) + 1 : -int32_t(number) - 1;
         row++;
     }
     p.count[0] = int32_t(row);
@@ -147,7 +152,8 @@ KERNEL(follow_finish, FollowFinishParams) {
         const float share = float(p.area_px.i32(row)) / mul(p.width, p.height), before = slot[11];
         const bool is_like_before =
             before <= 0.0f || (share <= mul(before, p.config.most_growth) && mul(share, p.config.most_growth) >= before);
-        if (p.iou.f32(row) >= p.config.least_iou && share > 0.0f && share <= p.config.most_of_frame && is_like_before) {
+        const bool shows = p.iou.f32(row) >= p.config.least_iou && p.quality[SCORES * row + SCORES - 1] >= p.config.least_quality;
+        if (shows && share > 0.0f && share <= p.config.most_of_frame && is_like_before) {
             const int32_t* const corners = p.box_xyxy + 4 * row;
             const float left = float(corners[0]), top = float(corners[1]), right = float(corners[2]), bottom = float(corners[3]);
             const Box seen = {{mul(0.5f, add(left, right)) / p.width, mul(0.5f, add(top, bottom)) / p.height,

@@ -66,6 +66,29 @@ impl ElementType {
         }
     }
 
+    /// A number of this type as its bytes, little-endian; one beyond the type's range becomes its end.
+    pub(crate) fn parse(self, text: &str) -> Option<Vec<u8>> {
+        if let (Self::U64 | Self::I64, Ok(whole)) = (self, text.parse::<i128>()) {
+            return Some(match self {
+                Self::U64 => (whole.clamp(0, u64::MAX.into()) as u64).to_le_bytes().to_vec(),
+                _ => (whole.clamp(i64::MIN.into(), i64::MAX.into()) as i64).to_le_bytes().to_vec(),
+            });
+        }
+        let number: f64 = text.parse().ok()?;
+        Some(match self {
+            Self::U8 => (number as u8).to_le_bytes().to_vec(),
+            Self::I8 => (number as i8).to_le_bytes().to_vec(),
+            Self::U16 => (number as u16).to_le_bytes().to_vec(),
+            Self::I16 => (number as i16).to_le_bytes().to_vec(),
+            Self::U32 => (number as u32).to_le_bytes().to_vec(),
+            Self::I32 => (number as i32).to_le_bytes().to_vec(),
+            Self::U64 => (number as u64).to_le_bytes().to_vec(),
+            Self::I64 => (number as i64).to_le_bytes().to_vec(),
+            Self::F32 => (number as f32).to_le_bytes().to_vec(),
+            Self::F64 => number.to_le_bytes().to_vec(),
+        })
+    }
+
     /// Bytes of one value.
     pub fn bytes(self) -> usize {
         match self {
