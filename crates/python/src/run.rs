@@ -124,7 +124,7 @@ impl Plan {
             let mut at_home = at_home(&home);
             let pipeline = at_home.as_mut().ok_or_else(away)?;
             ready(pipeline)?;
-            Session::prepare(pipeline, &mut source).or_raise()?;
+            Session::prepare(pipeline, &mut source, None).or_raise()?;
             let feed = Feed::new(source, self.pace, self.limit, stop.clone())
                 .map_err(SessionError::from)
                 .or_raise()?;

@@ -323,6 +323,9 @@ mod tests {
         fn name(&self) -> &str {
             "times"
         }
+        fn description(&self) -> String {
+            "frames of a test".into()
+        }
         fn frame_count_hint(&self) -> Option<u64> {
             None
         }

@@ -34,6 +34,9 @@ impl FrameSource for Grey {
     fn name(&self) -> &str {
         "grey"
     }
+    fn description(&self) -> String {
+        "frames of a test".into()
+    }
     fn frame_count_hint(&self) -> Option<u64> {
         Some(self.count)
     }

@@ -205,6 +205,42 @@ impl ResultPacket {
         self.mask_bits.resize(self.objects.len() * bytes, 0);
     }
 
+    /// Makes it the packet of a larger frame, of which the one that was looked at is the part whose left top pixel is here.
+    ///
+    /// # Errors
+    /// [`FrameError::Memory`] where there is no memory for masks of that size.
+    pub fn place_in(&mut self, width: usize, height: usize, [left, top]: [usize; 2]) -> Result<(), FrameError> {
+        let (from_row, to_row) = (self.width.div_ceil(8), width.div_ceil(8));
+        let bytes = self.objects.len() * height * to_row;
+        let mut placed = Vec::new();
+        placed.try_reserve_exact(bytes).map_err(|_| FrameError::Memory { width, height, bytes })?;
+        placed.resize(bytes, 0_u8);
+        let from_bytes = self.mask_bytes();
+        for object in 0..self.objects.len() {
+            let from = &self.mask_bits[object * from_bytes..][..from_bytes];
+            let to = &mut placed[object * height * to_row..][..height * to_row];
+            for (from, to) in from.chunks_exact(from_row.max(1)).zip(to.chunks_exact_mut(to_row.max(1)).skip(top)) {
+                for (at, &byte) in from.iter().enumerate() {
+                    let bits = u16::from(byte) << (left % 8);
+                    for (byte, bits) in to.iter_mut().skip(left / 8 + at).zip(bits.to_le_bytes()) {
+                        *byte |= bits;
+                    }
+                }
+            }
+        }
+        for object in &mut self.objects {
+            let [x, y] = [left as f32, top as f32];
+            object.box_xyxy = [
+                object.box_xyxy[0] + x,
+                object.box_xyxy[1] + y,
+                object.box_xyxy[2] + x,
+                object.box_xyxy[3] + y,
+            ];
+        }
+        (self.width, self.height, self.mask_bits) = (width, height, placed);
+        Ok(())
+    }
+
     /// Name of a class.
     pub fn label(&self, class: usize) -> &str {
         self.labels.get(class).map_or("unknown", String::as_str)
@@ -247,6 +283,25 @@ mod tests {
         assert!(packet.mask(1).is_some_and(|mask| mask.contains(1, 0)) && packet.mask(2).is_none());
         packet.begin(9, 2, 2).unwrap();
         assert!(packet.mask(0).is_none());
+    }
+
+    #[test]
+    fn a_part_is_placed_in_its_frame() {
+        for left in [0, 1, 7, 8, 13] {
+            let mut packet = ResultPacket::default();
+            packet.begin(9, 2, 2).unwrap();
+            let object = DetectedObject { box_xyxy: [0.5, 0.0, 9.0, 2.0], ..DetectedObject::default() };
+            packet.push(DetectedObject::default(), &[0; 4]);
+            packet.push(object, &[0b101, 1, 0x80, 0]);
+            packet.place_in(24, 5, [left, 3]).unwrap();
+            let inside: Vec<[usize; 2]> = (0..24 * 5).map(|at| [at % 24, at / 24]).collect();
+            let mask = packet.mask(1).unwrap();
+            let inside: Vec<_> = inside.into_iter().filter(|&[x, y]| mask.contains(x, y)).collect();
+            assert_eq!(inside, [[left, 3], [left + 2, 3], [left + 8, 3], [left + 7, 4]]);
+            assert_eq!(packet.mask(0).map(MaskView::area_px), Some(0));
+            let x = left as f32;
+            assert_eq!(packet.objects[1].box_xyxy, [x + 0.5, 3.0, x + 9.0, 5.0]);
+        }
     }
 
     #[test]

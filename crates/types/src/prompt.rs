@@ -70,6 +70,15 @@ impl Prompt {
         Prompt { label: Some(label.into()), ..self }
     }
 
+    /// The same in a part of the frame, whose left top corner is here.
+    pub fn seen_from(mut self, [left, top]: [f32; 2]) -> Self {
+        for point in &mut self.points {
+            (point.x, point.y) = (point.x - left, point.y - top);
+        }
+        self.box_xyxy = self.box_xyxy.map(|[x1, y1, x2, y2]| [x1 - left, y1 - top, x2 - left, y2 - top]);
+        self
+    }
+
     /// Whether it can be followed in a frame of this size.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
-//! Sources by name: `phantom[:SEED]`, a file, a folder of images or of a recording, `igtl://HOST[:PORT][/DEVICE]`.
+//! Sources by name: `phantom[:SEED]`, a file, a folder of images or of a recording, a camera or capture card (`device:NAME`),
+//! `igtl://HOST[:PORT][/DEVICE]`.
 
 use std::path::Path;
 
@@ -7,7 +8,7 @@ use ultramotion_gateway::config::{ConfigError, SourceConfig};
 use ultramotion_gateway::receive::{LinkError, Receiver};
 use ultramotion_gateway::record::first_part;
 use ultramotion_media::MediaError;
-use ultramotion_media::source::FrameSource;
+use ultramotion_media::source::{FrameSource, Video};
 use ultramotion_phantom::{Phantom, PhantomConfig, PhantomError, PhantomFrame};
 use ultramotion_types::{Frame, NamedTransform, PixelFormat};
 
@@ -16,6 +17,9 @@ pub const PHANTOM_FRAMES: u64 = 150;
 
 /// What a URL of a live source begins with.
 const LIVE: &str = "igtl://";
+
+/// What the name of a camera or capture card begins with.
+const CAMERA: &str = "device:";
 
 /// Where frames come from.
 #[derive(Debug)]
@@ -87,6 +91,9 @@ pub fn open_recorded(name: &str) -> Result<Box<dyn FrameSource>, SourceError> {
     if let Some(seed) = name.strip_prefix("phantom:") {
         return PhantomSource::open(seed.parse().map_err(|_| SourceError::Seed(name.to_owned()))?);
     }
+    if let Some(device) = name.strip_prefix(CAMERA) {
+        return Ok(Box::new(Video::open_device(device)?));
+    }
     let path = Path::new(name);
     Ok(ultramotion_media::source::open(first_part(path).as_deref().unwrap_or(path))?)
 }
@@ -135,6 +142,10 @@ impl PhantomSource {
 impl FrameSource for PhantomSource {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn description(&self) -> String {
+        "simulated ultrasound".into()
     }
 
     fn frame_count_hint(&self) -> Option<u64> {

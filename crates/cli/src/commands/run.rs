@@ -10,10 +10,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ultramotion::source::default_limit;
 use ultramotion::{Pace, Session, SessionError, Source};
 use ultramotion_media::MediaError;
+use ultramotion_media::source::crop::Crop;
 use ultramotion_media::sink::{JsonLines, Overlay};
 use ultramotion_pipeline::kpi::Kpi;
 use ultramotion_pipeline::{MAX_PROMPTS, Orchestrator};
-use ultramotion_types::{Frame, LatencyMs, Prompt, PromptCommand, ResultPacket};
+use ultramotion_types::{Frame, LatencyMs, NamedTransform, Prompt, PromptCommand, ResultPacket};
 
 use crate::device::DeviceArgs;
 use crate::interrupt;
@@ -27,14 +28,22 @@ use crate::usage::{source_error, usage};
 /// be read is reported, counted and skipped.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// phantom[:SEED], a .mha/.mhd/.igs.mha sequence, an image, a folder of images or of a recording of `serve`, or a
-    /// scanner that speaks OpenIGTLink: igtl://HOST[:PORT][/DEVICE]
+    /// phantom[:SEED], a file (MetaImage and PLUS's .igs.mha, NRRD, TIFF, GIF, PNG, JPEG, BMP, WebP, video by ffmpeg), a folder of
+    /// images or of a recording of `serve`, a camera or capture card (device:/dev/video0), or a scanner that speaks OpenIGTLink:
+    /// igtl://HOST[:PORT][/DEVICE]
     #[arg(default_value = "phantom")]
     source: String,
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
     pipeline: PipelineArgs,
+    /// Print what the source is, and compute nothing
+    #[arg(long)]
+    info: bool,
+    /// Look only at this part of each frame, pixels, or at what moves in the first frames: screens of scanners have text and rulers
+    /// around the picture. Results are in the coordinates of the whole frame
+    #[arg(long, value_name = "LEFT,TOP,WIDTH,HEIGHT|auto")]
+    crop: Option<Crop>,
     /// Stop after N frames [default: all; 150 of the phantom]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     frames: Option<u64>,
@@ -59,6 +68,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    if args.info {
+        return info(&args.source);
+    }
     let mut resolved = args.pipeline.resolve()?;
     let prompts = args.prompts();
     let room = prompts.len().min(MAX_PROMPTS);
@@ -69,11 +81,14 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             prompts.len()
         )));
     }
-    let source = Source::open(&args.source).map_err(source_error)?;
+    let mut source = Source::open(&args.source).map_err(source_error)?;
+    let crop = args.crop.map(|crop| Session::find_picture(crop, &mut source)).transpose()?;
     let mut pipeline = resolved.build(args.device.choice()?)?;
     for prompt in prompts {
+        // What the pipeline gets begins at the part's own corner.
+        let corner = crop.map_or([0.0; 2], |part| [part.left as f32, part.top as f32]);
         pipeline
-            .prompt(&PromptCommand::Follow(prompt))
+            .prompt(&PromptCommand::Follow(prompt.seen_from(corner)))
             .map_err(|error| usage(anyhow!("--prompt: {error}")))?;
     }
     let kernels = std::env::var("ULTRAMOTION_DEBUG").is_ok_and(|level| level.trim() == "2");
@@ -92,7 +107,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     };
     let stop = interrupt::listen();
     let pace = if args.realtime { Pace::RealTime } else { Pace::AsAsked };
-    let mut session = Session::start(pipeline, source, pace, limit.unwrap_or(u64::MAX), stop.clone())?;
+    let mut session = Session::start(pipeline, source, crop, pace, limit.unwrap_or(u64::MAX), stop.clone())?;
     let start = Instant::now();
     while let Some(result) = session.next_result() {
         job.take(result)?;
@@ -107,6 +122,42 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     if job.kpi.frames() == 0 && !stop.is_set() {
         bail!("no frame of '{}' could be processed", args.source);
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what a source is, from what it says and from its first frame.
+fn info(name: &str) -> Result<ExitCode> {
+    let Source::Recorded(mut source) = Source::open(name).map_err(source_error)? else {
+        return Err(usage(anyhow!("--info: a scanner says what it sends when it sends it, see `ultramotion igtl listen`")));
+    };
+    let (mut first, mut second) = (Frame::default(), Frame::default());
+    let frame = source.read_into(&mut first).ok_or_else(|| anyhow!("'{name}' has no frame"))?;
+    let then = source.read_into(&mut second);
+    say!("source       {}", source.name())?;
+    say!("format       {}", source.description())?;
+    match source.frame_count_hint() {
+        Some(frames) => say!("frames       {frames}")?,
+        None => say!("frames       not known before they are read")?,
+    }
+    frame?;
+    let colour = if first.pixel_format.channels() == 3 { "red, green, blue" } else { "grey" };
+    say!("size         {}x{} pixels, {colour}", first.width, first.height)?;
+    match first.spacing_mm {
+        Some([x, y]) => say!("spacing      {x} x {y} mm a pixel")?,
+        None => say!("spacing      not said")?,
+    }
+    say!("first time   {} s", first.timestamp_s)?;
+    if let Some(Ok(())) = then
+        && second.timestamp_s > first.timestamp_s
+    {
+        say!("rate         {:.2} frames/s", 1.0 / (second.timestamp_s - first.timestamp_s))?;
+    }
+    if let Some(orientation) = &first.orientation {
+        say!("orientation  {orientation}")?;
+    }
+    let pose = |pose: &NamedTransform| format!("{}{}", pose.name, if pose.valid { "" } else { " (not seen)" });
+    let poses: Vec<String> = first.transforms.iter().map(pose).collect();
+    say!("poses        {}", if poses.is_empty() { "none".to_owned() } else { poses.join(", ") })?;
     Ok(ExitCode::SUCCESS)
 }
 

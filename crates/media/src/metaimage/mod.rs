@@ -37,7 +37,7 @@ use crate::sequence::{SequenceReader, open_file};
 
 /// Opens a `.mha` or `.mhd` file, checks its header and that its first frame can be there.
 pub fn open(path: &Path) -> Result<SequenceReader, MediaError> {
-    SequenceReader::of(header::read(&mut BufReader::new(open_file(path)?), path)?, path)
+    SequenceReader::of(header::read(&mut BufReader::new(open_file(path)?), path)?, path, "MetaImage sequence")
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::sequence::{
 
 /// Opens a `.nrrd` or `.nhdr` file, checks its header and that its first frame can be there.
 pub fn open(path: &Path) -> Result<SequenceReader, MediaError> {
-    SequenceReader::of(read(&mut BufReader::new(open_file(path)?), path)?, path)
+    SequenceReader::of(read(&mut BufReader::new(open_file(path)?), path)?, path, "NRRD sequence")
 }
 
 /// Reads a header.

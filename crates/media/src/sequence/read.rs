@@ -13,6 +13,8 @@ use ultramotion_types::{Frame, ImageStatus, PixelFormat};
 /// A sequence being read. Memory holds one frame, however long the sequence is.
 pub struct SequenceReader {
     name: String,
+    /// What the header is, for people.
+    format: &'static str,
     header: Header,
     turn: Turn,
     times: Times,
@@ -37,10 +39,11 @@ impl std::fmt::Debug for SequenceReader {
 
 impl SequenceReader {
     /// The frames behind a header that was read from `path`.
-    pub(crate) fn of(header: Header, path: &Path) -> Result<Self, MediaError> {
+    pub(crate) fn of(header: Header, path: &Path, format: &'static str) -> Result<Self, MediaError> {
         let pixels = PixelReader::open(&header, path)?;
         Ok(Self {
             name: path.display().to_string(),
+            format,
             window: header.window,
             turn: header.orientation.map(|orientation| orientation.turn()).unwrap_or_default(),
             times: Times::of(&header.fields),
@@ -167,6 +170,17 @@ fn drop_alpha(pixels: &mut Vec<u8>, channels: usize, colours: usize) {
 impl FrameSource for SequenceReader {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn description(&self) -> String {
+        let Header { element, channels, .. } = self.header;
+        let values = element.name().trim_start_matches("MET_").to_ascii_lowercase();
+        let window = match (element, self.window) {
+            (ElementType::U8, _) => String::new(),
+            (_, Some(Window { low, high })) => format!("; {low} to {high} become 0 to 255"),
+            (_, None) => "; the range of the first frame becomes 0 to 255".into(),
+        };
+        format!("{}, {channels} x {values} a pixel{window}", self.format)
     }
 
     fn frame_count_hint(&self) -> Option<u64> {

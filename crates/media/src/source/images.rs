@@ -31,6 +31,7 @@ const MAX_INFLATION: u64 = 1032;
 #[derive(Debug)]
 pub struct ImageFiles {
     name: String,
+    is_folder: bool,
     paths: Vec<PathBuf>,
     next: usize,
     nominal_frames_per_second: f64,
@@ -40,7 +41,7 @@ impl ImageFiles {
     /// One image. It is read when its frame is.
     pub fn open_file(path: &Path) -> Result<Self, MediaError> {
         std::fs::metadata(path).map_err(MediaError::io("open", path))?;
-        Ok(Self::new(path, vec![path.to_owned()]))
+        Ok(Self::new(path, false, vec![path.to_owned()]))
     }
 
     /// The images of a folder; without any it is an error.
@@ -61,12 +62,13 @@ impl ImageFiles {
             return Err(MediaError::EmptyFolder { path: path.to_owned() });
         }
         paths.sort_by(|a, b| compare_names(&a.to_string_lossy(), &b.to_string_lossy()));
-        Ok(Self::new(path, paths))
+        Ok(Self::new(path, true, paths))
     }
 
-    fn new(path: &Path, paths: Vec<PathBuf>) -> Self {
+    fn new(path: &Path, is_folder: bool, paths: Vec<PathBuf>) -> Self {
         Self {
             name: path.display().to_string(),
+            is_folder,
             paths,
             next: 0,
             nominal_frames_per_second: super::NOMINAL_FRAMES_PER_SECOND,
@@ -82,6 +84,10 @@ impl ImageFiles {
 impl FrameSource for ImageFiles {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn description(&self) -> String {
+        if self.is_folder { "folder of images".into() } else { "image".into() }
     }
 
     fn frame_count_hint(&self) -> Option<u64> {

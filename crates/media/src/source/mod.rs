@@ -13,6 +13,7 @@
 //! ```
 
 mod animation;
+pub mod crop;
 mod images;
 mod pace;
 mod pages;
@@ -38,6 +39,9 @@ pub const NOMINAL_FRAMES_PER_SECOND: f64 = 25.0;
 pub trait FrameSource: Send + std::fmt::Debug {
     /// The path it was opened with.
     fn name(&self) -> &str;
+
+    /// What it is, for people: the format, and how values become 8 bits.
+    fn description(&self) -> String;
 
     /// How many frames it will give at most, bad ones included, when that is known.
     fn frame_count_hint(&self) -> Option<u64>;

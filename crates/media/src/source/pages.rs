@@ -180,6 +180,13 @@ impl FrameSource for Pages {
         &self.name
     }
 
+    fn description(&self) -> String {
+        match self.reader {
+            Reader::Tiff(_) => "TIFF image; 16-bit values are scaled from 0 to 65535".into(),
+            Reader::Gif(_) => "GIF animation".into(),
+        }
+    }
+
     fn frame_count_hint(&self) -> Option<u64> {
         None
     }

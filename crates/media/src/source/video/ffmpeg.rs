@@ -163,6 +163,13 @@ impl Decoder {
 
 impl Drop for Decoder {
     fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Decoder {
+    /// Ends it, and waits until it has.
+    pub(super) fn stop(&mut self) {
         // It may be gone already.
         let _ = self.child.kill();
         self.ready.lock().is_left = true;

@@ -84,6 +84,13 @@ impl FrameSource for Video {
         &self.name
     }
 
+    fn description(&self) -> String {
+        match self.delivery {
+            Delivery::All => "video, decoded by ffmpeg".into(),
+            Delivery::Newest => "camera or capture card, read by ffmpeg".into(),
+        }
+    }
+
     fn frame_count_hint(&self) -> Option<u64> {
         self.frame_count
     }
@@ -121,6 +128,8 @@ impl FrameSource for Video {
     }
 
     fn rewind(&mut self) -> Result<(), MediaError> {
+        // A camera can be open once.
+        self.decoder.stop();
         self.decoder = Decoder::start(&self.name, &self.input, self.delivery)?;
         (self.next_frame_id, self.finished) = (0, false);
         Ok(())
