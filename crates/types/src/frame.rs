@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::pose::{Matrix, NamedTransform};
+use crate::pose::{COMPUTED_PLANE, Matrix, NamedTransform};
 
 /// Longest side of a frame, in pixels. More is taken for a mistake or a broken file.
 pub const MAX_SIDE_PX: usize = 8192;
@@ -87,7 +87,7 @@ impl Frame {
         Self { width, height, pixel_format: PixelFormat::Rgb8, pixels, ..Self::default() }
     }
 
-    /// The part that the pipeline takes.
+    /// The part that the pipeline takes, with its plane where a recording has it ([`COMPUTED_PLANE`]).
     pub fn view(&self) -> FrameView<'_> {
         FrameView {
             frame_id: self.frame_id,
@@ -98,7 +98,11 @@ impl Frame {
             height: self.height,
             pixel_format: self.pixel_format,
             pixels: &self.pixels,
-            tracker_from_pixels: None,
+            tracker_from_pixels: self
+                .transforms
+                .iter()
+                .find(|transform| transform.valid && transform.name == COMPUTED_PLANE)
+                .map(|transform| transform.matrix),
         }
     }
 }

@@ -7,6 +7,9 @@ pub type Matrix = [[f64; 4]; 4];
 pub const IDENTITY: Matrix =
     [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]];
 
+/// Name of the transform by which a recording keeps where the pixels of a frame lay when it was computed.
+pub const COMPUTED_PLANE: &str = "UltramotionImageToTracker";
+
 /// A pose that came with a frame.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NamedTransform {

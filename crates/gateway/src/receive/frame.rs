@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use image::ExtendedColorType;
 use ultramotion_igtlink::{CoordinateSystem, DeviceName, Placement, RawMessage, Timestamp};
-use ultramotion_types::{Frame, FrameView, NamedTransform, PixelFormat, TimeSource};
+use ultramotion_types::{Frame, FrameView, Matrix, NamedTransform, PixelFormat, TimeSource};
 
 use crate::books::Ticket;
 use crate::receive::poses::MatchedPose;
@@ -36,6 +36,8 @@ pub struct LiveFrame {
     pub pixels: Recycled<Vec<u8>>,
     /// Where the image lies.
     pub placement: Placement,
+    /// Where the middles of its pixels lie in the tracker's frame, as known when it is computed.
+    pub tracker_from_pixels: Option<Matrix>,
     /// Axes that `placement` speaks of.
     pub coordinates: CoordinateSystem,
     /// Transforms of the frame with the status of their tools, as far as the scanner says.
@@ -82,7 +84,7 @@ impl LiveFrame {
             height: self.height(),
             pixel_format: self.format,
             pixels: &self.pixels,
-            tracker_from_pixels: None,
+            tracker_from_pixels: self.tracker_from_pixels,
         }
     }
 

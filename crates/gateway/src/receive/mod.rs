@@ -512,6 +512,7 @@ impl Receiver {
             size: image.size,
             format,
             pixels,
+            tracker_from_pixels: None,
             placement: image.placement,
             coordinates: image.coordinates,
             statuses: validity::statuses_of_image(&message.metadata),

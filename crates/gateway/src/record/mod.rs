@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 use ultramotion_media::MediaError;
 use ultramotion_media::metaimage::{self, AppendWriter, Layout};
 use ultramotion_media::sink::{JsonLines, keep_whole_lines};
-use ultramotion_types::{PixelFormat, ResultLine};
+use ultramotion_types::pose::COMPUTED_PLANE;
+use ultramotion_types::{NamedTransform, PixelFormat, ResultLine};
 
 pub(crate) use moment::save_moment;
 pub use recover::{RecoveredPart, recover};
@@ -177,7 +178,13 @@ impl Recorder {
         }
         let Some(part) = &mut self.part else { return Ok(()) };
         let number = part.frames.frame_count();
-        let transforms: Vec<_> = answer.placed.poses.iter().map(named_transform).collect();
+        let mut transforms: Vec<_> = answer.placed.poses.iter().map(named_transform).collect();
+        // Played again, it gives the same results.
+        transforms.extend(frame.tracker_from_pixels.map(|matrix| NamedTransform {
+            name: COMPUTED_PLANE.to_owned(),
+            matrix,
+            valid: true,
+        }));
         part.frames.write_raw(&frame.pixels, frame.timestamp.as_secs_f64(), &transforms)?;
         part.lines.write(&ResultLine::new(&answer.packet).renamed(number, &part.name))?;
         self.room.note(frame.pixels.len());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ultramotion_pipeline::PipelineError;
 use ultramotion_types::pose::product;
-use ultramotion_types::{FrameError, FrameView, Matrix, ResultPacket};
+use ultramotion_types::{FrameError, Matrix, ResultPacket};
 
 use super::{BuildPipeline, Shared, Timings};
 use crate::books::DropReason;
@@ -27,7 +27,7 @@ impl Shared {
         self.max_prompts.store(pipeline.max_prompts(), Relaxed);
         let packets = Recycler::default();
         let max_lag = Duration::from_millis(self.config.stream.max_lag_ms);
-        while let Some(frame) = self.waiting.take() {
+        while let Some(mut frame) = self.waiting.take() {
             self.queue.fetch_sub(1, Relaxed);
             if self.stop.is_set() {
                 frame.ticket.dropped(DropReason::Shutdown);
@@ -49,8 +49,8 @@ impl Shared {
             self.prompts.obey(|command| pipeline.prompt(command));
             let start = Instant::now();
             let mut packet = packets.take();
-            let view = FrameView { tracker_from_pixels: self.tracker_from_pixels(&frame), ..frame.view() };
-            match pipeline.process_into(&view, &mut packet) {
+            frame.tracker_from_pixels = self.tracker_from_pixels(&frame);
+            match pipeline.process_into(&frame.view(), &mut packet) {
                 Ok(()) => {
                     Timings::note(&mut self.timings().pipeline_ms, start.elapsed());
                     let epoch = Epoch { pipelines_before, of_pipeline: pipeline.epoch() };
