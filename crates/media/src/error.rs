@@ -17,7 +17,7 @@ pub enum MediaError {
         source: std::io::Error,
     },
     /// Neither the content nor the name's ending is one of those that can be read.
-    #[error("{path} is not a kind of file that can be read: give {kinds}, or a folder of images", path = path.display(), kinds = crate::source::kinds())]
+    #[error("{path} is not a kind of file that can be read: give a folder of images, or a file of one of the kinds {kinds}", path = path.display(), kinds = crate::source::kinds())]
     UnknownKind {
         /// The file.
         path: PathBuf,
@@ -95,7 +95,9 @@ pub enum MediaError {
         path: PathBuf,
     },
     /// There is no ffmpeg to decode a video.
-    #[error("{source_name} is decoded by ffmpeg, which is not installed: `apt install ffmpeg` (Debian, Ubuntu), `brew install ffmpeg` (macOS), `winget install ffmpeg` (Windows)")]
+    #[error(
+        "{source_name} is decoded by ffmpeg, which is not installed: `apt install ffmpeg` (Debian, Ubuntu), `brew install ffmpeg` (macOS), `winget install ffmpeg` (Windows)"
+    )]
     NoFfmpeg {
         /// What was to be decoded.
         source_name: String,

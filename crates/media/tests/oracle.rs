@@ -51,13 +51,15 @@ fn compare(folder: &TempDir, name: &str, expected: &Value) -> Result<(), String>
         if [frame.width, frame.height] != size {
             return Err(format!("{}x{} instead of {size:?}", frame.width, frame.height));
         }
-        let spacing = expected["spacing"].as_array().map(|s| s.iter().map(|v| v.as_f64().unwrap()).collect::<Vec<_>>());
+        let spacing =
+            expected["spacing"].as_array().map(|s| s.iter().map(|v| v.as_f64().unwrap()).collect::<Vec<_>>());
         if let Some(spacing) = spacing
             && frame.spacing_mm.is_none_or(|found| found[..] != spacing[..])
         {
             return Err(format!("spacing {:?} instead of {spacing:?}", frame.spacing_mm));
         }
-        let mut wanted: Vec<u8> = wanted.as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u8).collect();
+        let mut wanted: Vec<u8> =
+            wanted.as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u8).collect();
         // A grey picture may be kept in three channels.
         if wanted.len() * 3 == frame.pixels.len() {
             wanted = wanted.into_iter().flat_map(|v| [v; 3]).collect();

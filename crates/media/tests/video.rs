@@ -37,7 +37,11 @@ fn frames_come_in_order_with_their_times() {
         ("a.avi", &["-c:v", "rawvideo", "-pix_fmt", "gray"][..], PixelFormat::Grey8),
         ("a.mkv", &["-c:v", "ffv1", "-pix_fmt", "gray"], PixelFormat::Grey8),
         ("a.mp4", &["-c:v", "mpeg4", "-q:v", "2", "-pix_fmt", "yuv420p"], PixelFormat::Rgb8),
-        ("no ending, 'quotes' and -dashes", &["-f", "avi", "-c:v", "rawvideo", "-pix_fmt", "gray"], PixelFormat::Grey8),
+        (
+            "no ending, 'quotes' and -dashes",
+            &["-f", "avi", "-c:v", "rawvideo", "-pix_fmt", "gray"],
+            PixelFormat::Grey8,
+        ),
     ] {
         let path = folder.path().join(name);
         if !made(&[&STEPS[..], codec].concat(), &path) {
@@ -60,7 +64,16 @@ fn frames_come_in_order_with_their_times() {
 fn a_variable_rate_is_kept_and_a_rotation_obeyed() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("a.mkv");
-    let variable = ["-vf", "settb=1/1000,setpts=N*N*10", "-fps_mode", "passthrough", "-enc_time_base", "1/1000", "-c:v", "ffv1"];
+    let variable = [
+        "-vf",
+        "settb=1/1000,setpts=N*N*10",
+        "-fps_mode",
+        "passthrough",
+        "-enc_time_base",
+        "1/1000",
+        "-c:v",
+        "ffv1",
+    ];
     if !made(&[&STEPS[..], &variable].concat(), &path) {
         return;
     }
@@ -77,7 +90,8 @@ fn a_variable_rate_is_kept_and_a_rotation_obeyed() {
     let by_option = ["-display_rotation", "90", "-i", &input, "-c", "copy"];
     let is_turned = |arguments: &[&str]| {
         let ran = Command::new("ffmpeg").args(["-v", "error", "-y"]).args(arguments).arg(&turned).status();
-        ran.is_ok_and(|status| status.success()) && (read(&turned)[0].width, read(&turned)[0].height) == (48, 64)
+        ran.is_ok_and(|status| status.success())
+            && (read(&turned)[0].width, read(&turned)[0].height) == (48, 64)
     };
     assert!(is_turned(&by_metadata) || is_turned(&by_option));
 }

@@ -16,8 +16,8 @@ use ultramotion_types::{
 };
 
 use crate::error::PipelineError;
-use crate::options::{MAX_OBJECTS, MAX_PROMPTS, PipelineOptions};
 use crate::motion::Plane;
+use crate::options::{MAX_OBJECTS, MAX_PROMPTS, PipelineOptions};
 use crate::outcome::{Outcome, quality_of};
 use crate::ports::Asked;
 use crate::programs::{KeptPrograms, Programs};

@@ -29,7 +29,7 @@ struct Ports {
     segment: SegmentPorts,
     /// `None` where nothing can be pointed at.
     follow: Option<FollowPorts>,
-    /// How the image plane has moved, where somebody wants to know, and what comes of it. 
+    /// How the image plane has moved, where somebody wants to know, and what comes of it.
     motion: Option<MotionPort>,
     quality: Option<QualityPort>,
     /// The seconds since the last frame, and what comes of them. `None` when tracks are matched on the host.

@@ -178,12 +178,8 @@ pub(crate) fn follow(
     };
     let judged = ops::quality(g, options.tracker.quality, FOLLOW_MEMORY, options.max_prompts, judged)?;
     let quality = judged.scores;
-    let outlines = FollowOutlines {
-        iou: decoded.iou,
-        area_px: masks.area_px,
-        box_xyxy: judged.core_xyxy,
-        quality,
-    };
+    let outlines =
+        FollowOutlines { iou: decoded.iou, area_px: masks.area_px, box_xyxy: judged.core_xyxy, quality };
     let frame_wh = [source_hw[1] as f32, source_hw[0] as f32];
     let statuses =
         ops::follow_finish(g, options.tracker, options.follow, &prompts, outlines, dt_s, frame_wh)?;

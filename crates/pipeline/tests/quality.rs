@@ -49,7 +49,11 @@ fn the_gate_changes_the_state_and_nothing_else() {
         assert_eq!(open.objects.len(), shut.objects.len());
         assert_eq!(open.mask_bits(), shut.mask_bits(), "frame {}", open.frame_id);
         let same = |packet: &ResultPacket| {
-            packet.objects.iter().map(|o| (o.track_id, o.confirmed, o.box_xyxy, o.mask_area_px)).collect::<Vec<_>>()
+            packet
+                .objects
+                .iter()
+                .map(|o| (o.track_id, o.confirmed, o.box_xyxy, o.mask_area_px))
+                .collect::<Vec<_>>()
         };
         assert_eq!(same(open), same(shut));
     }

@@ -445,7 +445,8 @@ fn quality_graph(channels: usize) -> Graph {
 fn looks(seed: u64, channels: usize) -> Vec<HostTensor> {
     let r = uniform(seed, P * 8 + 12);
     let row_bytes = W.div_ceil(8);
-    let mut pixels: Vec<u8> = uniform(!seed, H * W * channels).iter().map(|v| (v * 90.0) as u8 + 90).collect();
+    let mut pixels: Vec<u8> =
+        uniform(!seed, H * W * channels).iter().map(|v| (v * 90.0) as u8 + 90).collect();
     let mut bits = vec![0; P * H * row_bytes];
     let (mut boxes, mut slots, mut keys) = (Vec::new(), Vec::new(), Vec::new());
     for k in 0..P {
@@ -460,7 +461,8 @@ fn looks(seed: u64, channels: usize) -> Vec<HostTensor> {
                 if dx * dx + dy * dy < 1.0 || is_island {
                     bits[(k * H + y) * row_bytes + x / 8] |= 1 << (x % 8);
                     let (px, py) = (x as i32, y as i32);
-                    around = [around[0].min(px), around[1].min(py), around[2].max(px + 1), around[3].max(py + 1)];
+                    around =
+                        [around[0].min(px), around[1].min(py), around[2].max(px + 1), around[3].max(py + 1)];
                     pixels[(y * W + x) * channels..][..channels].iter_mut().for_each(|v| *v /= 3);
                 }
             }
@@ -475,7 +477,8 @@ fn looks(seed: u64, channels: usize) -> Vec<HostTensor> {
         keys.push([k as i32 + 1, k as i32 + 1, k as i32 + 1, -7, 99][(own[7] * 5.0) as usize]);
     }
     let tail = &r[8 * P..];
-    let mut motion: Vec<f32> = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0].iter().zip(tail).map(|(m, v)| m + 0.1 * v).collect();
+    let mut motion: Vec<f32> =
+        [1.0, 0.0, 0.0, 0.0, 1.0, 0.0].iter().zip(tail).map(|(m, v)| m + 0.1 * v).collect();
     if tail[6] < 0.05 {
         motion[2] = f32::NAN;
     }

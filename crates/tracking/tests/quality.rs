@@ -64,14 +64,20 @@ fn a_disc_has_the_scores_of_its_definition() {
     let ratio = 100.0 / 1152_f32.sqrt();
     let expected = [100.0 / 124.0, ratio / (ratio + 1.0), 1.0, 1.0, 1.0];
     assert!(first.iter().zip(expected).all(|(&a, b)| close(a, b)), "{first:?}");
-    assert!(close(first[SCORES - 1], (first[0] + first[1] + first[2]) / 3.0), "nothing to compare with: {first:?}");
+    assert!(
+        close(first[SCORES - 1], (first[0] + first[1] + first[2]) / 3.0),
+        "nothing to compare with: {first:?}"
+    );
     let bright = track.see(&painted(&inside, [160, 60]), &inside, &Motion::NONE).scores;
     assert!(close(bright[0], first[0]) && close(bright[3], 1.0), "{bright:?}");
     assert!(bright[4] < 0.02, "it looks like its own negative: {bright:?}");
     let flat = track.see(&painted(&inside, [90, 90]), &inside, &Motion::NONE).scores;
     assert_eq!(flat[..3], [0.0; 3]);
-    let half: Vec<u8> =
-        painted(&inside, [60, 160]).iter().enumerate().map(|(at, &v)| if at % SIDE < 100 { v } else { 60 }).collect();
+    let half: Vec<u8> = painted(&inside, [60, 160])
+        .iter()
+        .enumerate()
+        .map(|(at, &v)| if at % SIDE < 100 { v } else { 60 })
+        .collect();
     let half = Track::new(SIDE).see(&half, &inside, &Motion::NONE).scores;
     assert!((half[2] - 0.5).abs() < 0.05, "half of its outline has an edge: {half:?}");
     let nothing = track.see(&painted(&inside, [60, 160]), &vec![false; SIDE * SIDE], &Motion::NONE);
@@ -108,7 +114,10 @@ fn an_island_does_not_move_the_core() {
         inside[at] = true;
     }
     let with_island = Track::new(SIDE).see(&pixels, &inside, &Motion::NONE).core_xyxy;
-    assert!(alone.iter().zip(with_island).all(|(a, b)| (a - b).abs() <= 4), "{with_island:?} beside {alone:?}");
+    assert!(
+        alone.iter().zip(with_island).all(|(a, b)| (a - b).abs() <= 4),
+        "{with_island:?} beside {alone:?}"
+    );
 }
 
 #[test]
@@ -175,9 +184,8 @@ fn swept(scenes: &[[PhantomFrame; 2]], spoil: impl Fn(&[u8], [i32; 4]) -> Vec<u8
     let (mut sums, mut objects) = ([0.0; SCORES], 0.0);
     for [first, second] in scenes {
         for object in &first.objects {
-            let inside = |frame: &PhantomFrame| {
-                frame.instances.iter().map(|&id| id == object.id).collect::<Vec<_>>()
-            };
+            let inside =
+                |frame: &PhantomFrame| frame.instances.iter().map(|&id| id == object.id).collect::<Vec<_>>();
             let [before, after] = [inside(first), inside(second)];
             let mut track = Track::new(first.width);
             track.see(&first.pixels, &before, &Motion::NONE);

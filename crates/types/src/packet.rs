@@ -209,7 +209,12 @@ impl ResultPacket {
     ///
     /// # Errors
     /// [`FrameError::Memory`] where there is no memory for masks of that size.
-    pub fn place_in(&mut self, width: usize, height: usize, [left, top]: [usize; 2]) -> Result<(), FrameError> {
+    pub fn place_in(
+        &mut self,
+        width: usize,
+        height: usize,
+        [left, top]: [usize; 2],
+    ) -> Result<(), FrameError> {
         let (from_row, to_row) = (self.width.div_ceil(8), width.div_ceil(8));
         let bytes = self.objects.len() * height * to_row;
         let mut placed = Vec::new();
@@ -219,7 +224,9 @@ impl ResultPacket {
         for object in 0..self.objects.len() {
             let from = &self.mask_bits[object * from_bytes..][..from_bytes];
             let to = &mut placed[object * height * to_row..][..height * to_row];
-            for (from, to) in from.chunks_exact(from_row.max(1)).zip(to.chunks_exact_mut(to_row.max(1)).skip(top)) {
+            for (from, to) in
+                from.chunks_exact(from_row.max(1)).zip(to.chunks_exact_mut(to_row.max(1)).skip(top))
+            {
                 for (at, &byte) in from.iter().enumerate() {
                     let bits = u16::from(byte) << (left % 8);
                     for (byte, bits) in to.iter_mut().skip(left / 8 + at).zip(bits.to_le_bytes()) {

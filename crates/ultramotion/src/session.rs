@@ -45,7 +45,8 @@ impl Cut {
             return Err(SessionError::OutsideFrame { rectangle, frame_id, width, height });
         }
         let result = pipeline.process_into(&rectangle.cut(frame, &mut self.pixels), packet);
-        let placed = result.and_then(|()| Ok(packet.place_in(width, height, [rectangle.left, rectangle.top])?));
+        let placed =
+            result.and_then(|()| Ok(packet.place_in(width, height, [rectangle.left, rectangle.top])?));
         placed.map_err(|error| of_frame(frame, error))
     }
 }
@@ -66,7 +67,9 @@ pub enum SessionError {
     #[error(transparent)]
     Unreadable(#[from] MediaError),
     /// A frame does not have the part that is to be looked at.
-    #[error("frame {frame_id} has {width}x{height} pixels, and not all of the part {rectangle} (left, top, width, height)")]
+    #[error(
+        "frame {frame_id} has {width}x{height} pixels, and not all of the part {rectangle} (left, top, width, height)"
+    )]
     OutsideFrame {
         /// The part.
         rectangle: Rectangle,
@@ -78,7 +81,9 @@ pub enum SessionError {
         height: usize,
     },
     /// The picture cannot be told from what is around it.
-    #[error("no picture was found in the first frames of {0}: give its place, as --crop LEFT,TOP,WIDTH,HEIGHT")]
+    #[error(
+        "no picture was found in the first frames of {0}: give its place, as --crop LEFT,TOP,WIDTH,HEIGHT"
+    )]
     NoPicture(String),
     /// A frame cannot be processed. After a [`PipelineError::Frame`] the next one may be.
     #[error("frame {frame_id} of {source_name}: {error}")]

@@ -10,8 +10,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ultramotion::source::default_limit;
 use ultramotion::{Pace, Session, SessionError, Source};
 use ultramotion_media::MediaError;
-use ultramotion_media::source::crop::Crop;
 use ultramotion_media::sink::{JsonLines, Overlay};
+use ultramotion_media::source::crop::Crop;
 use ultramotion_pipeline::kpi::Kpi;
 use ultramotion_pipeline::{MAX_PROMPTS, Orchestrator};
 use ultramotion_types::{Frame, LatencyMs, NamedTransform, Prompt, PromptCommand, ResultPacket};
@@ -128,7 +128,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 /// Prints what a source is, from what it says and from its first frame.
 fn info(name: &str) -> Result<ExitCode> {
     let Source::Recorded(mut source) = Source::open(name).map_err(source_error)? else {
-        return Err(usage(anyhow!("--info: a scanner says what it sends when it sends it, see `ultramotion igtl listen`")));
+        return Err(usage(anyhow!(
+            "--info: a scanner says what it sends when it sends it, see `ultramotion igtl listen`"
+        )));
     };
     let (mut first, mut second) = (Frame::default(), Frame::default());
     let frame = source.read_into(&mut first).ok_or_else(|| anyhow!("'{name}' has no frame"))?;
@@ -155,7 +157,8 @@ fn info(name: &str) -> Result<ExitCode> {
     if let Some(orientation) = &first.orientation {
         say!("orientation  {orientation}")?;
     }
-    let pose = |pose: &NamedTransform| format!("{}{}", pose.name, if pose.valid { "" } else { " (not seen)" });
+    let pose =
+        |pose: &NamedTransform| format!("{}{}", pose.name, if pose.valid { "" } else { " (not seen)" });
     let poses: Vec<String> = first.transforms.iter().map(pose).collect();
     say!("poses        {}", if poses.is_empty() { "none".to_owned() } else { poses.join(", ") })?;
     Ok(ExitCode::SUCCESS)

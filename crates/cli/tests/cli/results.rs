@@ -72,8 +72,10 @@ fn every_field_is_there_and_means_what_it_says() {
         let mut last_score = 1.0;
         let mut ids = Vec::new();
         for entry in objects {
-            let entry =
-                object(entry, &["track_id", "confirmed", "label", "score", "box_xyxy", "mask", "mask_score"]);
+            let entry = object(
+                entry,
+                &["track_id", "confirmed", "label", "score", "box_xyxy", "mask", "mask_score", "quality"],
+            );
             ids.push(entry["track_id"].as_i64().unwrap());
             assert!(entry["confirmed"].is_boolean());
             assert!(entry["label"].as_str().unwrap().starts_with("structure-"));
@@ -85,6 +87,9 @@ fn every_field_is_there_and_means_what_it_says() {
             let [x1, y1, x2, y2] = corners[..] else { panic!("four corners: {corners:?}") };
             assert!(x1 <= x2 && y1 <= y2);
             assert!(entry["mask_score"].is_number());
+            let scores = ["edge", "contrast", "continuity", "stability", "likeness", "mean"];
+            let quality = object(&entry["quality"], &scores);
+            assert!(scores.iter().all(|score| (0.0..=1.0).contains(&quality[*score].as_f64().unwrap())));
             let mask = object(&entry["mask"], &["size", "counts"]);
             assert_eq!(mask["size"], serde_json::json!([HEIGHT, WIDTH]));
             let rle: CocoRle = serde_json::from_value(entry["mask"].clone()).unwrap();

@@ -20,8 +20,8 @@ use std::thread::{self, JoinHandle};
 use super::header::read;
 use super::layout::{Layout, dim_size, frame_lines, last_line};
 use super::lines::MAX_LINE_BYTES;
-use crate::sequence::Encoding;
 use crate::error::MediaError;
+use crate::sequence::Encoding;
 use ultramotion_types::NamedTransform;
 
 /// The key of the size of one frame, which a header without a `DimSize` needs.

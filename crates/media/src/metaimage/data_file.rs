@@ -6,7 +6,11 @@ use crate::error::MediaError;
 use crate::sequence::{DataFile, numbered};
 
 /// Of the line `ElementDataFile`, for an image of these sizes.
-pub(super) fn data_file(values: &Values<'_>, line: DataFileLine, size: &[u64]) -> Result<DataFile, MediaError> {
+pub(super) fn data_file(
+    values: &Values<'_>,
+    line: DataFileLine,
+    size: &[u64],
+) -> Result<DataFile, MediaError> {
     let DataFileLine { value, listed } = line;
     if is_local(&value) {
         return Ok(DataFile::Local);

@@ -46,9 +46,10 @@ fn check(
         }
     };
     let sizes = values.required("DimSize")?;
-    let size: Vec<u64> = sizes.split_whitespace().map(whole_number).collect::<Option<_>>().ok_or_else(|| {
-        values.wrong("DimSize", sizes, "is not a list of whole numbers: correct the header")
-    })?;
+    let size: Vec<u64> =
+        sizes.split_whitespace().map(whole_number).collect::<Option<_>>().ok_or_else(|| {
+            values.wrong("DimSize", sizes, "is not a list of whole numbers: correct the header")
+        })?;
     if size.len() != dimensions {
         let problem =
             format!("does not have the {dimensions} numbers that NDims announces: correct the header");
@@ -64,9 +65,7 @@ fn check(
         .iter()
         .try_fold(1u64, |product, &n| product.checked_mul(n))
         .filter(|&count| count > 0 && count < u64::MAX >> 32)
-        .ok_or_else(|| {
-            values.wrong("DimSize", sizes, "gives no frames or too many: correct the header")
-        })?;
+        .ok_or_else(|| values.wrong("DimSize", sizes, "gives no frames or too many: correct the header"))?;
     let channels = match values.get(&["ElementNumberOfChannels"]).unwrap_or("1") {
         "1" => 1,
         "2" => 2,
@@ -78,9 +77,8 @@ fn check(
         }
     };
     let type_name = values.required("ElementType")?;
-    let element = ElementType::from_name(type_name).ok_or_else(|| {
-        values.wrong("ElementType", type_name, "is not a numeric type such as MET_UCHAR")
-    })?;
+    let element = ElementType::from_name(type_name)
+        .ok_or_else(|| values.wrong("ElementType", type_name, "is not a numeric type such as MET_UCHAR"))?;
     let compressed_size = match values.get(&["CompressedDataSize"]) {
         None => None,
         // MetaIO writes 0 where it did not know.
@@ -103,9 +101,8 @@ fn check(
         },
     };
     let spacing_mm = values.get(&["ElementSpacing", "ElementSize"]).and_then(parse_spacing);
-    let bound = |key| {
-        values.get(&[key]).and_then(|text| text.parse::<f64>().ok()).filter(|value| value.is_finite())
-    };
+    let bound =
+        |key| values.get(&[key]).and_then(|text| text.parse::<f64>().ok()).filter(|value| value.is_finite());
     let window = match (bound("ElementMin"), bound("ElementMax")) {
         (Some(low), Some(high)) if low < high => Some(Window { low, high }),
         _ => None,

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::sequence::ElementType;
 use crate::error::MediaError;
+use crate::sequence::ElementType;
 use ultramotion_types::{Frame, MAX_SIDE_PX, NamedTransform};
 
 /// How the pixels of a sequence are stored; the same for all its frames.

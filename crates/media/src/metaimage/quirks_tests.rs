@@ -42,7 +42,8 @@ fn a_last_line_without_an_end() {
 #[test]
 fn a_file_a_slice() {
     let files = Files::new();
-    for (name, bytes) in [("s0.raw", [1, 2]), ("s1.raw", [3, 4]), ("s002.raw", [5, 6]), ("s004.raw", [7, 8])] {
+    for (name, bytes) in [("s0.raw", [1, 2]), ("s1.raw", [3, 4]), ("s002.raw", [5, 6]), ("s004.raw", [7, 8])]
+    {
         files.put(name, bytes);
     }
     for (line, expected) in [
@@ -62,7 +63,8 @@ fn a_file_a_slice() {
     // A slice that is missing takes none of the others along.
     std::fs::remove_file(files.0.path().join("s0.raw")).unwrap();
     files.put("s0.raw", [9]);
-    let path = files.put("b.mhd", format!("{TWO}ElementDataFile = LIST\ns1.raw\ns0.raw\n").replace("2 1 2", "2 1 2"));
+    let path = files
+        .put("b.mhd", format!("{TWO}ElementDataFile = LIST\ns1.raw\ns0.raw\n").replace("2 1 2", "2 1 2"));
     let read: Vec<_> = crate::source::frames(Box::new(super::open(&path).unwrap())).collect();
     assert!(read[0].is_ok() && read[1].is_err(), "{read:?}");
     let path = files.put(
@@ -77,7 +79,9 @@ fn a_file_a_slice() {
 fn two_and_four_channels_lose_their_transparency() {
     let files = Files::new();
     let header = |channels: u8| {
-        format!("NDims = 2\nDimSize = 2 1\nElementNumberOfChannels = {channels}\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n")
+        format!(
+            "NDims = 2\nDimSize = 2 1\nElementNumberOfChannels = {channels}\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n"
+        )
     };
     let four = files.frames(&header(4), &[1, 2, 3, 255, 4, 5, 6, 255]);
     assert_eq!((four[0].pixel_format, &four[0].pixels[..]), (PixelFormat::Rgb8, &[1, 2, 3, 4, 5, 6][..]));
@@ -143,6 +147,10 @@ fn the_same_scene_in_each_orientation() {
         );
         let frame = files.frames(&header, &stored).remove(0);
         assert_eq!((frame.width, frame.height, &frame.pixels[..]), (3, 2, &[1, 2, 3, 4, 5, 6][..]), "{code}");
-        assert_eq!((frame.spacing_mm, frame.orientation.as_deref()), (Some([0.2, 0.1]), Some("MF")), "{code}");
+        assert_eq!(
+            (frame.spacing_mm, frame.orientation.as_deref()),
+            (Some([0.2, 0.1]), Some("MF")),
+            "{code}"
+        );
     }
 }

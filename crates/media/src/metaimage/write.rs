@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 
-use crate::sequence::ElementType;
 use super::layout::{Layout, dim_size, frame_lines};
 use crate::error::MediaError;
+use crate::sequence::ElementType;
 use ultramotion_types::{Frame, NamedTransform, PixelFormat};
 
 /// Writes a `.mha` file, or a `.mhd` file with its `.raw` or `.zraw` beside it.

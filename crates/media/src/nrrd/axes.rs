@@ -39,9 +39,14 @@ const COLOURS: [(&str, u64); 9] = [
 impl Axes {
     pub(super) fn of(fields: &Fields<'_>) -> Result<Self, MediaError> {
         let dimension_text = fields.required("dimension")?;
-        let dimension = dimension_text.parse::<usize>().ok().filter(|n| (2..=5).contains(n)).ok_or_else(|| {
-            fields.wrong("dimension", dimension_text, "is not 2 to 5: only images and sequences can be read")
-        })?;
+        let dimension =
+            dimension_text.parse::<usize>().ok().filter(|n| (2..=5).contains(n)).ok_or_else(|| {
+                fields.wrong(
+                    "dimension",
+                    dimension_text,
+                    "is not 2 to 5: only images and sequences can be read",
+                )
+            })?;
         let sizes_text = fields.required("sizes")?;
         let sizes: Option<Vec<u64>> =
             sizes_text.split_whitespace().map(|size| size.parse().ok().filter(|&size| size > 0)).collect();
@@ -61,7 +66,10 @@ impl Axes {
             && (kinds.is_empty() || (kind(0) == "list" && !(1..dimension).any(|axis| kind(axis) == "none")))
             && fields.get("axis 0 index values").is_none();
         let (channels, interleaved) = if let Some(values) = colour {
-            if !(1..=4).contains(&sizes[0]) || (values > 0 && sizes[0] != values) || matches!(kind(0), "hsv-color" | "xyz-color") {
+            if !(1..=4).contains(&sizes[0])
+                || (values > 0 && sizes[0] != values)
+                || matches!(kind(0), "hsv-color" | "xyz-color")
+            {
                 let problem = "is not grey, red-green-blue or the same with transparency: convert the image";
                 return Err(fields.wrong("kinds", kind(0), problem));
             }
@@ -91,9 +99,11 @@ impl Axes {
         let list = if interleaved > 1 || (first == 1 && is_list(0) && !looks_like_colour) {
             Some(0)
         } else {
-            (first + 2..dimension).find(|&axis| is_list(axis)).or((rest.len() > 1).then_some(last)).or(
-                (rest.len() == 1 && kinds.is_empty()).then_some(last),
-            )
+            (first + 2..dimension).find(|&axis| is_list(axis)).or((rest.len() > 1).then_some(last)).or((rest
+                .len()
+                == 1
+                && kinds.is_empty())
+            .then_some(last))
         };
         // Slices of a volume that is one entry.
         let slices_per_entry = match list {

@@ -38,14 +38,19 @@ impl<'a> Fields<'a> {
             if is_first {
                 let version = text.strip_prefix("NRRD").filter(|version| version.len() == 4);
                 if version.and_then(|version| version.parse::<u32>().ok()).is_none() {
-                    return Err(MediaError::header(path, "NRRD", "is not what the file begins with: it is no NRRD file"));
+                    return Err(MediaError::header(
+                        path,
+                        "NRRD",
+                        "is not what the file begins with: it is no NRRD file",
+                    ));
                 }
                 continue;
             }
             // A detached header may end with the file.
             if length == 0 || (text.is_empty() && !is_list) {
                 if length == 0 && fields.get("data file").or(fields.get("datafile")).is_none() {
-                    let problem = "is not followed by an empty line: the header ends early, copy the file again";
+                    let problem =
+                        "is not followed by an empty line: the header ends early, copy the file again";
                     return Err(MediaError::header(path, "the last field", problem));
                 }
                 return Ok(fields);
@@ -60,11 +65,15 @@ impl<'a> Fields<'a> {
                 continue;
             }
             // `field: value`, and `key:=value` of what the format does not know.
-            let Some((key, value)) = text.split_once(":=").or_else(|| text.split_once(": ")).or_else(|| {
-                text.strip_suffix(':').map(|key| (key, ""))
-            }) else {
+            let Some((key, value)) = text
+                .split_once(":=")
+                .or_else(|| text.split_once(": "))
+                .or_else(|| text.strip_suffix(':').map(|key| (key, "")))
+            else {
                 let shown: String = text.chars().filter(|c| !c.is_control()).take(40).collect();
-                let problem = format!("is followed by '{shown}', which is no field: the file is damaged or no NRRD file");
+                let problem = format!(
+                    "is followed by '{shown}', which is no field: the file is damaged or no NRRD file"
+                );
                 return Err(MediaError::header(path, "NRRD", problem));
             };
             let (key, value) = (key.trim().to_ascii_lowercase(), value.trim().to_owned());

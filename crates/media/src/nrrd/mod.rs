@@ -60,7 +60,8 @@ fn read(reader: &mut impl BufRead, path: &Path) -> Result<Header, MediaError> {
     let data_file = data_file(&fields, &axes)?;
     let is_several = matches!(data_file, DataFile::Each { .. });
     if is_several && (encoding != Encoding::Plain || axes.interleaved > 1) {
-        let problem = "names several files, which can be read as plain frames alone: save the image in one file";
+        let problem =
+            "names several files, which can be read as plain frames alone: save the image in one file";
         return Err(MediaError::header(path, "data file", problem));
     }
     let bound = |key: &str| fields.get(key)?.parse::<f64>().ok().filter(|value| value.is_finite());
@@ -102,8 +103,15 @@ fn element(name: &str) -> Option<ElementType> {
         "short" | "short int" | "signed short" | "signed short int" | "int16" | "int16_t" => ElementType::I16,
         "uint" | "unsigned int" | "uint32" | "uint32_t" => ElementType::U32,
         "int" | "signed int" | "int32" | "int32_t" => ElementType::I32,
-        "ulonglong" | "unsigned long long" | "unsigned long long int" | "uint64" | "uint64_t" => ElementType::U64,
-        "longlong" | "long long" | "long long int" | "signed long long" | "signed long long int" | "int64"
+        "ulonglong" | "unsigned long long" | "unsigned long long int" | "uint64" | "uint64_t" => {
+            ElementType::U64
+        }
+        "longlong"
+        | "long long"
+        | "long long int"
+        | "signed long long"
+        | "signed long long int"
+        | "int64"
         | "int64_t" => ElementType::I64,
         "float" => ElementType::F32,
         "double" => ElementType::F64,
@@ -153,7 +161,8 @@ fn times(fields: &Fields<'_>, axes: &Axes) -> Result<BTreeMap<u64, FrameFields>,
     };
     let entries = axes.frame_count / axes.slices_per_entry;
     let of_entry = |(entry, text): (u64, &str)| {
-        let timestamp_s = text.parse::<f64>().ok().filter(|value| value.is_finite()).map(|value| value * scale);
+        let timestamp_s =
+            text.parse::<f64>().ok().filter(|value| value.is_finite()).map(|value| value * scale);
         (entry, FrameFields { timestamp_s, ..FrameFields::default() })
     };
     Ok((0..entries).zip(values.split_whitespace()).map(of_entry).collect())

@@ -73,7 +73,8 @@ fn colours_come_first_with_or_without_a_word() {
         ("", 3),
         ("kinds: vector domain domain\n", 2),
     ] {
-        let header = format!("NRRD0004\ntype: uchar\ndimension: 3\nsizes: {channels} 2 1\nencoding: raw\n{kinds}\n");
+        let header =
+            format!("NRRD0004\ntype: uchar\ndimension: 3\nsizes: {channels} 2 1\nencoding: raw\n{kinds}\n");
         let data: Vec<u8> = (0..2 * channels as u8).collect();
         let read = frames(&file_with(&folder, "a.nrrd", &header, &data)).unwrap();
         let (format, pixels) = match channels {
@@ -88,7 +89,8 @@ fn colours_come_first_with_or_without_a_word() {
 #[test]
 fn sequences_of_3d_slicer_have_times_new_and_old() {
     let folder = TempDir::new().unwrap();
-    let common = "NRRD0005\ntype: unsigned char\ndimension: 4\nspace: left-posterior-superior\nencoding: raw\n";
+    let common =
+        "NRRD0005\ntype: unsigned char\ndimension: 4\nspace: left-posterior-superior\nencoding: raw\n";
     let new = format!(
         "{common}sizes: 3 2 1 2\nspace directions: (0.1,0,0) (0,0.2,0) (0,0,1) none\nkinds: domain domain domain list\n\
          labels: \"\" \"\" \"\" \"time\"\naxis 3 index type:=numeric\naxis 3 index values:=7.5 7.54\n\n"
@@ -149,6 +151,7 @@ fn what_is_broken_is_refused_with_a_sentence() {
     }
     // A claim does not decide over memory.
     let bomb = GREY.replace("2 3 2", "8000 8000 9").replace("raw", "bzip2");
-    let refused = frames(&file_with(&folder, "a.nrrd", &format!("{bomb}\n"), b"BZh91AY&SY")).unwrap_err().to_string();
+    let refused =
+        frames(&file_with(&folder, "a.nrrd", &format!("{bomb}\n"), b"BZh91AY&SY")).unwrap_err().to_string();
     assert!(refused.contains("a.nrrd"), "{refused}");
 }

@@ -57,7 +57,8 @@ pub(crate) fn numbered(words: &[&str], most: u64) -> Option<Vec<String>> {
         return None;
     }
     let names = (0..most).map_while(|i| {
-        let number = first.checked_add(i64::try_from(i).ok()?.checked_mul(step)?).filter(|&number| number <= last)?;
+        let number =
+            first.checked_add(i64::try_from(i).ok()?.checked_mul(step)?).filter(|&number| number <= last)?;
         let number = if zeros { format!("{number:0width$}") } else { format!("{number:width$}") };
         Some(format!("{before}{number}{after}"))
     });

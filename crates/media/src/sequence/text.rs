@@ -40,7 +40,10 @@ impl<R: BufRead> TextReader<R> {
             let length = buffer.iter().take_while(|byte| !is_space(byte)).count();
             let is_end = length < buffer.len();
             if self.word.len() + length > MAX_NUMBER {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a number has more than 64 characters"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "a number has more than 64 characters",
+                ));
             }
             self.word.extend_from_slice(&buffer[..length]);
             self.text.consume(length);
@@ -60,7 +63,11 @@ impl<R: BufRead> Read for TextReader<R> {
             }
             let value = std::str::from_utf8(&self.word).ok().and_then(|text| self.element.parse(text));
             self.value = value.ok_or_else(|| {
-                let shown: String = String::from_utf8_lossy(&self.word).chars().filter(|c| !c.is_control()).take(20).collect();
+                let shown: String = String::from_utf8_lossy(&self.word)
+                    .chars()
+                    .filter(|c| !c.is_control())
+                    .take(20)
+                    .collect();
                 io::Error::new(io::ErrorKind::InvalidData, format!("'{shown}' is not a number"))
             })?;
         }

@@ -46,7 +46,8 @@ impl<R: Read> Animation<R> {
         }
         if let Some([left, top, w, h]) = self.to_clear.take() {
             for y in top..(top + h).min(height) {
-                self.canvas[3 * (y * width + left.min(width))..3 * (y * width + (left + w).min(width))].fill(0);
+                self.canvas[3 * (y * width + left.min(width))..3 * (y * width + (left + w).min(width))]
+                    .fill(0);
             }
         }
         let [left, top, w, h] = [part.left, part.top, part.width, part.height].map(usize::from);

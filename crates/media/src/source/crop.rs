@@ -115,7 +115,11 @@ impl PictureFinder {
     pub fn found(&self) -> Option<Rectangle> {
         let [width, height] = self.size?;
         let counts = |at: usize| {
-            if self.frames > 1 { self.high[at] - self.low[at] >= LEAST_CHANGE } else { self.high[at] >= LEAST_GREY }
+            if self.frames > 1 {
+                self.high[at] - self.low[at] >= LEAST_CHANGE
+            } else {
+                self.high[at] >= LEAST_GREY
+            }
         };
         let [columns, rows] = [width, height].map(|side| side.div_ceil(BLOCK_PX));
         let mut blocks: Vec<bool> = (0..columns * rows)

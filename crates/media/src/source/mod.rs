@@ -61,8 +61,7 @@ pub trait FrameSource: Send + std::fmt::Debug {
 
 /// A kind of file that frames are in.
 struct Format {
-    /// Its name, and endings of file names in lower case.
-    name: &'static str,
+    /// Endings of file names, in lower case.
     endings: &'static [&'static str],
     /// Whether a file begins like one of them.
     begins: fn(&[u8]) -> bool,
@@ -72,32 +71,27 @@ struct Format {
 /// Every kind, in the order in which they are tried.
 const FORMATS: &[Format] = &[
     Format {
-        name: "MetaImage and PLUS sequences",
         endings: &["mha", "mhd"],
         // A header has no mark of its own; these keys are what it begins with.
         begins: |head| [&b"ObjectType"[..], b"NDims"].iter().any(|key| head.starts_with(key)),
         open: |path| Ok(Box::new(metaimage::open(path)?)),
     },
     Format {
-        name: "NRRD and 3D Slicer's sequences",
         endings: &["nrrd", "nhdr"],
         begins: |head| head.starts_with(b"NRRD000"),
         open: |path| Ok(Box::new(nrrd::open(path)?)),
     },
     Format {
-        name: "images with pages",
         endings: &["tif", "tiff"],
         begins: |head| head.starts_with(b"II*\0") || head.starts_with(b"MM\0*"),
         open: |path| Ok(Box::new(Pages::open_tiff(path)?)),
     },
     Format {
-        name: "animations",
         endings: &["gif"],
         begins: |head| head.starts_with(b"GIF8"),
         open: |path| Ok(Box::new(Pages::open_gif(path)?)),
     },
     Format {
-        name: "images",
         endings: &["png", "jpg", "jpeg", "bmp", "webp"],
         begins: |head| {
             head.starts_with(b"\x89PNG")
@@ -108,19 +102,16 @@ const FORMATS: &[Format] = &[
         open: |path| Ok(Box::new(ImageFiles::open_file(path)?)),
     },
     Format {
-        name: "videos, by ffmpeg",
         endings: &video::ENDINGS,
         begins: video::is_video,
         open: |path| Ok(Box::new(Video::open(path)?)),
     },
 ];
 
-/// The kinds of files that can be read, with their endings, in one line.
+/// The endings of files that can be read, in one line.
 pub fn kinds() -> String {
-    let one = |format: &Format| {
-        format!("{} ({})", format.name, format.endings.iter().map(|e| format!(".{e}")).collect::<Vec<_>>().join(" "))
-    };
-    FORMATS.iter().map(one).collect::<Vec<_>>().join(", ")
+    let endings = FORMATS.iter().flat_map(|format| format.endings);
+    endings.map(|ending| format!(".{ending}")).collect::<Vec<_>>().join(" ")
 }
 
 /// Opens a file of any kind ([`kinds`]), or a folder of images.
@@ -142,7 +133,8 @@ pub fn open(path: &Path) -> Result<Box<dyn FrameSource>, MediaError> {
     file.take(512).read_to_end(&mut head).map_err(MediaError::io("read", path))?;
     let ending = path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
     let by_content = FORMATS.iter().find(|format| (format.begins)(&head));
-    let by_name = || ending.as_deref().and_then(|ending| FORMATS.iter().find(|f| f.endings.contains(&ending)));
+    let by_name =
+        || ending.as_deref().and_then(|ending| FORMATS.iter().find(|f| f.endings.contains(&ending)));
     match by_content.or_else(by_name) {
         Some(format) => (format.open)(path),
         None => Err(MediaError::UnknownKind { path: path.to_owned() }),

@@ -106,8 +106,7 @@ impl Reader {
 
     fn gif(path: &Path) -> Result<Self, MediaError> {
         let file = File::open(path).map_err(MediaError::io("open", path))?;
-        let animation =
-            Animation::new(BufReader::new(file)).map_err(|error| not_a(path, "GIF", &error))?;
+        let animation = Animation::new(BufReader::new(file)).map_err(|error| not_a(path, "GIF", &error))?;
         let [width, height] = animation.size_px();
         check_size(path, width, height)?;
         Ok(Reader::Gif(Box::new(animation)))
@@ -149,7 +148,9 @@ fn page(decoder: &mut Decoder<BufReader<File>>, path: &Path, frame_id: u64) -> R
         ColorType::RGB(_) => 3,
         ColorType::RGBA(_) => 4,
         other => {
-            let problem = format!("its pixels are {other:?}: only grey and red-green-blue can be read, convert the file");
+            let problem = format!(
+                "its pixels are {other:?}: only grey and red-green-blue can be read, convert the file"
+            );
             return Err(Problem::Ours(MediaError::corrupt(path, frame_id, problem)));
         }
     };
@@ -157,14 +158,16 @@ fn page(decoder: &mut Decoder<BufReader<File>>, path: &Path, frame_id: u64) -> R
         DecodingResult::U8(samples) => samples,
         DecodingResult::U16(samples) => samples.into_iter().map(narrow).collect(),
         _ => {
-            let problem = format!("its samples are {colours:?}: only 8 and 16 bits can be read, convert the file");
+            let problem =
+                format!("its samples are {colours:?}: only 8 and 16 bits can be read, convert the file");
             return Err(Problem::Ours(MediaError::corrupt(path, frame_id, problem)));
         }
     };
     let (width, height) = (width as usize, height as usize);
     // Samples of fewer than 8 bits come packed.
     if samples.len() != width * height * channels {
-        let problem = format!("its samples are {colours:?}: only 8 and 16 bits can be read, convert the file");
+        let problem =
+            format!("its samples are {colours:?}: only 8 and 16 bits can be read, convert the file");
         return Err(Problem::Ours(MediaError::corrupt(path, frame_id, problem)));
     }
     Ok(match channels {

@@ -42,6 +42,8 @@ mod archive;
 pub(crate) mod error;
 mod fill;
 mod huggingface;
+pub mod names;
+mod neighbours;
 mod pickle;
 mod safetensors_file;
 mod torch;
@@ -51,7 +53,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::registry::{ARCHITECTURES, Architecture, Sizes, names};
@@ -143,14 +145,66 @@ impl Checkpoint {
 /// or asks for code to be run.
 pub fn load(path: impl AsRef<Path>) -> Result<Checkpoint, CheckpointError> {
     let path = path.as_ref();
-    let mut checkpoint = load_bytes(path, content(path)?)?;
+    let found = path.is_dir().then(|| neighbours::weights_in(path)).flatten();
+    let path = found.as_deref().unwrap_or(path);
+    let is_index = path.to_string_lossy().ends_with(".index.json");
+    let mut checkpoint = match neighbours::shards(path).filter(|_| is_index) {
+        Some(shards) => of_shards(path, &shards)?,
+        None => load_bytes(path, content(path)?)?,
+    };
     if checkpoint.format == Format::HuggingFace {
-        // The neighbour of a file that was moved may describe another model.
-        let classes = neighbour_classes(path).filter(|c| checkpoint.num_classes() == Some(c.len()));
-        checkpoint.classes = classes;
-        checkpoint.input_size = checkpoint.input_size.or_else(|| neighbour_input_size(path));
+        if let Some(what) = neighbours::preprocessing_beyond_ours(path) {
+            return Err(CheckpointError::Unsupported {
+                path: path.with_file_name("preprocessor_config.json"),
+                what: format!("one that {what}"),
+                advice: "correct it if the model was not trained so, or train the model without it",
+            });
+        }
+        checkpoint.classes = neighbours::classes(path, checkpoint.num_classes());
+        if checkpoint.input_size.is_none() {
+            checkpoint.input_size = neighbours::input_size(path);
+            if checkpoint.input_size.is_none() {
+                tracing::warn!(
+                    "{}: nothing says for which input size it was trained: it gets the usual one",
+                    path.display()
+                );
+            }
+        }
     }
     Ok(checkpoint)
+}
+
+/// Weights that are spread over several files.
+fn of_shards(index: &Path, shards: &[PathBuf]) -> Result<Checkpoint, CheckpointError> {
+    let mut weights = Weights::new(format!("`{}`", index.display()));
+    for shard in shards {
+        let (part, _) = contents(shard, Arc::new(content(shard)?))?;
+        for (name, tensor) in part.iter() {
+            weights.insert(name, tensor.clone());
+        }
+    }
+    Ok(named(weights, Format::Safetensors))
+}
+
+/// Tensors as they stand in a file, and what else it says.
+fn contents(name: &Path, file: Arc<Vec<u8>>) -> Result<(Weights, BTreeMap<String, String>), CheckpointError> {
+    Ok(match sniffed(name, &file)? {
+        Container::Zip => {
+            let torch::TorchFile { weights, metadata, .. } = torch::read(name, file)?;
+            (weights, metadata)
+        }
+        Container::Safetensors => safetensors_file::read(name, file)?,
+    })
+}
+
+/// A checkpoint of tensors under whatever names, which are made official.
+fn named(weights: Weights, format: Format) -> Checkpoint {
+    let weights = names::unwrapped(weights);
+    if huggingface::is_huggingface(weights.iter().map(|(name, _)| name)) {
+        let official = huggingface::to_official(&weights);
+        return Checkpoint { format: Format::HuggingFace, ..Checkpoint::new(official) };
+    }
+    Checkpoint { format, ..Checkpoint::new(weights) }
 }
 
 /// Reads a checkpoint from memory, such as one built into the program; `name` stands for the path in errors.
@@ -162,17 +216,16 @@ pub fn load_bytes(name: impl AsRef<Path>, bytes: Vec<u8>) -> Result<Checkpoint, 
     match sniffed(name, &file)? {
         Container::Zip => {
             let torch::TorchFile { weights, classes, metadata } = torch::read(name, file)?;
-            Ok(Checkpoint { format: Format::Torch, classes, metadata, ..Checkpoint::new(weights) })
+            let checkpoint = Checkpoint { classes, metadata, ..named(weights, Format::Torch) };
+            check_class_count(name, &checkpoint)?;
+            Ok(checkpoint)
         }
         Container::Safetensors => {
             let (weights, metadata) = safetensors_file::read(name, file)?;
             if metadata.get("format").is_some_and(|f| f == "ultramotion") {
                 ultramotion(name, weights, metadata)
-            } else if huggingface::is_huggingface(weights.iter().map(|(name, _)| name)) {
-                let official = huggingface::to_official(&weights);
-                Ok(Checkpoint { format: Format::HuggingFace, metadata, ..Checkpoint::new(official) })
             } else {
-                Ok(Checkpoint { format: Format::Safetensors, metadata, ..Checkpoint::new(weights) })
+                Ok(Checkpoint { metadata, ..named(weights, Format::Safetensors) })
             }
         }
     }
@@ -226,7 +279,7 @@ fn content(path: &Path) -> Result<Vec<u8>, CheckpointError> {
     // Asked before opening: opening a pipe would wait for its other end.
     let about = std::fs::metadata(path).map_err(read_error)?;
     if about.is_dir() {
-        return Err(other("a folder", "; give the file in it"));
+        return Err(other("a folder without weights of Hugging Face", "; give the file in it"));
     }
     if !about.is_file() {
         return Err(other("not a regular file", ""));
@@ -240,6 +293,9 @@ fn content(path: &Path) -> Result<Vec<u8>, CheckpointError> {
         .map_err(read_error)?;
     Ok(bytes)
 }
+
+/// What to do with a file in which a model was exported.
+const FROM_PYTORCH: &str = "; give the PyTorch or safetensors checkpoint that it was exported from";
 
 enum Container {
     Zip,
@@ -261,6 +317,19 @@ fn sniffed(path: &Path, file: &[u8]) -> Result<Container, CheckpointError> {
             advice: "convert it in Python with `torch.save(torch.load(\"old.pth\", weights_only=True), \"new.pth\")`",
         }),
         [0x1F, 0x8B, ..] => other("a gzip archive", "; unpack it first"),
+        [0x89, b'H', b'D', b'F', ..] => other("an HDF5 file, as Keras writes them", FROM_PYTORCH),
+        [_, _, _, _, b'T', b'F', b'L', b'3', ..] => other("a TensorFlow Lite model", FROM_PYTORCH),
+        [b'f', b't', b'r', b't', ..] | [b'p', b't', b'r', b't', ..] => {
+            other("a TensorRT engine", FROM_PYTORCH)
+        }
+        // A protobuf begins with the field `ir_version`, then the producer's name.
+        [8, 1..=20, 0x12, ..] => other("an ONNX model", FROM_PYTORCH),
+        _ if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx")) => {
+            other("an ONNX model", FROM_PYTORCH)
+        }
+        _ if starts_with(b"<?xml") && text.windows(5).take(4096).any(|tag| tag == b"<net ") => {
+            other("an OpenVINO model", FROM_PYTORCH)
+        }
         _ if file.get(257..262) == Some(b"ustar") => other("a tar archive", "; unpack it first"),
         _ if starts_with(b"<!doctype") || starts_with(b"<html") || starts_with(b"<?xml") => {
             other("a web page", "; download the file itself, not the page about it")
@@ -324,30 +393,4 @@ fn metadata_error(
 ) -> CheckpointError {
     let (value, expected) = (error::quoted(value.as_bytes()), expected.into());
     CheckpointError::Metadata { path: path.into(), key, value, expected }
-}
-
-/// A JSON file beside a Hugging Face checkpoint, if it is there and is one.
-fn neighbour(path: &Path, name: &str) -> Option<serde_json::Value> {
-    const MAX_CONFIG_BYTES: u64 = 4 << 20;
-    let file = path.with_file_name(name);
-    std::fs::metadata(&file).ok().filter(|about| about.is_file())?;
-    let mut text = Vec::new();
-    File::open(file).ok()?.take(MAX_CONFIG_BYTES).read_to_end(&mut text).ok()?;
-    serde_json::from_slice(&text).ok()
-}
-
-/// Class names from `id2label` in `config.json`.
-fn neighbour_classes(path: &Path) -> Option<Vec<String>> {
-    let config = neighbour(path, "config.json")?;
-    let labels = config.get("id2label")?.as_object()?;
-    (0..labels.len()).map(|id| Some(labels.get(&id.to_string())?.as_str()?.to_owned())).collect()
-}
-
-/// Input size from `size` in `preprocessor_config.json`.
-fn neighbour_input_size(path: &Path) -> Option<[usize; 2]> {
-    let size = neighbour(path, "preprocessor_config.json")?;
-    let pixels = |key| {
-        usize::try_from(size.get("size")?.get(key)?.as_u64()?).ok().filter(|n| (1..=1 << 16).contains(n))
-    };
-    Some([pixels("height")?, pixels("width")?])
 }

@@ -14,8 +14,8 @@ use std::collections::HashMap;
 use super::error::quoted;
 use super::weights::Dtype;
 
-/// Longer pickles are refused: that of a training checkpoint of the largest model has under 1 MiB.
-const MAX_PICKLE_BYTES: usize = 8 << 20;
+/// Longer pickles are refused. The largest model's tensors take under 1 MiB; long histories of a training stand beside them in some files.
+const MAX_PICKLE_BYTES: usize = 256 << 20;
 /// What values may take beside as many bytes as the file has; those of a training checkpoint take a tenth of its file.
 const FREE_BYTES: usize = 16 << 20;
 /// Tensors of more dimensions are refused.
@@ -50,6 +50,8 @@ pub(super) enum Global {
     RebuildTensor,
     RebuildParameter,
     Size,
+    /// The type of `torch.__version__`: a text.
+    Version,
     Storage(Dtype),
     Opaque,
 }
@@ -401,7 +403,7 @@ impl<'a> Machine<'a> {
             Global::OrderedDict if arguments.is_empty() => self.push(Value::Dict(Vec::new())),
             // A dictionary made from a list of pairs is not how torch.save writes a state_dict.
             Global::OrderedDict => self.push(Value::Opaque),
-            Global::RebuildParameter | Global::Size => match arguments.first() {
+            Global::RebuildParameter | Global::Size | Global::Version => match arguments.first() {
                 Some(&id) => self.again(id),
                 None => self.damaged("a parameter or size without a value"),
             },
@@ -478,6 +480,7 @@ fn global(module: &str, name: &str) -> Step<Global> {
             Ok(Global::RebuildParameter)
         }
         ("torch", "Size") => Ok(Global::Size),
+        ("torch.torch_version", "TorchVersion") => Ok(Global::Version),
         ("torch" | "torch.storage", storage_type) if storage_type.ends_with("Storage") => {
             match storage_type {
                 "FloatStorage" => storage(Dtype::F32),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::archive::{Archive, ArchiveError};
 use super::error::{CheckpointError, quoted};
+use super::names;
 use super::pickle::{Pickle, PickleError, Storage, TensorRef, Value};
 use super::weights::{WeightTensor, Weights, checked_numel};
 
@@ -32,9 +33,6 @@ const STATE_DICTS: [&[&str]; 8] = [
     &["module"],
     &[],
 ];
-
-/// Prefixes that wrappers (DistributedDataParallel, torch.compile) put before every name.
-const WRAPPERS: [&str; 2] = ["module.", "_orig_mod."];
 
 /// Reads a zip file written by `torch.save`.
 pub(super) fn read(path: &Path, file: Arc<Vec<u8>>) -> Result<TorchFile, CheckpointError> {
@@ -67,20 +65,35 @@ pub(super) fn read(path: &Path, file: Arc<Vec<u8>>) -> Result<TorchFile, Checkpo
     let pickled = entry("data.pkl")?.unwrap_or_default();
     let pickle = Pickle::read(&file[pickled], file.len()).map_err(|e| pickle_error(path, e))?;
 
-    let (place, state_dict) = STATE_DICTS
-        .iter()
-        .find_map(|place| {
-            let dict = place.iter().try_fold(pickle.root(), |dict, key| pickle.entry(dict, key))?;
-            tensors(&pickle, dict).next().is_some().then_some((place.join("."), dict))
-        })
-        .ok_or_else(|| CheckpointError::NoWeights { path: path.into(), found: described(&pickle) })?;
-
     let mut storages =
         Storages { path, archive: &archive, root, file: &file, ranges: HashMap::new(), read: 0, gathered: 0 };
-    let mut weights = Weights::new(format!("`{}`", path.display()));
-    for (name, tensor) in tensors(&pickle, state_dict) {
-        weights.insert(unwrapped(name), storages.tensor(name, tensor)?);
+    let mut first = None;
+    let mut fitting = None;
+    for place in STATE_DICTS {
+        let dict = place.iter().try_fold(pickle.root(), |dict, key| pickle.entry(dict, key));
+        let Some(dict) = dict.filter(|dict| tensors(&pickle, dict).next().is_some()) else { continue };
+        let mut weights = Weights::new(format!("`{}`", path.display()));
+        for (name, tensor) in tensors(&pickle, dict) {
+            weights.insert(name, storages.tensor(name, tensor)?);
+        }
+        let weights = names::unwrapped(weights);
+        // Averages of another network, or of half of one, are left for the weights themselves.
+        if names::are_known(&weights) {
+            fitting = Some((place.join("."), weights));
+            break;
+        }
+        first.get_or_insert((place.join("."), weights));
     }
+    if let (Some((passed_over, _)), Some((taken, _))) = (&first, &fitting) {
+        let taken = if taken.is_empty() { "the whole file" } else { taken };
+        tracing::warn!(
+            "{}: its `{passed_over}` is no network known here, so `{taken}` is taken",
+            path.display()
+        );
+    }
+    let (place, weights) = fitting
+        .or(first)
+        .ok_or_else(|| CheckpointError::NoWeights { path: path.into(), found: described(&pickle) })?;
     let mut metadata = plain_values(&pickle);
     metadata.insert("weights".into(), if place.is_empty() { "the whole file".into() } else { place });
     let classes = classes(&pickle);
@@ -102,13 +115,6 @@ fn tensors<'p, 'a>(
         (&Value::Text(name), Value::Tensor(tensor)) => Some((name, tensor)),
         _ => None,
     })
-}
-
-fn unwrapped(mut name: &str) -> &str {
-    while let Some(inner) = WRAPPERS.iter().find_map(|prefix| name.strip_prefix(prefix)) {
-        name = inner;
-    }
-    name
 }
 
 /// What stands at the top of a pickle that holds no weights.

@@ -117,7 +117,7 @@ fn find(name: &str, kind: Kind) -> Result<Found, ZooError> {
         return Ok(Found::Architecture(architecture));
     }
     let path = Path::new(name);
-    if path.is_file() {
+    if path.exists() {
         return Ok(Found::Checkpoint(Box::new(checkpoint::load(path)?), Origin::File(path.to_owned())));
     }
     let builtin = BUILTIN.iter().filter(|b| b.kind == kind).map(|b| b.name);

@@ -56,7 +56,7 @@ impl Detector {
             families: families(Kind::Detector),
         };
         let architecture =
-            checkpoint.architecture.ok_or_else(|| not_detector("of a network not known here"))?;
+            checkpoint.architecture.ok_or_else(|| not_detector(&unknown(&checkpoint.weights)))?;
         if architecture.kind() == Kind::Detector && checkpoint.num_classes().is_none() {
             return Err(not_detector("without a score head"));
         }
@@ -217,4 +217,9 @@ fn verify(
 
 fn names_and_shapes(specs: &Parameters<'_>) -> Vec<(String, Vec<usize>)> {
     specs.specs().iter().map(|s| (s.name.clone(), s.shape.clone())).collect()
+}
+
+/// Words about weights that no network of the table has.
+fn unknown(weights: &Weights) -> String {
+    format!("of a network not known here ({})", checkpoint::names::described(weights))
 }

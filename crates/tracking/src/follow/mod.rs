@@ -345,7 +345,14 @@ mod tests {
 
     impl Bench {
         fn new() -> Self {
-            Bench { slots: [0.0; P * SLOT_LEN], positions: [0.0; P * 4], kinds: [0; P * 2], rows: [0; P], keys: [0; P], quality: 0.5 }
+            Bench {
+                slots: [0.0; P * SLOT_LEN],
+                positions: [0.0; P * 4],
+                kinds: [0; P * 2],
+                rows: [0; P],
+                keys: [0; P],
+                quality: 0.5,
+            }
         }
 
         fn begin(&mut self, commands: [Command; P]) -> usize {

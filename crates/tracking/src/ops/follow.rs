@@ -247,12 +247,8 @@ impl CustomOp for FollowBegin {
             panic!("follow_begin has six results")
         };
         next.f32().copy_from_slice(slots.f32());
-        let mut tokens = Tokens {
-            positions: positions.f32(),
-            kinds: kinds.i32(),
-            slots: rows.i32(),
-            keys: keys.i32(),
-        };
+        let mut tokens =
+            Tokens { positions: positions.f32(), kinds: kinds.i32(), slots: rows.i32(), keys: keys.i32() };
         count.i32()[0] = follow::begin(
             &self.config,
             next.f32(),
@@ -290,7 +286,9 @@ impl CustomOp for FollowFinish {
                 describe(inputs)
             )
         };
-        let [slots, rows, count, iou, area_px, box_xyxy, quality, dt_s] = inputs else { return Err(refused()) };
+        let [slots, rows, count, iou, area_px, box_xyxy, quality, dt_s] = inputs else {
+            return Err(refused());
+        };
         let room = rows.shape.numel();
         let fits = holds(slots, DType::F32, room * SLOT_LEN)
             && holds(rows, DType::I32, room)

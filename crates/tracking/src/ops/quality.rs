@@ -225,8 +225,6 @@ impl CustomOp for Quality {
             reserved: 0,
         };
         // A block a row of the memory, and one for the objects without a row.
-        Some(vec![
-            Launch::new(&QUALITY, "quality", &params).grid([rows as u32 + 1, 1, 1]).block([256, 1, 1]),
-        ])
+        Some(vec![Launch::new(&QUALITY, "quality", &params).grid([rows as u32 + 1, 1, 1]).block([256, 1, 1])])
     }
 }

@@ -84,7 +84,11 @@ mod tests {
         let expected =
             [Visible, Relocalizing, Relocalizing, Lost, Lost, Visible, Visible, Visible, Relocalizing];
         assert_eq!(states, expected);
-        assert_eq!(gate.scene(Lost, false, 0.1, 0.25), Lost, "the gate finds nothing that the tracker has not");
+        assert_eq!(
+            gate.scene(Lost, false, 0.1, 0.25),
+            Lost,
+            "the gate finds nothing that the tracker has not"
+        );
     }
 
     #[test]

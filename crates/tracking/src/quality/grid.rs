@@ -55,7 +55,10 @@ impl Region {
     /// Around a box in pixels, its ends exclusive. An empty box has no region.
     pub fn around([left, top, right, bottom]: [i32; 4]) -> Option<Self> {
         let possible = 0..=FARTHEST_PX;
-        if ![left, top, right, bottom].iter().all(|side| possible.contains(side)) || left >= right || top >= bottom {
+        if ![left, top, right, bottom].iter().all(|side| possible.contains(side))
+            || left >= right
+            || top >= bottom
+        {
             return None;
         }
         let (width, height) = (right - left, bottom - top);

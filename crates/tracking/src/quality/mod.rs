@@ -26,7 +26,7 @@ mod score;
 mod weights;
 
 pub use gate::QualityGate;
-pub use grid::{CELLS, Image, Region, RING_CELLS};
+pub use grid::{CELLS, Image, RING_CELLS, Region};
 pub use memory::{MEMORY_LEN, Motion};
 pub use score::{Judged, Mask, SCORES, judge};
 pub use weights::{WeightMaps, weight_maps};

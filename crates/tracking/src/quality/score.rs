@@ -1,8 +1,8 @@
 //! The scores of an object in a frame.
 
+use super::QualityConfig;
 use super::grid::{Bits, CELLS, GREY, Image, RING_CELLS, Region, count, dilated, largest_part};
 use super::memory::{BLOCKS, Memory, Motion};
-use super::QualityConfig;
 
 /// Scores of an object: edge, contrast, continuity, stability, likeness, mean.
 pub const SCORES: usize = 6;
@@ -85,7 +85,8 @@ impl Sums {
     fn over(bits: &Bits, greys: &Greys) -> Self {
         let mut sums = Sums::default();
         for (row, greys) in bits.iter().zip(greys) {
-            for grey in (0..CELLS).filter(|column| row >> column & 1 == 1).map(|column| greys[column] as u32) {
+            for grey in (0..CELLS).filter(|column| row >> column & 1 == 1).map(|column| greys[column] as u32)
+            {
                 sums.n += 1;
                 sums.sum += grey;
                 sums.squares += u64::from(grey) * u64::from(grey);
@@ -134,7 +135,9 @@ pub fn judge(
     }
     let mut greys = [[0; CELLS]; CELLS];
     for (row, greys) in greys.iter_mut().enumerate() {
-        for (column, grey) in greys.iter_mut().enumerate().filter(|(column, _)| seen.valid[row] >> column & 1 == 1) {
+        for (column, grey) in
+            greys.iter_mut().enumerate().filter(|(column, _)| seen.valid[row] >> column & 1 == 1)
+        {
             *grey = seen.region.grey(image, column, row);
         }
     }
@@ -189,8 +192,7 @@ fn edges(seen: &Seen, greys: &Greys, difference: f32) -> [f32; 2] {
                     }
                 }
             }
-            let [outside, inside] =
-                [0, 1].map(|side| sums[side] as f32 / numbers[side] as f32 / GREY as f32);
+            let [outside, inside] = [0, 1].map(|side| sums[side] as f32 / numbers[side] as f32 / GREY as f32);
             let step = if difference < 0.0 { inside - outside } else { outside - inside };
             cells += 1;
             if step > 0.0 {

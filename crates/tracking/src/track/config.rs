@@ -121,7 +121,10 @@ mod tests {
             TrackerConfig { confirm_window: 33, ..Default::default() },
             TrackerConfig { coast_s: 0.0, ..Default::default() },
             TrackerConfig { score_gain: 1.5, ..Default::default() },
-            TrackerConfig { quality: QualityConfig { least: 0.6, ..Default::default() }, ..Default::default() },
+            TrackerConfig {
+                quality: QualityConfig { least: 0.6, ..Default::default() },
+                ..Default::default()
+            },
         ] {
             assert!(config.validate().is_err());
         }

@@ -241,7 +241,8 @@ fn read_pipe(mut stdout: ChildStdout, announced: &Receiver<Announced>, ready: &R
         if state.is_left {
             break;
         }
-        if let Some(old) = state.picture.replace(Picture { number, time_s, width, height, channels, pixels }) {
+        if let Some(old) = state.picture.replace(Picture { number, time_s, width, height, channels, pixels })
+        {
             state.spare = old.pixels;
         }
         drop(state);
