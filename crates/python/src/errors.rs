@@ -170,7 +170,9 @@ impl Raise for SessionError {
             SessionError::Pipeline { ref error, .. } if matches!(**error, PipelineError::Device(_)) => {
                 PyRuntimeError::new_err(self.to_string())
             }
-            error @ SessionError::Pipeline { .. } => value_error(error.to_string()),
+            error @ (SessionError::Pipeline { .. }
+            | SessionError::OutsideFrame { .. }
+            | SessionError::NoPicture(_)) => value_error(error.to_string()),
         }
     }
 }

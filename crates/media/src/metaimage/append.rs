@@ -455,7 +455,7 @@ fn whole_frames(part: &mut File, path: &Path, data_len: u64) -> io::Result<Optio
     head.extend_from_slice(dim_size(width, height, 1).as_bytes());
     head.extend_from_slice(b"ElementDataFile = LOCAL\n");
     let Ok(header) = read(&mut head.as_slice(), path) else { return Ok(None) };
-    let frame_bytes = header.frame_bytes() as u64;
+    let frame_bytes = header.frame_bytes();
     let mut whole = Whole { size: [width, height], frame_bytes, frames: 0, part_bytes };
     let (mut prefix, mut last) = (prefix_of(0), last_line(0));
     while whole.frames < data_len / frame_bytes {
@@ -514,7 +514,7 @@ pub fn export_mha(from: &Path, to: &Path) -> Result<u64, MediaError> {
         let end = b"ElementDataFile = LOCAL\n";
         file.write_all(end)?;
         bytes += end.len() as u64;
-        let pixels = checked.frame_bytes() as u64 * checked.frame_count;
+        let pixels = checked.frame_bytes() * checked.frame_count;
         bytes += io::copy(&mut File::open(&data[0])?.take(pixels), &mut file)?;
         std::fs::rename(&part, to)?;
         Ok(bytes)

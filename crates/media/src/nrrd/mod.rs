@@ -155,7 +155,7 @@ fn times(fields: &Fields<'_>, axes: &Axes) -> Result<BTreeMap<u64, FrameFields>,
     if fields.get(&format!("axis {list} index type")).is_some_and(|kind| kind != "numeric") {
         return Ok(BTreeMap::new());
     }
-    let scale = match fields.get(&format!("axis {list} index unit")).or_else(|| axes.unit.as_deref()) {
+    let scale = match fields.get(&format!("axis {list} index unit")).or(axes.unit.as_deref()) {
         Some("ms") => 1e-3,
         _ => 1.0,
     };

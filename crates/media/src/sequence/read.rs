@@ -80,7 +80,7 @@ impl SequenceReader {
         if interleaved == 1 {
             return self.pixels.read(&self.header, frame_id, &mut self.raw);
         }
-        if frame_id % interleaved == 0 {
+        if frame_id.is_multiple_of(interleaved) {
             self.pixels.read(&self.header, frame_id, &mut self.together)?;
         }
         let value_bytes = self.header.channels * self.header.element.bytes();

@@ -70,8 +70,24 @@ impl Seen {
     }
 }
 
-/// Grey of each cell in sixteenths.
-type Greys = [[i32; CELLS]; CELLS];
+/// Grey of each cell in sixteenths, row by row.
+struct Greys([[i32; CELLS]; CELLS]);
+
+impl Greys {
+    fn of(image: &Image<'_>, seen: &Seen) -> Self {
+        let mut greys = Greys([[0; CELLS]; CELLS]);
+        for (row, (cells, valid)) in greys.0.iter_mut().zip(seen.valid).enumerate() {
+            for column in (0..CELLS).filter(|column| valid >> column & 1 == 1) {
+                cells[column] = seen.region.grey(image, column, row);
+            }
+        }
+        greys
+    }
+
+    fn at(&self, column: usize, row: usize) -> i32 {
+        self.0[row][column]
+    }
+}
 
 /// Number, sum and sum of squares.
 #[derive(Clone, Copy, Default)]
@@ -84,7 +100,7 @@ struct Sums {
 impl Sums {
     fn over(bits: &Bits, greys: &Greys) -> Self {
         let mut sums = Sums::default();
-        for (row, greys) in bits.iter().zip(greys) {
+        for (row, greys) in bits.iter().zip(&greys.0) {
             for grey in (0..CELLS).filter(|column| row >> column & 1 == 1).map(|column| greys[column] as u32)
             {
                 sums.n += 1;
@@ -133,14 +149,7 @@ pub fn judge(
     if cells == 0 {
         return Judged { core_xyxy: mask.box_xyxy, ..Judged::default() };
     }
-    let mut greys = [[0; CELLS]; CELLS];
-    for (row, greys) in greys.iter_mut().enumerate() {
-        for (column, grey) in
-            greys.iter_mut().enumerate().filter(|(column, _)| seen.valid[row] >> column & 1 == 1)
-        {
-            *grey = seen.region.grey(image, column, row);
-        }
-    }
+    let greys = Greys::of(image, &seen);
     let (inside, ring) = (Sums::over(&seen.mask, &greys), Sums::over(&seen.ring, &greys));
     let difference = if ring.n > 0 { ring.mean() - inside.mean() } else { 0.0 };
     let contrast = if ring.n > 0 {
@@ -187,7 +196,7 @@ fn edges(seen: &Seen, greys: &Greys, difference: f32) -> [f32; 2] {
                 for x in column.saturating_sub(REACH)..=(column + REACH).min(CELLS - 1) {
                     if seen.valid[y] >> x & 1 == 1 {
                         let side = usize::from(seen.mask[y] >> x & 1 == 1);
-                        sums[side] += greys[y][x];
+                        sums[side] += greys.at(x, y);
                         numbers[side] += 1;
                     }
                 }
@@ -230,7 +239,7 @@ fn blocks(seen: &Seen, greys: &Greys) -> [i32; BLOCKS * BLOCKS] {
         let (mut sum, mut n) = (0, 0);
         for y in top..top + SIDE {
             for x in (left..left + SIDE).filter(|x| seen.valid[y] >> x & 1 == 1) {
-                sum += greys[y][x];
+                sum += greys.at(x, y);
                 n += 1;
             }
         }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -151,10 +151,7 @@ impl Decoder {
     /// What ffmpeg said last, in one line.
     fn last_words(&mut self) -> String {
         if self.said.is_none() {
-            self.said = match self.last_words.recv_timeout(Duration::from_secs(5)) {
-                Ok(words) => Some(words),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-            };
+            self.said = self.last_words.recv_timeout(Duration::from_secs(5)).ok();
         }
         let lines = self.said.iter().flatten().map(String::as_str).collect::<Vec<_>>().join("; ");
         lines.chars().filter(|c| !c.is_control()).take(MAX_WORDS).collect()
