@@ -175,8 +175,9 @@ mod tests {
 
     #[test]
     fn lines_that_no_run_writes_are_refused() {
-        let problem = |edit: fn(&mut serde_json::Value)| read(edit).unwrap_err().to_string();
-        let cases: [(fn(&mut serde_json::Value), &str); 6] = [
+        type Edit = fn(&mut serde_json::Value);
+        let problem = |edit: Edit| read(edit).unwrap_err().to_string();
+        let cases: [(Edit, &str); 6] = [
             (|line| line["width"] = 0.into(), "a frame of 0x4 pixels is none: sides from 1 to 8192 are"),
             (
                 |line| line["objects"] = vec![line["objects"][0].clone(); 256].into(),
