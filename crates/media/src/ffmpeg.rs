@@ -64,6 +64,7 @@ impl Encoder {
         let cannot_start = || MediaError::io("start", program.as_ref());
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        keep_from_signals(&mut command);
         let mut child = command.spawn().map_err(cannot_start())?;
         let (input, errors) = child.stdin.take().zip(child.stderr.take()).expect("both are pipes");
         let (say, last_words) = channel();
@@ -104,6 +105,22 @@ impl Encoder {
             Err(error) => Err(format!("ffmpeg cannot be watched: {error}")),
         }
     }
+}
+
+/// A process group of its own: Ctrl-C is for the program that uses it, which then ends it in order.
+#[cfg(unix)]
+fn keep_from_signals(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+
+    command.process_group(0);
+}
+
+#[cfg(windows)]
+fn keep_from_signals(command: &mut Command) {
+    use std::os::windows::process::CommandExt;
+
+    const CREATE_NEW_PROCESS_GROUP: u32 = 0x200;
+    command.creation_flags(CREATE_NEW_PROCESS_GROUP);
 }
 
 fn sentence(end: &End, patience: Duration, last_words: &Receiver<String>) -> String {

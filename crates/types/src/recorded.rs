@@ -9,6 +9,9 @@ use crate::packet::Quality;
 /// Most objects of a line: what an image of 8 bits can tell apart. A run has 72 at most.
 pub const MAX_RECORDED_OBJECTS: usize = 255;
 
+/// Farther from a frame, pixels, no box of it lies.
+const MAX_COORDINATE: f32 = 1e6;
+
 /// What a frame gave, as [`ResultLine`](crate::ResultLine) wrote it. Deserialised, it may say anything: see
 /// [`RecordedLine::check`].
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -62,8 +65,8 @@ pub enum LineError {
     /// More objects than [`MAX_RECORDED_OBJECTS`].
     #[error("{0} objects are too many: {MAX_RECORDED_OBJECTS} can be told apart")]
     Objects(usize),
-    /// A box or a score that is out of a number's range.
-    #[error("box and score of the object {0} are no numbers that can be used")]
+    /// A box or a score that no object of a frame has.
+    #[error("box and score of the object {0} are none that a frame has")]
     Numbers(usize),
     /// A mask of another size than the frame.
     #[error(
@@ -106,7 +109,8 @@ impl RecordedLine {
             return Err(LineError::Objects(self.objects.len()));
         }
         for (object, recorded) in (1..).zip(&self.objects) {
-            if !recorded.box_xyxy.iter().chain([&recorded.score]).all(|number| number.is_finite()) {
+            if !recorded.box_xyxy.iter().chain([&recorded.score]).all(|number| number.abs() <= MAX_COORDINATE)
+            {
                 return Err(LineError::Numbers(object));
             }
             let [mask_height, mask_width] = recorded.mask.size;
@@ -185,7 +189,7 @@ mod tests {
             ),
             (
                 |line| line["objects"][1]["box_xyxy"][2] = 1e300.into(),
-                "box and score of the object 2 are no numbers that can be used",
+                "box and score of the object 2 are none that a frame has",
             ),
             (
                 |line| line["objects"][1]["mask"]["size"] = vec![8, 9].into(),

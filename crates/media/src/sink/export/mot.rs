@@ -2,7 +2,7 @@
 //! (Milan et al., "MOT16: a benchmark for multi-object tracking", 2016, table 2).
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ultramotion_types::{Frame, RecordedLine};
 
@@ -29,8 +29,13 @@ impl MotFile {
     /// # Errors
     /// Where they cannot be written.
     pub fn create(path: &Path) -> Result<Self, MediaError> {
-        let names = Draft::create(&path.with_extension("labels.txt"))?;
+        let names = Draft::create(&Self::labels_path(path))?;
         Ok(Self { tracks: Draft::create(path)?, names, labels: Labels::default() })
+    }
+
+    /// Where the names of the classes of a file are.
+    pub fn labels_path(path: &Path) -> PathBuf {
+        path.with_extension("labels.txt")
     }
 }
 

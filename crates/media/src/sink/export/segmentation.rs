@@ -85,7 +85,7 @@ impl SegmentationFile {
         });
         let changed = if [line.width, line.height] != [shape.width, shape.height] {
             Some("frames")
-        } else if spacing_mm != shape.spacing_mm {
+        } else if !is_same_spacing(spacing_mm, shape.spacing_mm) {
             Some("pixels")
         } else {
             None
@@ -111,9 +111,10 @@ impl SegmentationFile {
         if voxels.is_some_and(|voxels| voxels <= MAX_VOXELS) {
             return Ok(());
         }
+        let times = if layers == 1 { String::new() } else { format!(" in {layers} layers") };
         let problem = format!(
-            "{slices} frames of {width}x{height} pixels in {layers} layers are more than {} GiB of voxels, which is too much \
-             for 3D Slicer: export fewer frames",
+            "{slices} frames of {width}x{height} pixels{times} are more than {} GiB of voxels, which is too much for 3D Slicer: \
+             export fewer frames",
             MAX_VOXELS >> 30
         );
         Err(self.file.export(problem))
@@ -191,6 +192,14 @@ impl Exporter for SegmentationFile {
         };
         write().map_err(cannot_write)?;
         file.finish()
+    }
+}
+
+/// Whether pixels are equally large, but for the rounding of a pose that they are computed from.
+fn is_same_spacing(a: Option<[f64; 2]>, b: Option<[f64; 2]>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-3 * b),
+        (a, b) => a == b,
     }
 }
 
@@ -401,7 +410,14 @@ mod tests {
             problem(&[line(0, vec![]), other]),
             "cannot write FILE: frames have another size from frame 4 on, but a volume has one: export each part by itself"
         );
-        let far = "cannot write FILE: 18446744073709551615 frames of 16x12 pixels in 1 layers are more than 2 GiB of voxels, \
+        let frame = |mm: f64| Frame { spacing_mm: Some([mm, 0.5]), ..Frame::default() };
+        let mut file = SegmentationFile::create(&path).unwrap();
+        file.take(&line(0, vec![]), Some(&frame(0.25))).unwrap();
+        file.take(&line(1, vec![]), Some(&frame(0.250_000_1))).unwrap();
+        let zoomed = file.take(&line(2, vec![]), Some(&frame(0.3))).unwrap_err().to_string();
+        assert!(zoomed.contains("pixels have another size from frame 2 on"), "{zoomed}");
+        drop(file);
+        let far = "cannot write FILE: 18446744073709551615 frames of 16x12 pixels are more than 2 GiB of voxels, \
                    which is too much for 3D Slicer: export fewer frames";
         assert_eq!(problem(&[line(0, vec![]), line(u64::MAX, vec![])]), far);
     }
