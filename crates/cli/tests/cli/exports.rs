@@ -14,12 +14,9 @@ fn is_there(program: &str, arguments: &[&str]) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
+/// Without it there are no videos to test.
 fn has_ffmpeg() -> bool {
-    let has = is_there("ffmpeg", &["-version"]);
-    if !has {
-        println!("skipped: there is no ffmpeg here, and without it no video");
-    }
-    has
+    is_there("ffmpeg", &["-version"])
 }
 
 /// The options for all that can be made here, into a folder.
@@ -87,6 +84,9 @@ fn what_is_made_later_is_what_a_run_makes() {
             "{}",
             finished.stdout
         );
+    }
+    if !has_ffmpeg() {
+        println!("skipped for videos: there is no ffmpeg here");
     }
     let (during, later) = (contents(&folder.path().join("during")), contents(&later));
     assert_eq!(during.len(), 10 + usize::from(has_ffmpeg()));
@@ -162,6 +162,7 @@ fn python_opens_them_and_finds_the_same() {
 #[test]
 fn a_video_shows_the_overlays() {
     if !has_ffmpeg() {
+        println!("skipped: there is no ffmpeg here");
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -198,7 +199,10 @@ fn a_video_shows_the_overlays() {
         };
         let closest = (0..12).min_by_key(|other| difference(&overlays[*other])).unwrap();
         let mean = difference(&overlays[i]) as f64 / (width * height * 3) as f64;
-        assert!(closest == i && mean < 20.0, "picture {i} is overlay {closest}, and differs by {mean} of 255");
+        assert!(
+            closest == i && mean < 20.0,
+            "picture {i} is overlay {closest}, and differs by {mean} of 255"
+        );
     }
 }
 
@@ -209,6 +213,7 @@ fn a_run_that_is_ended_by_the_terminal_has_a_whole_video() {
     use std::time::{Duration, Instant};
 
     if !has_ffmpeg() {
+        println!("skipped: there is no ffmpeg here");
         return;
     }
     let folder = tempfile::tempdir().unwrap();
