@@ -10,9 +10,9 @@ use ultramotion_media::source::FrameSource;
 use ultramotion_types::{Frame, RecordedLine};
 
 use super::run::progress_bar;
-use crate::exports::ExportArgs;
+use crate::exports::{ExportArgs, Exports};
 use crate::interrupt;
-use crate::output::{note, say};
+use crate::output::{OutputError, note, say};
 use crate::usage::{source_error, usage};
 
 /// Make files for other tools from results: COCO, tracks, a table, masks, a segmentation, a video
@@ -80,14 +80,26 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         bail!("{} has no line of results", results.display());
     }
     exports.finish();
-    if stop.is_set() {
+    let said = summarise(results, count, objects, &exports, stop.is_set());
+    // Before a reader of the summary who has seen enough: that is no failure, this is one.
+    exports.check()?;
+    said?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn summarise(
+    results: &Path,
+    frames: u64,
+    objects: usize,
+    exports: &Exports,
+    interrupted: bool,
+) -> Result<(), OutputError> {
+    if interrupted {
         say!("stopped by a signal; everything up to here is written")?;
     }
-    say!("results      {}: {count} frames, {objects} objects", results.display())?;
+    say!("results      {}: {frames} frames, {objects} objects", results.display())?;
     exports.list()?;
-    say!("Research software, not a medical device.")?;
-    exports.check()?;
-    Ok(ExitCode::SUCCESS)
+    say!("Research software, not a medical device.")
 }
 
 /// The frames that results are of, in their order.

@@ -107,11 +107,14 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let dropped = dropped?;
     job.bar.finish_and_clear();
     job.sinks.exports.finish();
-    job.summarise(&args, &pipeline, start.elapsed(), dropped, stop.is_set())?;
+    let said = job.summarise(&args, &pipeline, start.elapsed(), dropped, stop.is_set());
     if job.kpi.frames() == 0 && !stop.is_set() {
+        said?;
         bail!("no frame of '{}' could be processed", args.source);
     }
+    // Before a reader of the summary who has seen enough: that is no failure, this is one.
     job.sinks.exports.check()?;
+    said?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -289,14 +292,15 @@ impl Sinks {
         let out = &args.out;
         create_folder(out)?;
         let results = out.join("results.jsonl");
-        let lines = JsonLines::create(&results)?;
         let overlay_folder = args.overlay.then(|| out.join("overlays"));
         if let Some(folder) = &overlay_folder {
             create_folder(folder)?;
         }
         let mut taken = vec![("SOURCE", Path::new(&args.source)), ("--out", &results)];
         taken.extend(overlay_folder.as_deref().map(|folder| ("--overlay", folder)));
+        // What was found before is replaced once there is nothing against it.
         let exports = args.exports.create(&taken)?;
+        let lines = JsonLines::create(&results)?;
         Ok(Sinks { lines, results, overlay: Overlay::new(), overlay_folder, exports })
     }
 

@@ -375,6 +375,9 @@ fn half_a_line_and_a_missing_source_are_said() {
 fn without_ffmpeg_a_run_says_where_to_get_it() {
     let folder = tempfile::tempdir().unwrap();
     let sequence = shelf().sequence().display().to_string();
+    let before = folder.path().join("out/results.jsonl");
+    std::fs::create_dir(before.parent().unwrap()).unwrap();
+    std::fs::write(&before, "what was found before").unwrap();
     let arguments = crate::program::run_arguments(&sequence, &["--frames", "1", "--video", "a.mp4"]);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let mut command = crate::program::command(folder.path(), &arguments);
@@ -385,4 +388,41 @@ fn without_ffmpeg_a_run_says_where_to_get_it() {
         "error: video needs the program ffmpeg, which is not installed here: apt-get install ffmpeg (Debian, Ubuntu), brew \
          install ffmpeg (macOS) or winget install ffmpeg (Windows)"
     );
+    assert_eq!(std::fs::read_to_string(before).unwrap(), "what was found before");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_fails_at_the_end_is_a_failure_whoever_reads_the_summary() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = shelf().sequence().display().to_string();
+    assert_eq!(run(folder.path(), &source, &["--frames", "2"]).code, 0);
+    // Its folder is gone by the time that it is finished: the pipe holds up the reading of results until then.
+    let pipe = folder.path().join("results.pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let gone = folder.path().join("gone");
+    std::fs::create_dir(&gone).unwrap();
+    let mut command = crate::program::command(
+        folder.path(),
+        &["export", "results.pipe", "--csv", "gone/a.csv", "--coco", "a.json"],
+    );
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let child = command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    let text = std::fs::read(folder.path().join("out/results.jsonl")).unwrap();
+    let mut to = std::fs::File::options().write(true).open(&pipe).unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while std::fs::read_dir(&gone).unwrap().count() == 0 {
+        assert!(std::time::Instant::now() < deadline, "it begins");
+        std::thread::yield_now();
+    }
+    std::fs::remove_dir_all(&gone).unwrap();
+    std::io::Write::write_all(&mut to, &text).unwrap();
+    drop(to);
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let last = said.lines().last().unwrap();
+    assert!(last.starts_with("error: cannot write gone/a.csv: there is no such file"), "{last}");
+    assert!(folder.path().join("a.json").exists());
 }

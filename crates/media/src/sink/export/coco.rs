@@ -174,6 +174,7 @@ mod tests {
         });
         assert_eq!(annotations[0], expected);
         assert_eq!((annotations.len(), &annotations[2]["image_id"]), (3, &json!(3)));
+        assert_eq!(annotations[1]["category_id"], 2);
         let categories = json!([
             {"id": 1, "name": "vessel", "supercategory": ""}, {"id": 2, "name": "bone \"A\"", "supercategory": ""}
         ]);
