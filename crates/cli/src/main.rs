@@ -5,6 +5,7 @@
 
 mod commands;
 mod device;
+mod exports;
 mod interrupt;
 mod output;
 mod settings;
@@ -24,6 +25,7 @@ use tracing_subscriber::EnvFilter;
   ultramotion run --overlay                       simulated ultrasound in, pictures and results.jsonl out
   ultramotion run recording.igs.mha --overlay     your own recording
   ultramotion run stills/ --independent           a folder of unrelated images
+  ultramotion export results.jsonl --csv a.csv    results as a table; others for CVAT, 3D Slicer ...
   ultramotion serve --connect localhost:18944     a scanner's stream, live, results at localhost:18945
   ultramotion simulate                            a simulated scanner on 127.0.0.1:18944
   ultramotion doctor                              what this machine can run
@@ -43,6 +45,7 @@ enum Command {
     Run(commands::run::Args),
     Serve(commands::serve::Args),
     Recover(commands::recover::Args),
+    Export(commands::export::Args),
     Eval(commands::eval::Args),
     Parity(commands::parity::Args),
     Bench(commands::bench::Args),
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => commands::eval::run(args),
         Command::Serve(args) => commands::serve::run(args),
         Command::Recover(args) => commands::recover::run(args),
+        Command::Export(args) => commands::export::run(args),
         Command::Parity(args) => commands::parity::run(args),
         Command::Bench(args) => commands::bench::run(args),
         Command::Audit(args) => commands::audit::run(args),

@@ -94,14 +94,30 @@ pub enum MediaError {
         /// The sequence.
         path: PathBuf,
     },
-    /// There is no ffmpeg to decode a video.
-    #[error(
-        "{source_name} is decoded by ffmpeg, which is not installed: `apt install ffmpeg` (Debian, Ubuntu), `brew install ffmpeg` (macOS), `winget install ffmpeg` (Windows)"
-    )]
-    NoFfmpeg {
-        /// What was to be decoded.
-        source_name: String,
+    /// A line of `results.jsonl` is not what a run writes.
+    #[error("{path}, line {line}: {problem}", path = path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Number of the line, from 1.
+        line: u64,
+        /// What is wrong with it.
+        problem: String,
     },
+    /// Results cannot be put into the form that was asked for.
+    #[error("cannot write {path}: {problem}", path = path.display())]
+    Export {
+        /// The file being written.
+        path: PathBuf,
+        /// What stands against it, and what to do.
+        problem: String,
+    },
+    /// The program that makes and reads video is not there.
+    #[error(
+        "video needs the program ffmpeg, which is not installed here: apt-get install ffmpeg (Debian, Ubuntu), brew install \
+         ffmpeg (macOS) or winget install ffmpeg (Windows)"
+    )]
+    NoFfmpeg,
     /// ffmpeg cannot decode something.
     #[error("{source_name} cannot be decoded by ffmpeg: {reason}")]
     Ffmpeg {
@@ -121,13 +137,17 @@ pub enum MediaError {
 }
 
 impl MediaError {
-    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::Io { action, path, source }
     }
 
     pub(crate) fn header(path: &Path, field: &str, problem: impl Into<String>) -> Self {
         Self::Header { path: path.to_owned(), field: field.to_owned(), problem: problem.into() }
+    }
+
+    pub(crate) fn export(path: &Path, problem: impl Into<String>) -> Self {
+        Self::Export { path: path.to_owned(), problem: problem.into() }
     }
 
     pub(crate) fn corrupt(path: &Path, frame_id: u64, problem: impl Into<String>) -> Self {

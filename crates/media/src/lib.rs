@@ -3,7 +3,8 @@
 //! - [`source`]: MetaImage sequences (`.mha`, `.mhd`, `.igs.mha` as PLUS records them), PNG and JPEG images, and
 //!   folders of images come in; [`Frame`](ultramotion_types::Frame)s of 8-bit pixels go out, one at a time, each bad frame as an error
 //!   value that does not end the source.
-//! - [`sink`]: results go out as JSON lines and as overlay pictures.
+//! - [`sink`]: results go out as JSON lines and as overlay pictures, and from the lines as the files that other tools read.
+//! - [`results`]: `results.jsonl` read back.
 //! - [`metaimage`]: the file format itself, with a writer for sequences.
 //!
 //! ```
@@ -33,9 +34,11 @@
 //! ```
 
 mod error;
+mod ffmpeg;
 pub mod metaimage;
 pub mod nrrd;
 pub mod sequence;
+pub mod results;
 pub mod sink;
 pub mod source;
 

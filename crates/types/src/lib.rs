@@ -34,14 +34,16 @@ pub mod prompt;
 pub mod settings;
 
 mod line;
+mod recorded;
 
 pub use frame::{
     Frame, FrameError, FrameFormat, FrameView, ImageStatus, MAX_SIDE_PX, PixelFormat, TimeSource,
 };
 pub use line::ResultLine;
 pub use mailbox::Mailbox;
-pub use mask::{BitMask, CocoRle, MaskView, RleError};
+pub use mask::{BitMask, CocoRle, FeretDiameters, MaskView, RleError};
 pub use modes::{MatcherMode, Modes, Residency, UnknownMode};
 pub use packet::{DetectedObject, Fault, LatencyMs, Quality, ResultPacket, Transfers, Visibility};
 pub use pose::{Matrix, NamedTransform};
 pub use prompt::{Prompt, PromptCommand, PromptError, PromptPoint};
+pub use recorded::{LineError, MAX_RECORDED_OBJECTS, RecordedLine, RecordedObject};

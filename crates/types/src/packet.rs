@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::frame::{FrameError, TimeSource};
 use crate::mask::MaskView;
@@ -82,7 +82,7 @@ pub struct DetectedObject {
 }
 
 /// How well an object shows in the image, each 0 (not at all) to 1.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Quality {
     /// Sharpness of the edge along the outline.
     pub edge: f32,

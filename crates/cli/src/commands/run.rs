@@ -17,6 +17,7 @@ use ultramotion_pipeline::{MAX_PROMPTS, Orchestrator};
 use ultramotion_types::{Frame, LatencyMs, NamedTransform, Prompt, PromptCommand, ResultPacket};
 
 use crate::device::DeviceArgs;
+use crate::exports::{ExportArgs, Exports};
 use crate::interrupt;
 use crate::output::{self, OutputError, say};
 use crate::settings::PipelineArgs;
@@ -65,6 +66,8 @@ pub(crate) struct Args {
     /// Also write a picture of each frame with its results drawn in
     #[arg(long)]
     overlay: bool,
+    #[command(flatten)]
+    exports: ExportArgs,
 }
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
@@ -100,7 +103,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     // The phantom gives as many frames as it is asked for.
     let there = source.frame_count_hint().filter(|_| endless.is_none());
     let mut job = Job {
-        sinks: Sinks::create(&args.out, args.overlay)?,
+        sinks: Sinks::create(&args)?,
         kpi: Kpi::default(),
         bar: progress_bar(limit.into_iter().chain(there).min()),
         bad_frames: 0,
@@ -118,10 +121,15 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let (pipeline, dropped) = session.finish();
     let dropped = dropped?;
     job.bar.finish_and_clear();
-    job.summarise(&args, &pipeline, start.elapsed(), dropped, stop.is_set())?;
+    job.sinks.exports.finish();
+    let said = job.summarise(&args, &pipeline, start.elapsed(), dropped, stop.is_set());
     if job.kpi.frames() == 0 && !stop.is_set() {
+        said?;
         bail!("no frame of '{}' could be processed", args.source);
     }
+    // Before a reader of the summary who has seen enough: that is no failure, this is one.
+    job.sinks.exports.check()?;
+    said?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -222,7 +230,7 @@ impl Job {
         match result {
             Ok((frame, packet)) => {
                 self.kpi.add(packet);
-                self.sinks.write(frame, packet)?;
+                self.sinks.write(frame, packet, &self.bar)?;
                 self.bar.set_message(format!("{:.1} ms", packet.latency_ms.total));
                 self.bar.inc(1);
             }
@@ -309,6 +317,7 @@ impl Job {
         if let Some(folder) = &self.sinks.overlay_folder {
             say!("overlays     {}", folder.display())?;
         }
+        self.sinks.exports.list()?;
         say!("Research software, not a medical device.")
     }
 }
@@ -329,22 +338,29 @@ struct Sinks {
     results: PathBuf,
     overlay: Overlay,
     overlay_folder: Option<PathBuf>,
+    exports: Exports,
 }
 
 impl Sinks {
-    fn create(out: &Path, overlay: bool) -> Result<Self> {
+    fn create(args: &Args) -> Result<Self> {
+        let out = &args.out;
         create_folder(out)?;
         let results = out.join("results.jsonl");
-        let lines = JsonLines::create(&results)?;
-        let overlay_folder = overlay.then(|| out.join("overlays"));
+        let overlay_folder = args.overlay.then(|| out.join("overlays"));
         if let Some(folder) = &overlay_folder {
             create_folder(folder)?;
         }
-        Ok(Sinks { lines, results, overlay: Overlay::new(), overlay_folder })
+        let mut taken = vec![("SOURCE", Path::new(&args.source)), ("--out", &results)];
+        taken.extend(overlay_folder.as_deref().map(|folder| ("--overlay", folder)));
+        // What was found before is replaced once there is nothing against it.
+        let exports = args.exports.create(&taken)?;
+        let lines = JsonLines::create(&results)?;
+        Ok(Sinks { lines, results, overlay: Overlay::new(), overlay_folder, exports })
     }
 
-    fn write(&mut self, frame: &Frame, packet: &ResultPacket) -> Result<()> {
+    fn write(&mut self, frame: &Frame, packet: &ResultPacket, bar: &ProgressBar) -> Result<()> {
         self.lines.write(packet)?;
+        self.exports.take_text(self.lines.last_line(), frame, bar);
         if let Some(folder) = &self.overlay_folder {
             self.overlay.draw_results(frame, packet);
             self.overlay.write_png(&folder.join(format!("{:06}.png", frame.frame_id)))?;

@@ -36,6 +36,11 @@ fn recover() {
 }
 
 #[test]
+fn export() {
+    insta::assert_snapshot!(help(&["export", "--help"]));
+}
+
+#[test]
 fn parity() {
     insta::assert_snapshot!(help(&["parity", "--help"]));
 }

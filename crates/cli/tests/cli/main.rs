@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod eval;
+mod exports;
 mod help;
 mod igtl;
 mod images;

@@ -70,6 +70,11 @@ impl<W: Write> JsonLines<W> {
             .map_err(MediaError::io("write", &self.path))
     }
 
+    /// The last line, as it was written.
+    pub fn last_line(&self) -> &[u8] {
+        &self.line
+    }
+
     /// Where the lines went.
     pub fn into_writer(self) -> W {
         self.writer
@@ -89,6 +94,7 @@ mod tests {
         let problem = lines.write(&bad).unwrap_err().to_string();
         assert_eq!(problem, "cannot write a line of out: key must be a string");
         lines.write(&[1.5]).unwrap();
+        assert_eq!(lines.last_line(), b"[1.5]\n");
         assert_eq!(String::from_utf8(lines.into_writer()).unwrap(), "{\"text\":\"two\\nlines\"}\n[1.5]\n");
     }
 

@@ -1,4 +1,4 @@
-//! Where results go: [`JsonLines`] and [`Overlay`] pictures.
+//! Where results go: [`JsonLines`] and [`Overlay`] pictures; and what is made from the lines for other tools, [`export`].
 //!
 //! ```
 //! use ultramotion_media::sink::{JsonLines, Overlay, OverlayObject};
@@ -24,6 +24,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod export;
 mod font;
 mod json_lines;
 mod overlay;

@@ -11,9 +11,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod feret;
 mod outline;
 mod rle;
 
+pub use feret::FeretDiameters;
 pub use rle::{CocoRle, RleError};
 
 /// A set of pixels of an image, borrowed: how masks are read, wherever their bits are.

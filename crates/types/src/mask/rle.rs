@@ -67,19 +67,26 @@ impl CocoRle {
         rle
     }
 
-    /// Decodes to a mask.
+    /// Pixels inside, counted without a mask being made.
+    pub fn area_px(&self) -> Result<u64, RleError> {
+        self.check_size()?;
+        let mut area = 0;
+        for (index, run) in self.runs().enumerate() {
+            area += run? * (index as u64 % 2);
+        }
+        Ok(area)
+    }
+
+    /// Decodes to a mask. No more is allocated than a bit for each pixel, and nothing where the runs do not fit the size.
     pub fn decode(&self) -> Result<BitMask, RleError> {
         let [height, width] = self.size;
-        if width as usize > MAX_SIDE_PX || height as usize > MAX_SIDE_PX {
-            return Err(RleError::Size { width, height });
-        }
-        let expected = u64::from(width) * u64::from(height);
+        self.check_size()?;
         // Checked before a pixel is allocated.
-        let runs = self.runs(expected)?;
+        self.runs().try_for_each(|run| run.map(drop))?;
         let mut mask = BitMask::new(width as usize, height as usize);
         let (mut x, mut y, mut inside) = (0usize, 0usize, false);
-        for run in runs {
-            let mut left = run as usize;
+        for run in self.runs() {
+            let mut left = run? as usize;
             while left > 0 {
                 let step = left.min(height as usize - y);
                 if inside {
@@ -96,15 +103,49 @@ impl CocoRle {
         Ok(mask)
     }
 
-    fn runs(&self, expected: u64) -> Result<Vec<u64>, RleError> {
-        let mut runs: Vec<u64> = Vec::new();
-        let mut covered = 0;
+    fn check_size(&self) -> Result<(), RleError> {
+        let [height, width] = self.size;
+        if width as usize > MAX_SIDE_PX || height as usize > MAX_SIDE_PX {
+            return Err(RleError::Size { width, height });
+        }
+        Ok(())
+    }
+
+    /// The run lengths, unset first, up to the first that is wrong.
+    fn runs(&self) -> Runs<'_> {
+        let [height, width] = self.size;
+        Runs {
+            counts: self.counts.as_bytes(),
+            at: 0,
+            before: [0; 2],
+            given: 0,
+            covered: 0,
+            expected: u64::from(width) * u64::from(height),
+        }
+    }
+}
+
+/// Run lengths as they are read: none is kept, however many a text claims.
+struct Runs<'a> {
+    counts: &'a [u8],
+    /// The next character.
+    at: usize,
+    /// The run before the last one, and the last one.
+    before: [u64; 2],
+    given: usize,
+    covered: u64,
+    expected: u64,
+}
+
+impl Runs<'_> {
+    fn run(&mut self) -> Result<Option<u64>, RleError> {
         let (mut number, mut shift) = (0i64, 0);
-        for (index, byte) in self.counts.bytes().enumerate() {
-            let group = byte.checked_sub(48).filter(|group| *group < 64).ok_or(RleError::Character(index))?;
-            if shift > 40 {
-                return Err(RleError::Character(index));
-            }
+        while let Some(byte) = self.counts.get(self.at) {
+            let wrong = RleError::Character(self.at);
+            let Some(group) = byte.checked_sub(48).filter(|group| *group < 64 && shift <= 40) else {
+                return Err(wrong);
+            };
+            self.at += 1;
             number |= i64::from(group & 0x1F) << shift;
             shift += 5;
             if group & 0x20 != 0 {
@@ -113,24 +154,35 @@ impl CocoRle {
             if group & 0x10 != 0 {
                 number |= -1 << shift;
             }
-            if runs.len() > 2 {
-                number += runs[runs.len() - 2] as i64;
+            if self.given > 2 {
+                number += self.before[0] as i64;
             }
-            let run = u64::try_from(number).map_err(|_| RleError::Character(index))?;
-            covered += run;
-            if covered > expected {
-                return Err(RleError::Length { covered, expected });
+            let run = u64::try_from(number).map_err(|_| wrong)?;
+            self.covered += run;
+            if self.covered > self.expected {
+                return Err(self.length());
             }
-            runs.push(run);
-            (number, shift) = (0, 0);
+            self.before = [self.before[1], run];
+            self.given += 1;
+            return Ok(Some(run));
         }
-        if shift != 0 {
-            return Err(RleError::Character(self.counts.len()));
+        match (shift, self.covered == self.expected) {
+            (0, true) => Ok(None),
+            (0, false) => Err(self.length()),
+            _ => Err(RleError::Character(self.counts.len())),
         }
-        if covered != expected {
-            return Err(RleError::Length { covered, expected });
-        }
-        Ok(runs)
+    }
+
+    fn length(&self) -> RleError {
+        RleError::Length { covered: self.covered, expected: self.expected }
+    }
+}
+
+impl Iterator for Runs<'_> {
+    type Item = Result<u64, RleError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.run().transpose()
     }
 }
 
@@ -239,6 +291,7 @@ mod tests {
                 (state >> 61) as u8 >= density
             });
             let rle = CocoRle::encode(mask.view());
+            prop_assert_eq!(rle.area_px(), Ok(mask.view().area_px() as u64));
             prop_assert_eq!(rle.decode().unwrap(), mask);
         }
 

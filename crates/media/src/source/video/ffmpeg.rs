@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::showinfo::{Announced, parse};
 use crate::error::MediaError;
+use crate::ffmpeg::{PROGRAM, keep_from_signals};
 
 /// Nothing from ffmpeg for so long, and it is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -74,7 +75,8 @@ pub(super) struct Decoder {
 
 impl Decoder {
     pub(super) fn start(name: &str, input: &[OsString], delivery: Delivery) -> Result<Self, MediaError> {
-        let mut command = Command::new("ffmpeg");
+        let mut command = Command::new(PROGRAM);
+        keep_from_signals(&mut command);
         command
             .args(["-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info"])
             .args(input)
@@ -86,7 +88,7 @@ impl Decoder {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| match error.kind() {
-            ErrorKind::NotFound => MediaError::NoFfmpeg { source_name: name.to_owned() },
+            ErrorKind::NotFound => MediaError::NoFfmpeg,
             _ => failed(name, &error.to_string()),
         })?;
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
