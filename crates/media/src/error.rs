@@ -17,13 +17,13 @@ pub enum MediaError {
         source: std::io::Error,
     },
     /// The name's ending is none of those that can be read.
-    #[error("{path} is not a kind of file that can be read: give a .mha, .mhd, .png, .jpg or .jpeg file, or a folder of images", path = path.display())]
+    #[error("{path} is not a kind of file that can be read: give a .mha, .mhd, .png, .jpg, .jpeg or DICOM file, or a folder of images or of DICOM files", path = path.display())]
     UnknownKind {
         /// The file.
         path: PathBuf,
     },
     /// A folder without a single image.
-    #[error("{path} holds no .png, .jpg or .jpeg file: give a folder with images", path = path.display())]
+    #[error("{path} holds no .png, .jpg, .jpeg or DICOM file: give a folder with images", path = path.display())]
     EmptyFolder {
         /// The folder.
         path: PathBuf,
@@ -36,6 +36,14 @@ pub enum MediaError {
         /// The header's key, as it is written in the file.
         field: String,
         /// What is wrong with its value and what to do.
+        problem: String,
+    },
+    /// A DICOM file or study cannot be read as it is, or as it was asked for.
+    #[error("{path}: {problem}", path = path.display())]
+    Dicom {
+        /// The path as it was given: names of files within a folder may tell who the patient is.
+        path: PathBuf,
+        /// What is wrong and what to do.
         problem: String,
     },
     /// A picture with no pixels, or with sides beyond [`MAX_SIDE_PX`](ultramotion_types::MAX_SIDE_PX).

@@ -12,11 +12,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod dicom;
 mod images;
 mod pace;
 
 use std::path::Path;
 
+pub use dicom::{DicomFiles, DicomOptions, Region};
 pub use images::ImageFiles;
 pub use pace::wait_until;
 
@@ -49,15 +51,25 @@ pub trait FrameSource: Send + std::fmt::Debug {
     fn set_nominal_frames_per_second(&mut self, frames_per_second: f64);
 }
 
-/// Opens a `.mha` or `.mhd` file, an image, or a folder of images.
+/// Opens a `.mha` or `.mhd` file, an image, a DICOM file, a DICOMDIR, or a folder of images or of DICOM files.
 ///
 /// The ending of the name decides (in any case of letters); what a `.png`, `.jpg` or `.jpeg` file really is, its
 /// content decides. In a folder every image counts, in the order of the names, with runs of digits compared as
-/// numbers ("9.png" before "10.png"); other files, hidden files and subfolders are passed over.
+/// numbers ("9.png" before "10.png"); other files, hidden files and subfolders are passed over. A folder without images
+/// may hold DICOM files, in subfolders too: [`DicomFiles`] says which of them are read. DICOM is known by its content,
+/// or by the ending `.dcm` or `.dicom`.
 pub fn open(path: &Path) -> Result<Box<dyn FrameSource>, MediaError> {
     let metadata = std::fs::metadata(path).map_err(MediaError::io("open", path))?;
     if metadata.is_dir() {
-        return Ok(Box::new(ImageFiles::open_folder(path)?));
+        return match ImageFiles::open_folder(path) {
+            Err(MediaError::EmptyFolder { .. }) if dicom::is_dicom_folder(path) => {
+                Ok(Box::new(DicomFiles::open(path, &DicomOptions::default())?))
+            }
+            opened => Ok(Box::new(opened?)),
+        };
+    }
+    if dicom::is_dicom_file(path) {
+        return Ok(Box::new(DicomFiles::open(path, &DicomOptions::default())?));
     }
     let ending = path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
     match ending.as_deref() {

@@ -1,0 +1,318 @@
+//! Samples of a file to the 8-bit pixels of a frame (PS3.3 sections C.7.6.3 and C.11).
+
+use dicom_dictionary_std::tags;
+
+use super::decode::Decoded;
+use super::elements::DataSet;
+use super::palette::Palette;
+use ultramotion_types::{Frame, MAX_SIDE_PX, PixelFormat};
+
+/// What samples mean: "Photometric Interpretation".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Colour {
+    /// The more, the darker.
+    Monochrome1,
+    /// The more, the brighter.
+    Monochrome2,
+    /// Indices into a table of colours.
+    Palette,
+    Rgb,
+    /// Luminance and two colour differences for each pixel.
+    YbrFull,
+    /// The differences once for two pixels of a row; native frames only have them so.
+    YbrFull422,
+    /// What JPEG 2000 calls its component transformations (`YBR_ICT`, `YBR_RCT`): its decoder undoes them.
+    YbrTransformed,
+}
+
+/// Size and form of the samples of a file's frames.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Layout {
+    pub(super) width: usize,
+    pub(super) height: usize,
+    /// 1 or 3.
+    pub(super) channels: usize,
+    pub(super) colour: Colour,
+    pub(super) planar: bool,
+    /// 8 or 16.
+    bits_allocated: u32,
+    bits_stored: u32,
+    high_bit: u32,
+    signed: bool,
+}
+
+impl Layout {
+    /// From a header; `Err` has what cannot be read, or the sides where they are out of range.
+    pub(super) fn of(data_set: &DataSet) -> Result<Self, String> {
+        let word = |tag, name: &str| data_set.word(tag).ok_or_else(|| format!("it does not say its {name}"));
+        let (height, width) = (word(tags::ROWS, "rows")?, word(tags::COLUMNS, "columns")?);
+        let channels = usize::from(data_set.word(tags::SAMPLES_PER_PIXEL).unwrap_or(1));
+        let colour = match data_set.text(tags::PHOTOMETRIC_INTERPRETATION).as_deref() {
+            Some("MONOCHROME1") => Colour::Monochrome1,
+            Some("MONOCHROME2") => Colour::Monochrome2,
+            Some("PALETTE COLOR") => Colour::Palette,
+            Some("RGB") => Colour::Rgb,
+            Some("YBR_FULL") => Colour::YbrFull,
+            Some("YBR_FULL_422") => Colour::YbrFull422,
+            Some("YBR_ICT" | "YBR_RCT") => Colour::YbrTransformed,
+            Some(other) => {
+                let other: String = other.chars().filter(|c| !c.is_control()).take(20).collect();
+                return Err(format!(
+                    "its photometric interpretation {other} is not read: MONOCHROME1, MONOCHROME2, PALETTE COLOR, RGB and YBR_FULL are"
+                ));
+            }
+            None => return Err("it does not say its photometric interpretation".to_owned()),
+        };
+        let is_grey = matches!(colour, Colour::Monochrome1 | Colour::Monochrome2 | Colour::Palette);
+        if channels != if is_grey { 1 } else { 3 } {
+            return Err(format!(
+                "it has {channels} samples a pixel, which its photometric interpretation does not fit"
+            ));
+        }
+        let bits_allocated = u32::from(word(tags::BITS_ALLOCATED, "bits allocated")?);
+        if bits_allocated != 8 && bits_allocated != 16 {
+            return Err(format!("its samples have {bits_allocated} bits: 8 and 16 are read"));
+        }
+        let bits_stored =
+            data_set.word(tags::BITS_STORED).map_or(bits_allocated, u32::from).clamp(1, bits_allocated);
+        let high_bit = data_set.word(tags::HIGH_BIT).map_or(bits_stored - 1, u32::from);
+        let layout = Self {
+            width: width.into(),
+            height: height.into(),
+            channels,
+            colour,
+            planar: channels == 3 && data_set.word(tags::PLANAR_CONFIGURATION) == Some(1),
+            bits_allocated,
+            bits_stored,
+            high_bit: high_bit.clamp(bits_stored - 1, bits_allocated - 1),
+            signed: data_set.word(tags::PIXEL_REPRESENTATION) == Some(1),
+        };
+        if colour == Colour::YbrFull422 && (bits_allocated != 8 || layout.width % 2 != 0) {
+            return Err(
+                "its colours are shared by two pixels, and its width or depth does not allow that".to_owned()
+            );
+        }
+        Ok(layout)
+    }
+
+    /// Whether both sides are of a size that is read.
+    pub(super) fn has_good_sides(&self) -> bool {
+        (1..=MAX_SIDE_PX).contains(&self.width) && (1..=MAX_SIDE_PX).contains(&self.height)
+    }
+
+    pub(super) fn sample_bytes(&self) -> usize {
+        self.bits_allocated as usize / 8
+    }
+
+    /// Bytes of a decoded frame.
+    pub(super) fn frame_bytes(&self) -> usize {
+        self.width * self.height * self.channels * self.sample_bytes()
+    }
+
+    /// Bytes of a frame as it lies in a file without coding.
+    pub(super) fn native_bytes(&self) -> usize {
+        if self.colour == Colour::YbrFull422 { 2 * self.width * self.height } else { self.frame_bytes() }
+    }
+
+    /// Whether a coded picture is what the header says.
+    pub(super) fn check(&self, kind: &str, width: u32, height: u32, channels: usize) -> Result<(), String> {
+        if (width as usize, height as usize, channels) == (self.width, self.height, self.channels) {
+            return Ok(());
+        }
+        Err(format!(
+            "its {kind} data is {width}x{height} with {channels} samples a pixel, the file says {}x{} with {}",
+            self.width, self.height, self.channels
+        ))
+    }
+
+    /// The number in a stored sample.
+    fn value(&self, stored: u16) -> i32 {
+        let bits =
+            (u32::from(stored) >> (self.high_bit + 1 - self.bits_stored)) & ((1 << self.bits_stored) - 1);
+        let shift = 32 - self.bits_stored;
+        if self.signed { ((bits << shift) as i32) >> shift } else { bits as i32 }
+    }
+
+    fn stored<'a>(&self, samples: &'a [u8]) -> Box<dyn Iterator<Item = u16> + 'a> {
+        match self.bits_allocated {
+            8 => Box::new(samples.iter().map(|&byte| u16::from(byte))),
+            _ => Box::new(samples.as_chunks().0.iter().map(|word| u16::from_le_bytes(*word))),
+        }
+    }
+}
+
+/// How the numbers of grey samples become 0 to 255.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Window {
+    /// "VOI LUT Function" LINEAR: centre and width.
+    Linear(f64, f64),
+    /// LINEAR_EXACT.
+    Exact(f64, f64),
+    /// SIGMOID.
+    Sigmoid(f64, f64),
+    /// From the least to the largest number.
+    Range(f64, f64),
+}
+
+impl Window {
+    /// The first window of a header.
+    pub(super) fn of(data_set: &DataSet) -> Option<Self> {
+        let (centre, width) = (data_set.decimal(tags::WINDOW_CENTER)?, data_set.decimal(tags::WINDOW_WIDTH)?);
+        match data_set.text(tags::VOILUT_FUNCTION).as_deref() {
+            Some("SIGMOID") if width > 0.0 => Some(Self::Sigmoid(centre, width)),
+            Some("LINEAR_EXACT") if width > 0.0 => Some(Self::Exact(centre, width)),
+            None | Some("LINEAR") if width >= 1.0 => Some(Self::Linear(centre, width)),
+            _ => None,
+        }
+    }
+
+    fn apply(self, x: f64) -> f64 {
+        let share = match self {
+            Self::Linear(c, w) if x <= c - 0.5 - (w - 1.0) / 2.0 => 0.0,
+            Self::Linear(c, w) if x > c - 0.5 + (w - 1.0) / 2.0 => 1.0,
+            Self::Linear(c, w) => (x - (c - 0.5)) / (w - 1.0) + 0.5,
+            Self::Exact(c, w) => (x - c) / w + 0.5,
+            Self::Sigmoid(c, w) => 1.0 / (1.0 + (-4.0 * (x - c) / w).exp()),
+            Self::Range(low, high) => (x - low) / (high - low),
+        };
+        255.0 * share.clamp(0.0, 1.0)
+    }
+}
+
+/// Turns samples of one file into pixels.
+#[derive(Debug)]
+pub(super) struct Converter {
+    layout: Layout,
+    slope: f64,
+    intercept: f64,
+    palette: Option<Palette>,
+    /// For grey samples: what each stored number becomes. Empty where they stay what they are, or until there is a window.
+    greys: Vec<u8>,
+    is_plain: bool,
+}
+
+impl Converter {
+    /// `window` is that of the series, once it is known.
+    pub(super) fn new(data_set: &DataSet, layout: Layout, window: Option<Window>) -> Result<Self, String> {
+        let palette = match layout.colour {
+            Colour::Palette => Some(Palette::of(data_set)?),
+            _ => None,
+        };
+        let is_grey = matches!(layout.colour, Colour::Monochrome1 | Colour::Monochrome2);
+        let is_plain = is_grey && window.is_none() && layout.bits_allocated == 8 && !layout.signed;
+        let mut converter = Self {
+            slope: data_set.decimal(tags::RESCALE_SLOPE).filter(|&slope| slope != 0.0).unwrap_or(1.0),
+            intercept: data_set.decimal(tags::RESCALE_INTERCEPT).unwrap_or(0.0),
+            palette,
+            greys: Vec::new(),
+            is_plain,
+            layout,
+        };
+        if let (true, Some(window)) = (is_grey, window) {
+            converter.set_window(window);
+        }
+        Ok(converter)
+    }
+
+    /// Whether it needs the range of the series, which nobody has said yet.
+    pub(super) fn needs_window(&self) -> bool {
+        let is_grey = matches!(self.layout.colour, Colour::Monochrome1 | Colour::Monochrome2);
+        is_grey && !self.is_plain && self.greys.is_empty()
+    }
+
+    /// The range of the numbers in a frame; `None` where they are all the same.
+    pub(super) fn range(&self, samples: &[u8]) -> Option<Window> {
+        let numbers = || self.layout.stored(samples).map(|stored| self.layout.value(stored));
+        let (low, high) = (numbers().min()?, numbers().max()?);
+        let ends = [low, high].map(|value| self.slope * f64::from(value) + self.intercept);
+        (low < high).then(|| Window::Range(ends[0].min(ends[1]), ends[0].max(ends[1])))
+    }
+
+    pub(super) fn set_window(&mut self, window: Window) {
+        let inverted = self.layout.colour == Colour::Monochrome1;
+        let last = u16::MAX >> (16 - self.layout.bits_allocated);
+        let grey = |stored: u16| {
+            let number = self.slope * f64::from(self.layout.value(stored)) + self.intercept;
+            let grey = window.apply(number).round() as u8;
+            if inverted { 255 - grey } else { grey }
+        };
+        self.greys = (0..=last).map(grey).collect();
+    }
+
+    /// Fills width, height and pixels of `frame`. May take the memory of `samples`.
+    pub(super) fn convert(
+        &self,
+        decoded: Decoded,
+        samples: &mut Vec<u8>,
+        frame: &mut Frame,
+    ) -> Result<(), String> {
+        let layout = &self.layout;
+        (frame.width, frame.height) = (layout.width, layout.height);
+        let pixels = &mut frame.pixels;
+        let count = layout.width * layout.height;
+        frame.pixel_format = if matches!(decoded.colour, Colour::Monochrome1 | Colour::Monochrome2) {
+            PixelFormat::Grey8
+        } else {
+            PixelFormat::Rgb8
+        };
+        if self.is_plain {
+            std::mem::swap(pixels, samples);
+            if decoded.colour == Colour::Monochrome1 {
+                pixels.iter_mut().for_each(|pixel| *pixel = 255 - *pixel);
+            }
+            return Ok(());
+        }
+        pixels.clear();
+        let bytes = count * frame.pixel_format.channels();
+        pixels.try_reserve(bytes).map_err(|_| format!("there is no memory for {bytes} bytes"))?;
+        match decoded.colour {
+            Colour::Monochrome1 | Colour::Monochrome2 => {
+                // Without two different numbers there is nothing to see.
+                pixels.extend(
+                    layout
+                        .stored(samples)
+                        .map(|stored| self.greys.get(usize::from(stored)).copied().unwrap_or(0)),
+                );
+            }
+            Colour::Palette => {
+                let palette = self.palette.as_ref().ok_or("it has no palette")?;
+                pixels.extend(layout.stored(samples).flat_map(|stored| palette.colour(layout.value(stored))));
+            }
+            Colour::YbrFull422 => {
+                for &[y0, y1, cb, cr] in samples.as_chunks().0 {
+                    pixels.extend(rgb_of([y0, cb, cr]));
+                    pixels.extend(rgb_of([y1, cb, cr]));
+                }
+            }
+            Colour::Rgb | Colour::YbrFull | Colour::YbrTransformed => {
+                let most = (1u32 << layout.bits_stored) - 1;
+                let narrow =
+                    |stored: u16| ((layout.value(stored).max(0) as u32 * 255 + most / 2) / most) as u8;
+                let is_rgb = decoded.colour == Colour::Rgb;
+                let colour = |ybr: [u8; 3]| if is_rgb { ybr } else { rgb_of(ybr) };
+                if layout.bits_allocated == 8 && layout.bits_stored == 8 && is_rgb && !decoded.planar {
+                    std::mem::swap(pixels, samples);
+                } else if decoded.planar {
+                    let plane = count * layout.sample_bytes();
+                    let [first, second, third] = [0, 1, 2]
+                        .map(|channel| layout.stored(&samples[channel * plane..][..plane]).map(narrow));
+                    pixels.extend(first.zip(second).zip(third).flat_map(|((a, b), c)| colour([a, b, c])));
+                } else {
+                    pixels.extend(layout.stored(samples).map(narrow));
+                    if !is_rgb {
+                        pixels.as_chunks_mut::<3>().0.iter_mut().for_each(|pixel| *pixel = rgb_of(*pixel));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// PS3.3 section C.7.6.3.1.2, from YBR_FULL: the inverse of its matrix.
+fn rgb_of([y, cb, cr]: [u8; 3]) -> [u8; 3] {
+    let (y, cb, cr) = (f64::from(y), f64::from(cb) - 128.0, f64::from(cr) - 128.0);
+    let green = y - (0.114 * 1.772 / 0.587) * cb - (0.299 * 1.402 / 0.587) * cr;
+    // A cast saturates.
+    [y + 1.402 * cr, green, y + 1.772 * cb].map(|value| (value + 0.5).floor() as u8)
+}
