@@ -1,12 +1,14 @@
 //! Files that are cut short, lie or are damaged.
 
+use std::sync::LazyLock;
+
 use dicom_core::VR;
 use dicom_dictionary_std::{tags, uids};
 use proptest::prelude::*;
 use tempfile::TempDir;
 use ultramotion_media::source::{DicomFiles, frames};
 
-use crate::make::{Made, jpeg, region, run_lengths};
+use crate::make::{LITTLE, Made, jpeg, region, run_lengths};
 use crate::options;
 
 /// Everything that is said about a file of these bytes, and the number of good frames.
@@ -132,22 +134,21 @@ fn what_is_not_decoded_is_named_with_the_way_out() {
             "{errors:?}"
         );
     }
-    let mut unknown = Made::new(4, 4, "MONOCHROME2").bytes(&[0; 16]);
-    unknown.syntax = LITTLE_UID;
+    let unknown = Made::new(4, 4, "MONOCHROME2").bytes(&[0; 16]);
     let mut bytes = bytes_of(&unknown);
-    let at = bytes.windows(LITTLE_UID.len()).position(|window| window == LITTLE_UID.as_bytes()).unwrap();
-    bytes[at..at + LITTLE_UID.len()].copy_from_slice(b"1.2.840.10008.9.9.9");
+    let at = bytes.windows(LITTLE.len()).position(|window| window == LITTLE.as_bytes()).unwrap();
+    bytes[at..at + LITTLE.len()].copy_from_slice(b"1.2.840.10008.9.9.9");
     let (_, errors) = outcome(&bytes);
     assert!(errors[0].contains("1.2.840.10008.9.9.9 (unknown) is not decoded"), "{errors:?}");
 }
 
-const LITTLE_UID: &str = uids::EXPLICIT_VR_LITTLE_ENDIAN;
+static FILMS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(films);
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
     fn damage_anywhere_is_no_panic(film in 0usize..3, damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12)) {
-        let mut bytes = films().swap_remove(film);
+        let mut bytes = FILMS[film].clone();
         for (index, value) in damage {
             let at = index.index(bytes.len());
             bytes[at] = value;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
-use ultramotion_media::source::{DicomFiles, DicomOptions, FrameSource};
+use ultramotion_media::source::{DicomFiles, DicomOptions, FrameSource, frames};
 use ultramotion_types::Frame;
 
 /// Files that we refuse with a word, and what the word is about.
@@ -77,6 +77,45 @@ fn frames_are_those_of_pydicom() {
     }
     assert!(compared > 30, "{compared} files");
     assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+/// Damage to real files, most of them of codings that the tests cannot write: no panic, and one sentence for each frame.
+#[test]
+fn damage_to_real_files_is_no_panic() {
+    let Some(python) = python() else { return };
+    let where_from =
+        "import pydicom, pathlib; print(pathlib.Path(pydicom.__file__).parent / 'data' / 'test_files')";
+    let output = Command::new(python).args(["-I", "-c", where_from]).output().unwrap();
+    let folder = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
+    let copy = TempDir::new().unwrap();
+    let path = copy.path().join("x.dcm");
+    let mut seed = 1u64;
+    let mut random = |below: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize % below
+    };
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let file = entry.unwrap().path();
+        if file.extension().is_none_or(|ending| ending != "dcm") || file.metadata().unwrap().len() > 200_000 {
+            continue;
+        }
+        let whole = std::fs::read(&file).unwrap();
+        for round in 0..12 {
+            let mut bytes = whole.clone();
+            if round % 3 == 0 {
+                bytes.truncate(random(whole.len()));
+            } else {
+                for _ in 0..1 << (2 * (round % 3)) {
+                    bytes[random(whole.len())] = random(256) as u8;
+                }
+            }
+            std::fs::write(&path, &bytes).unwrap();
+            let Ok(source) = DicomFiles::open(&path, &DicomOptions::default()) else { continue };
+            for error in frames(Box::new(source)).take(4).filter_map(Result::err) {
+                assert!(!error.to_string().contains('\n'), "{file:?}: {error}");
+            }
+        }
+    }
 }
 
 /// How many values of our frames differ from the expected ones by so many grey levels.

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use ultramotion_media::source::{DicomFiles, DicomOptions, FrameSource, Region, frames, open};
 use ultramotion_types::Frame;
 
-use crate::make::{Made, SECRETS, region};
+use crate::make::{LITTLE, Made, SECRETS, region};
 use crate::{frames_of, open_made, options};
 
 fn times(made: &Made) -> Vec<f64> {
@@ -174,7 +174,7 @@ fn a_series_is_chosen_by_number_or_identity() {
 #[test]
 fn times_go_on_from_file_to_file() {
     let folder = TempDir::new().unwrap();
-    for (instance, frame_time) in [("1", Some("20")), ("2", None), ("3", Some("10"))] {
+    for (instance, frame_time) in [("1", Some("20")), ("2", None), ("3", Some("10")), ("4", None)] {
         let made = Made::new(2, 1, "MONOCHROME2").frames(2).bytes(&[0; 4]).text(
             tags::INSTANCE_NUMBER,
             VR::IS,
@@ -186,7 +186,7 @@ fn times_go_on_from_file_to_file() {
     let source = DicomFiles::open(folder.path(), &options(None)).unwrap();
     let times: Vec<f64> =
         frames(Box::new(source)).map(|frame| (frame.unwrap().timestamp_s * 1e3).round()).collect();
-    assert_eq!(times, [0.0, 20.0, 40.0, 80.0, 120.0, 130.0]);
+    assert_eq!(times, [0.0, 20.0, 40.0, 80.0, 120.0, 130.0, 140.0, 180.0]);
 }
 
 #[test]
@@ -218,6 +218,17 @@ fn a_dicomdir_names_its_files() {
     std::fs::copy(directory(&["..\\a\\b\\IM1"]), folder.path().join("disk/DICOMDIR")).unwrap();
     let outside = greys(&folder.path().join("disk/DICOMDIR"), None).unwrap_err();
     assert!(outside.contains("holds no DICOM file with pictures"), "{outside}");
+}
+
+#[test]
+fn an_icon_and_sequences_of_all_forms_are_passed_over() {
+    let icon = Made::new(1, 1, "MONOCHROME2").fragments(LITTLE, vec![], vec![vec![1, 2], vec![3, 4]]).object;
+    let private = Made::new(9, 9, "RGB").object;
+    let made = screen()
+        .items(tags::ICON_IMAGE_SEQUENCE, vec![icon])
+        .items(tags::REFERENCED_SERIES_SEQUENCE, vec![private]);
+    let frame = first(&made, Region::Auto).unwrap();
+    assert_eq!((frame.pixels, frame.spacing_mm), (vec![7, 8, 9, 13, 14, 15], Some([0.2, 0.3])));
 }
 
 #[test]

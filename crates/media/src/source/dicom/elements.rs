@@ -153,6 +153,7 @@ struct Walk {
     file_bytes: u64,
 }
 
+const DAMAGED_SEQUENCE: &str = "a sequence in its header is damaged: copy the file again";
 const CUT_SHORT: &str = "it ends before its pixels: copy the file again";
 
 impl Walk {
@@ -166,16 +167,8 @@ impl Walk {
         // Files from before 1993 have no preamble, and start with their data set.
         let start = if head.ends_with(b"DICM") { 132 } else { 0 };
         self.go(start)?;
-        if start == 0 {
-            let group = u16::from_le_bytes([head[0], head[1]]);
-            let has_vr = VR::from_binary([head[4], head[5]]).is_some();
-            match group {
-                2 => {}
-                4 | 8 if has_vr => return Ok(uids::EXPLICIT_VR_LITTLE_ENDIAN.to_owned()),
-                4 | 8 => return Ok(uids::IMPLICIT_VR_LITTLE_ENDIAN.to_owned()),
-                0x0400 | 0x0800 if has_vr => return Ok(EXPLICIT_VR_BIG_ENDIAN.to_owned()),
-                _ => return Err("its content is not DICOM".to_owned()),
-            }
+        if start == 0 && head[..2] != [2, 0] {
+            return Ok(self.guessed_syntax()?.to_owned());
         }
         let decoder = dicom_encoding::decode::file_header_decoder();
         let mut uid = None;
@@ -195,7 +188,24 @@ impl Walk {
             }
         }
         self.go(self.at)?;
-        Ok(uid.unwrap_or_else(|| uids::IMPLICIT_VR_LITTLE_ENDIAN.to_owned()))
+        match uid {
+            Some(uid) => Ok(uid),
+            None => Ok(self.guessed_syntax()?.to_owned()),
+        }
+    }
+
+    /// The transfer syntax of a data set that does not say it, by its first element.
+    fn guessed_syntax(&mut self) -> Result<&'static str, String> {
+        let mut first = [0; 6];
+        self.file.read_exact(&mut first).map_err(|_| CUT_SHORT.to_owned())?;
+        self.go(self.at)?;
+        let has_vr = VR::from_binary([first[4], first[5]]).is_some();
+        match u16::from_le_bytes([first[0], first[1]]) {
+            4 | 8 if has_vr => Ok(uids::EXPLICIT_VR_LITTLE_ENDIAN),
+            4 | 8 => Ok(uids::IMPLICIT_VR_LITTLE_ENDIAN),
+            0x0400 | 0x0800 if has_vr => Ok(EXPLICIT_VR_BIG_ENDIAN),
+            _ => Err("its content is not DICOM".to_owned()),
+        }
     }
 
     /// Reads elements up to `end`, a delimiter or the pixels; into nothing where nothing of them is wanted.
@@ -234,6 +244,8 @@ impl Walk {
                     }
                 }
                 Some(bytes) if !wanted => self.skip(u64::from(bytes))?,
+                // Coded pixels of an icon.
+                None if matches!(header.vr, VR::OB | VR::OW) => self.skip_fragments(decoder, end)?,
                 _ => {
                     // PS3.5 section 6.2.2: what has no known VR and no length is encoded with implicit VR.
                     let implicit = (header.vr == VR::UN)
@@ -264,7 +276,7 @@ impl Walk {
             match header.tag {
                 SEQUENCE_END => break,
                 ITEM => {}
-                _ => return Err("a sequence in its header is damaged: copy the file again".to_owned()),
+                _ => return Err(DAMAGED_SEQUENCE.to_owned()),
             }
             let item_end =
                 header.len.get().map_or(end, |bytes| self.at.saturating_add(bytes.into()).min(end));
@@ -275,6 +287,20 @@ impl Walk {
                     return Err(format!("a sequence in it has more than {MAX_ITEMS} items"));
                 }
                 items.push(item);
+            }
+        }
+        Ok(())
+    }
+
+    fn skip_fragments(&mut self, decoder: &Decoder, end: u64) -> Result<(), String> {
+        while self.at < end {
+            let (header, header_bytes) =
+                decoder.decode_header(&mut self.file).map_err(|_| CUT_SHORT.to_owned())?;
+            self.at += header_bytes as u64;
+            match header.len.get() {
+                Some(bytes) if header.tag == ITEM => self.skip(bytes.into())?,
+                _ if header.tag == SEQUENCE_END => break,
+                _ => return Err(DAMAGED_SEQUENCE.to_owned()),
             }
         }
         Ok(())

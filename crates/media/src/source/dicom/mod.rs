@@ -197,12 +197,13 @@ impl DicomFiles {
         }
     }
 
-    /// Ends the current file, `frame_count` frames long, so that the next begins when it should.
+    /// Ends the current file, so that the next begins when it should.
     fn close_film(&mut self) {
         let Some(film) = self.current.take() else { return };
+        let frame_count = film.frame_count.min(film.places.begun());
         match film.times {
-            Times::Unknown => self.counted += film.frame_count.min(film.places.begun()),
-            times => self.told_s += times.at(film.frame_count, self.nominal_frames_per_second),
+            Times::Unknown => self.counted += frame_count,
+            times => self.told_s += times.at(frame_count, self.nominal_frames_per_second),
         }
     }
 }
