@@ -100,13 +100,17 @@ fn damage_to_real_files_is_no_panic() {
             continue;
         }
         let whole = std::fs::read(&file).unwrap();
-        for round in 0..12 {
+        for round in 0..24 {
             let mut bytes = whole.clone();
             if round % 3 == 0 {
                 bytes.truncate(random(whole.len()));
             } else {
+                // Half of it where the pixels begin, which is where decoders learn sizes.
+                let start = whole.windows(4).rposition(|bytes| bytes == [0xE0, 0x7F, 0x10, 0]).unwrap_or(0);
                 for _ in 0..1 << (2 * (round % 3)) {
-                    bytes[random(whole.len())] = random(256) as u8;
+                    let near = (start + random(200)).min(whole.len() - 1);
+                    let at = if random(2) == 0 { near } else { random(whole.len()) };
+                    bytes[at] = random(256) as u8;
                 }
             }
             std::fs::write(&path, &bytes).unwrap();
