@@ -153,7 +153,7 @@ fn a_series_is_chosen_by_number_or_identity() {
     let several = greys(folder.path(), None).unwrap_err();
     assert!(
         several.contains("several series: choose one by its number or its SeriesInstanceUID, of 1 (US, 'part 1', 3 frames), \
-                          2 (US, 'part 2', 2 frames), 3 (CT, 'part 3', 1 frames)"),
+                          2 (US, 'part 2', 2 frames), 3 (CT, 'part 3', 1 frame)"),
         "{several}"
     );
     assert_eq!(greys(folder.path(), Some("1")), Ok(vec![10, 20, 30]));

@@ -200,12 +200,20 @@ impl Walk {
         self.file.read_exact(&mut first).map_err(|_| CUT_SHORT.to_owned())?;
         self.go(self.at)?;
         let has_vr = VR::from_binary([first[4], first[5]]).is_some();
-        match u16::from_le_bytes([first[0], first[1]]) {
-            4 | 8 if has_vr => Ok(uids::EXPLICIT_VR_LITTLE_ENDIAN),
-            4 | 8 => Ok(uids::IMPLICIT_VR_LITTLE_ENDIAN),
-            0x0400 | 0x0800 if has_vr => Ok(EXPLICIT_VR_BIG_ENDIAN),
-            _ => Err("its content is not DICOM".to_owned()),
+        // Groups of pictures are small and even.
+        let is_group = |group: u16| (4..=0x40).contains(&group) && group % 2 == 0;
+        let group = [first[0], first[1]];
+        if is_group(u16::from_le_bytes(group)) {
+            return Ok(if has_vr {
+                uids::EXPLICIT_VR_LITTLE_ENDIAN
+            } else {
+                uids::IMPLICIT_VR_LITTLE_ENDIAN
+            });
         }
+        if is_group(u16::from_be_bytes(group)) && has_vr {
+            return Ok(EXPLICIT_VR_BIG_ENDIAN);
+        }
+        Err("its content is not DICOM".to_owned())
     }
 
     /// Reads elements up to `end`, a delimiter or the pixels; into nothing where nothing of them is wanted.

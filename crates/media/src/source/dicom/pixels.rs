@@ -133,11 +133,32 @@ impl Layout {
         if self.signed { ((bits << shift) as i32) >> shift } else { bits as i32 }
     }
 
-    fn stored<'a>(&self, samples: &'a [u8]) -> Box<dyn Iterator<Item = u16> + 'a> {
+    /// Calls `each` with every sample as it is stored.
+    fn for_stored(&self, samples: &[u8], mut each: impl FnMut(u16)) {
         match self.bits_allocated {
-            8 => Box::new(samples.iter().map(|&byte| u16::from(byte))),
-            _ => Box::new(samples.as_chunks().0.iter().map(|word| u16::from_le_bytes(*word))),
+            8 => samples.iter().for_each(|&byte| each(byte.into())),
+            _ => samples.as_chunks().0.iter().for_each(|word| each(u16::from_le_bytes(*word))),
         }
+    }
+
+    /// Every number that can be stored.
+    fn all_stored(&self) -> std::ops::RangeInclusive<u16> {
+        0..=u16::MAX >> (16 - self.bits_allocated)
+    }
+
+    /// Makes colour samples bytes, from 0 to 255.
+    fn narrow(&self, samples: &mut Vec<u8>) {
+        if self.bits_stored == 8 && self.bits_allocated == 8 {
+            return;
+        }
+        let most = (1u32 << self.bits_stored) - 1;
+        let narrow = |stored: u16| ((self.value(stored).max(0) as u32 * 255 + most / 2) / most) as u8;
+        let step = self.sample_bytes();
+        for index in 0..samples.len() / step {
+            let high = if step == 2 { samples[2 * index + 1] } else { 0 };
+            samples[index] = narrow(u16::from_le_bytes([samples[step * index], high]));
+        }
+        samples.truncate(samples.len() / step);
     }
 }
 
@@ -185,7 +206,8 @@ pub(super) struct Converter {
     layout: Layout,
     slope: f64,
     intercept: f64,
-    palette: Option<Palette>,
+    /// For palettes: the colour of each stored number.
+    colours: Vec<[u8; 3]>,
     /// For grey samples: what each stored number becomes. Empty where they stay what they are, or until there is a window.
     greys: Vec<u8>,
     is_plain: bool,
@@ -194,16 +216,18 @@ pub(super) struct Converter {
 impl Converter {
     /// `window` is that of the series, once it is known.
     pub(super) fn new(data_set: &DataSet, layout: Layout, window: Option<Window>) -> Result<Self, String> {
-        let palette = match layout.colour {
-            Colour::Palette => Some(Palette::of(data_set)?),
-            _ => None,
+        let colours = if layout.colour == Colour::Palette {
+            let palette = Palette::of(data_set)?;
+            layout.all_stored().map(|stored| palette.colour(layout.value(stored))).collect()
+        } else {
+            Vec::new()
         };
         let is_grey = matches!(layout.colour, Colour::Monochrome1 | Colour::Monochrome2);
         let is_plain = is_grey && window.is_none() && layout.bits_allocated == 8 && !layout.signed;
         let mut converter = Self {
             slope: data_set.decimal(tags::RESCALE_SLOPE).filter(|&slope| slope != 0.0).unwrap_or(1.0),
             intercept: data_set.decimal(tags::RESCALE_INTERCEPT).unwrap_or(0.0),
-            palette,
+            colours,
             greys: Vec::new(),
             is_plain,
             layout,
@@ -222,21 +246,23 @@ impl Converter {
 
     /// The range of the numbers in a frame; `None` where they are all the same.
     pub(super) fn range(&self, samples: &[u8]) -> Option<Window> {
-        let numbers = || self.layout.stored(samples).map(|stored| self.layout.value(stored));
-        let (low, high) = (numbers().min()?, numbers().max()?);
+        let (mut low, mut high) = (i32::MAX, i32::MIN);
+        self.layout.for_stored(samples, |stored| {
+            let number = self.layout.value(stored);
+            (low, high) = (low.min(number), high.max(number));
+        });
         let ends = [low, high].map(|value| self.slope * f64::from(value) + self.intercept);
         (low < high).then(|| Window::Range(ends[0].min(ends[1]), ends[0].max(ends[1])))
     }
 
     pub(super) fn set_window(&mut self, window: Window) {
         let inverted = self.layout.colour == Colour::Monochrome1;
-        let last = u16::MAX >> (16 - self.layout.bits_allocated);
         let grey = |stored: u16| {
             let number = self.slope * f64::from(self.layout.value(stored)) + self.intercept;
             let grey = window.apply(number).round() as u8;
             if inverted { 255 - grey } else { grey }
         };
-        self.greys = (0..=last).map(grey).collect();
+        self.greys = self.layout.all_stored().map(grey).collect();
     }
 
     /// Fills width, height and pixels of `frame`. May take the memory of `samples`.
@@ -266,17 +292,13 @@ impl Converter {
         let bytes = count * frame.pixel_format.channels();
         pixels.try_reserve(bytes).map_err(|_| format!("there is no memory for {bytes} bytes"))?;
         match decoded.colour {
+            // Without two different numbers there is nothing to see.
+            Colour::Monochrome1 | Colour::Monochrome2 if self.greys.is_empty() => pixels.resize(bytes, 0),
             Colour::Monochrome1 | Colour::Monochrome2 => {
-                // Without two different numbers there is nothing to see.
-                pixels.extend(
-                    layout
-                        .stored(samples)
-                        .map(|stored| self.greys.get(usize::from(stored)).copied().unwrap_or(0)),
-                );
+                layout.for_stored(samples, |stored| pixels.push(self.greys[usize::from(stored)]));
             }
             Colour::Palette => {
-                let palette = self.palette.as_ref().ok_or("it has no palette")?;
-                pixels.extend(layout.stored(samples).flat_map(|stored| palette.colour(layout.value(stored))));
+                layout.for_stored(samples, |stored| pixels.extend(self.colours[usize::from(stored)]));
             }
             Colour::YbrFull422 => {
                 for &[y0, y1, cb, cr] in samples.as_chunks().0 {
@@ -285,23 +307,16 @@ impl Converter {
                 }
             }
             Colour::Rgb | Colour::YbrFull | Colour::YbrTransformed => {
-                let most = (1u32 << layout.bits_stored) - 1;
-                let narrow =
-                    |stored: u16| ((layout.value(stored).max(0) as u32 * 255 + most / 2) / most) as u8;
-                let is_rgb = decoded.colour == Colour::Rgb;
-                let colour = |ybr: [u8; 3]| if is_rgb { ybr } else { rgb_of(ybr) };
-                if layout.bits_allocated == 8 && layout.bits_stored == 8 && is_rgb && !decoded.planar {
-                    std::mem::swap(pixels, samples);
-                } else if decoded.planar {
-                    let plane = count * layout.sample_bytes();
-                    let [first, second, third] = [0, 1, 2]
-                        .map(|channel| layout.stored(&samples[channel * plane..][..plane]).map(narrow));
-                    pixels.extend(first.zip(second).zip(third).flat_map(|((a, b), c)| colour([a, b, c])));
+                layout.narrow(samples);
+                if decoded.planar {
+                    let (first, rest) = samples.split_at(count);
+                    let (second, third) = rest.split_at(count);
+                    pixels.extend(first.iter().zip(second).zip(third).flat_map(|((a, b), c)| [*a, *b, *c]));
                 } else {
-                    pixels.extend(layout.stored(samples).map(narrow));
-                    if !is_rgb {
-                        pixels.as_chunks_mut::<3>().0.iter_mut().for_each(|pixel| *pixel = rgb_of(*pixel));
-                    }
+                    std::mem::swap(pixels, samples);
+                }
+                if decoded.colour != Colour::Rgb {
+                    pixels.as_chunks_mut::<3>().0.iter_mut().for_each(|pixel| *pixel = rgb_of(*pixel));
                 }
             }
         }
@@ -313,6 +328,6 @@ impl Converter {
 fn rgb_of([y, cb, cr]: [u8; 3]) -> [u8; 3] {
     let (y, cb, cr) = (f64::from(y), f64::from(cb) - 128.0, f64::from(cr) - 128.0);
     let green = y - (0.114 * 1.772 / 0.587) * cb - (0.299 * 1.402 / 0.587) * cr;
-    // A cast saturates.
-    [y + 1.402 * cr, green, y + 1.772 * cb].map(|value| (value + 0.5).floor() as u8)
+    // A cast saturates, so it rounds down what is less than zero too.
+    [y + 1.402 * cr, green, y + 1.772 * cb].map(|value| (value + 0.5) as u8)
 }

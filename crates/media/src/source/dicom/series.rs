@@ -195,7 +195,8 @@ fn pick(all: &BTreeMap<String, Series>, wanted: Option<&str>) -> Result<String, 
         let number = series.number.map_or_else(|| "without a number".to_owned(), |number| number.to_string());
         let frames: u64 = series.files.iter().map(|file| file.frame_count).sum();
         let modality = if series.modality.is_empty() { "no modality" } else { &series.modality };
-        format!("{number} ({modality}, '{}', {frames} frames)", series.description)
+        let unit = if frames == 1 { "frame" } else { "frames" };
+        format!("{number} ({modality}, '{}', {frames} {unit})", series.description)
     });
     let list = lines.collect::<Vec<_>>().join(", ");
     let more = match series.len().saturating_sub(MAX_LISTED) {
