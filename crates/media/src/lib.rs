@@ -1,7 +1,7 @@
 //! Sources and sinks that are files.
 //!
-//! - [`source`]: MetaImage sequences (`.mha`, `.mhd`, `.igs.mha` as PLUS records them), PNG and JPEG images, and
-//!   folders of images come in; [`Frame`](ultramotion_types::Frame)s of 8-bit pixels go out, one at a time, each bad frame as an error
+//! - [`source`]: MetaImage sequences (`.mha`, `.mhd`, `.igs.mha` as PLUS records them), DICOM, PNG and JPEG images, and
+//!   folders of images or of DICOM files come in; [`Frame`](ultramotion_types::Frame)s of 8-bit pixels go out, one at a time, each bad frame as an error
 //!   value that does not end the source.
 //! - [`sink`]: results go out as JSON lines and as overlay pictures.
 //! - [`metaimage`]: the file format itself, with a writer for sequences.

@@ -194,11 +194,14 @@ fn what_cannot_be_opened_is_named() {
         problem(&folder.path().join("no.mha")),
         "cannot open /no.mha: there is no such file or folder"
     );
-    assert_eq!(problem(folder.path()), " holds no .png, .jpg or .jpeg file: give a folder with images");
+    assert_eq!(
+        problem(folder.path()),
+        " holds no .png, .jpg, .jpeg or DICOM file: give a folder with images"
+    );
     let other = folder.path().join("film.avi");
     std::fs::write(&other, b"RIFF").unwrap();
     assert_eq!(
         problem(&other),
-        "/film.avi is not a kind of file that can be read: give a .mha, .mhd, .png, .jpg or .jpeg file, or a folder of images"
+        "/film.avi is not a kind of file that can be read: give a .mha, .mhd, .png, .jpg, .jpeg or DICOM file, or a folder of images or of DICOM files"
     );
 }

@@ -3,6 +3,7 @@
 use dicom_core::VR;
 use dicom_dictionary_std::{tags, uids};
 use proptest::prelude::*;
+use ultramotion_media::source::{DicomFiles, DicomOptions};
 use ultramotion_types::PixelFormat;
 
 use crate::make::{Made, jpeg, run_lengths};
@@ -34,6 +35,19 @@ fn luminance_and_differences_become_colours() {
     assert!(full.iter().zip([255, 0, 0, 0, 0, 255]).all(|(a, b)| a.abs_diff(b) <= 1), "{full:?}");
     let (_, grey) = pixels_of(&Made::new(2, 1, "YBR_FULL_422").bytes(&[10, 200, 128, 128]));
     assert_eq!(grey, [10, 10, 10, 200, 200, 200]);
+    // Two pixels cannot share a colour of three.
+    let made = Made::new(3, 1, "YBR_FULL_422").bytes(&[10, 200, 128, 128, 9, 128]);
+    let folder = tempfile::TempDir::new().unwrap();
+    made.write(&folder.path().join("odd.dcm"));
+    let odd =
+        DicomFiles::open(&folder.path().join("odd.dcm"), &DicomOptions::default()).unwrap_err().to_string();
+    assert!(odd.contains("its width or depth does not allow"), "{odd}");
+    let (_, planes) = pixels_of(&Made::new(2, 1, "YBR_FULL_422").fragments(
+        uids::RLE_LOSSLESS,
+        vec![],
+        vec![run_lengths(&[vec![10, 200], vec![128, 128], vec![128, 128]])],
+    ));
+    assert_eq!(planes, [10, 10, 10, 200, 200, 200]);
     let (_, shared) = pixels_of(&Made::new(2, 1, "YBR_FULL_422").bytes(&[76, 76, 85, 255]));
     assert!(shared.iter().zip([255, 0, 0, 255, 0, 0]).all(|(a, b)| a.abs_diff(b) <= 1), "{shared:?}");
 }

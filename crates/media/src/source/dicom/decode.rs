@@ -25,7 +25,6 @@ pub(super) fn decode(
     encoded: &mut Vec<u8>,
     samples: &mut Vec<u8>,
 ) -> Result<Decoded, String> {
-    let as_said = Decoded { colour: layout.colour, planar: layout.planar };
     if coding != Coding::Native
         && layout.frame_bytes() > FREE_BYTES.max(encoded.len().saturating_mul(MAX_EXPANSION))
     {
@@ -42,11 +41,11 @@ pub(super) fn decode(
             if big_endian && layout.sample_bytes() == 2 {
                 samples.as_chunks_mut::<2>().0.iter_mut().for_each(|word| word.reverse());
             }
-            Ok(as_said)
+            Ok(Decoded { colour: layout.colour, planar: layout.planar })
         }
         Coding::Rle => {
             run_lengths(encoded, layout, samples)?;
-            Ok(Decoded { planar: true, ..as_said })
+            Ok(Decoded { colour: layout.coded_colour(), planar: true })
         }
         Coding::Jpeg => jpeg(encoded, layout, samples),
         Coding::Jpeg2000 => jpeg_2000(encoded, layout, samples),
@@ -184,8 +183,8 @@ fn jpeg_2000(encoded: &[u8], layout: &Layout, samples: &mut Vec<u8>) -> Result<D
     let sample_bytes = layout.sample_bytes();
     let step = layout.channels * sample_bytes;
     for (channel, component) in decoded.components().iter().take(layout.channels).enumerate() {
-        if component.samples().len() != pixels {
-            return Err("its JPEG 2000 data has components of different sizes".to_owned());
+        if component.samples().len() != pixels || usize::from(component.bit_depth()) > 8 * sample_bytes {
+            return Err("its JPEG 2000 data has components of another size than the file says".to_owned());
         }
         // The decoder shifts all components as if they had no sign; what was lost in coding may carry values over their range.
         let is_signed = stream.get(42 + 3 * channel).is_some_and(|depth| depth & 0x80 != 0);
@@ -196,12 +195,7 @@ fn jpeg_2000(encoded: &[u8], layout: &Layout, samples: &mut Vec<u8>) -> Result<D
             pixel[channel * sample_bytes..][..sample_bytes].copy_from_slice(&value[..sample_bytes]);
         }
     }
-    // The multiple component transformations that DICOM calls ICT and RCT end in RGB.
-    let colour = match layout.colour {
-        Colour::YbrTransformed => Colour::Rgb,
-        other => other,
-    };
-    Ok(Decoded { colour, planar: false })
+    Ok(Decoded { colour: layout.coded_colour(), planar: false })
 }
 
 /// As many zeros as a frame has bytes.

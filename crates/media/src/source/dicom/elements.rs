@@ -201,7 +201,7 @@ impl Walk {
         self.go(self.at)?;
         let has_vr = VR::from_binary([first[4], first[5]]).is_some();
         // Groups of pictures are small and even.
-        let is_group = |group: u16| (4..=0x40).contains(&group) && group % 2 == 0;
+        let is_group = |group: u16| (4..=0x40).contains(&group) && group.is_multiple_of(2);
         let group = [first[0], first[1]];
         if is_group(u16::from_le_bytes(group)) {
             return Ok(if has_vr {

@@ -193,7 +193,7 @@ fn group(
         return Ok((0..count).map(|index| index..index + 1).collect());
     }
     if frame_count == 1 {
-        return Ok(vec![0..count]);
+        return Ok(std::iter::once(0..count).collect());
     }
     // Where frames begin: by the table, else by the first bytes of JPEG and JPEG 2000 streams.
     let mut firsts = Vec::new();

@@ -142,6 +142,9 @@ impl DicomFiles {
             let (width, height) = (layout.width as u64, layout.height as u64);
             return Err(MediaError::Size { path: self.path.clone(), width, height });
         }
+        if coding == Coding::Native {
+            layout.check_native().map_err(problem)?;
+        }
         let frame_count = match data_set.text(tags::NUMBER_OF_FRAMES) {
             Some(text) => text
                 .parse::<u64>()

@@ -16,13 +16,12 @@ pub(super) enum Colour {
     Monochrome2,
     /// Indices into a table of colours.
     Palette,
+    /// Also what JPEG 2000 calls its component transformations (`YBR_ICT`, `YBR_RCT`), for its decoder undoes them.
     Rgb,
     /// Luminance and two colour differences for each pixel.
     YbrFull,
     /// The differences once for two pixels of a row; native frames only have them so.
     YbrFull422,
-    /// What JPEG 2000 calls its component transformations (`YBR_ICT`, `YBR_RCT`): its decoder undoes them.
-    YbrTransformed,
 }
 
 /// Size and form of the samples of a file's frames.
@@ -51,10 +50,9 @@ impl Layout {
             Some("MONOCHROME1") => Colour::Monochrome1,
             Some("MONOCHROME2") => Colour::Monochrome2,
             Some("PALETTE COLOR") => Colour::Palette,
-            Some("RGB") => Colour::Rgb,
+            Some("RGB" | "YBR_ICT" | "YBR_RCT") => Colour::Rgb,
             Some("YBR_FULL") => Colour::YbrFull,
             Some("YBR_FULL_422") => Colour::YbrFull422,
-            Some("YBR_ICT" | "YBR_RCT") => Colour::YbrTransformed,
             Some(other) => {
                 let other: String = other.chars().filter(|c| !c.is_control()).take(20).collect();
                 return Err(format!(
@@ -76,7 +74,7 @@ impl Layout {
         let bits_stored =
             data_set.word(tags::BITS_STORED).map_or(bits_allocated, u32::from).clamp(1, bits_allocated);
         let high_bit = data_set.word(tags::HIGH_BIT).map_or(bits_stored - 1, u32::from);
-        let layout = Self {
+        Ok(Self {
             width: width.into(),
             height: height.into(),
             channels,
@@ -86,13 +84,7 @@ impl Layout {
             bits_stored,
             high_bit: high_bit.clamp(bits_stored - 1, bits_allocated - 1),
             signed: data_set.word(tags::PIXEL_REPRESENTATION) == Some(1),
-        };
-        if colour == Colour::YbrFull422 && (bits_allocated != 8 || layout.width % 2 != 0) {
-            return Err(
-                "its colours are shared by two pixels, and its width or depth does not allow that".to_owned()
-            );
-        }
-        Ok(layout)
+        })
     }
 
     /// Whether both sides are of a size that is read.
@@ -104,9 +96,22 @@ impl Layout {
         self.bits_allocated as usize / 8
     }
 
+    /// What samples mean in a coding that has three for each pixel.
+    pub(super) fn coded_colour(&self) -> Colour {
+        if self.colour == Colour::YbrFull422 { Colour::YbrFull } else { self.colour }
+    }
+
     /// Bytes of a decoded frame.
     pub(super) fn frame_bytes(&self) -> usize {
         self.width * self.height * self.channels * self.sample_bytes()
+    }
+
+    /// Whether frames of this form can lie in a file without coding.
+    pub(super) fn check_native(&self) -> Result<(), String> {
+        if self.colour == Colour::YbrFull422 && (self.bits_allocated != 8 || !self.width.is_multiple_of(2)) {
+            return Err("two pixels share a colour, which its width or depth does not allow".to_owned());
+        }
+        Ok(())
     }
 
     /// Bytes of a frame as it lies in a file without coding.
@@ -306,7 +311,7 @@ impl Converter {
                     pixels.extend(rgb_of([y1, cb, cr]));
                 }
             }
-            Colour::Rgb | Colour::YbrFull | Colour::YbrTransformed => {
+            Colour::Rgb | Colour::YbrFull => {
                 layout.narrow(samples);
                 if decoded.planar {
                     let (first, rest) = samples.split_at(count);

@@ -13,6 +13,8 @@ use crate::source::images::compare_names;
 
 /// Deepest folder of a study that is looked into.
 const MAX_DEPTH: usize = 8;
+/// Most files that are looked at to learn whether a folder is a study.
+const MAX_LOOKED_AT: usize = 4000;
 /// Most series that an error lists.
 const MAX_LISTED: usize = 20;
 
@@ -48,39 +50,50 @@ pub(crate) fn is_dicom_file(path: &Path) -> bool {
     File::open(path).and_then(|mut file| file.read_exact(&mut head)).is_ok() && head.ends_with(b"DICM")
 }
 
-/// Whether a folder, or one in it, has a DICOM file.
+/// Whether a folder, or one in it, has a DICOM file among its first thousands.
 pub(crate) fn is_dicom_folder(path: &Path) -> bool {
-    let mut found = false;
-    visit(path, 0, &mut |_| {
-        found = true;
-        false
-    });
-    found
+    Files::of(path).take(MAX_LOOKED_AT).any(|file| is_dicom_file(&file))
 }
 
-/// Calls `each` with the DICOM files of a folder until it answers `false`.
-fn visit(folder: &Path, depth: usize, each: &mut dyn FnMut(PathBuf) -> bool) -> bool {
-    let Ok(entries) = std::fs::read_dir(folder) else { return true };
-    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    paths.sort_by(|a, b| compare_names(&a.to_string_lossy(), &b.to_string_lossy()));
-    for path in paths {
-        let is_hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        // A link to a folder may lead back.
-        let is_folder = std::fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir());
-        let go_on = if is_hidden {
-            true
-        } else if is_folder {
-            depth == MAX_DEPTH || visit(&path, depth + 1, each)
-        } else if is_dicom_file(&path) {
-            each(path)
-        } else {
-            true
-        };
-        if !go_on {
-            return false;
+/// The files of a folder and of those in it, in the order of their names.
+struct Files {
+    /// What is still to come, the next at the end, with its depth.
+    waiting: Vec<(PathBuf, usize)>,
+}
+
+impl Files {
+    fn of(folder: &Path) -> Self {
+        let mut files = Self { waiting: Vec::new() };
+        files.enter(folder, 0);
+        files
+    }
+
+    fn enter(&mut self, folder: &Path, depth: usize) {
+        let Ok(entries) = std::fs::read_dir(folder) else { return };
+        let is_shown =
+            |path: &PathBuf| path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with('.'));
+        let mut paths: Vec<PathBuf> =
+            entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_shown).collect();
+        paths.sort_by(|a, b| compare_names(&b.to_string_lossy(), &a.to_string_lossy()));
+        self.waiting.extend(paths.into_iter().map(|path| (path, depth)));
+    }
+}
+
+impl Iterator for Files {
+    type Item = PathBuf;
+
+    fn next(&mut self) -> Option<PathBuf> {
+        loop {
+            let (path, depth) = self.waiting.pop()?;
+            // A link to a folder may lead back.
+            if !std::fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
+                return Some(path);
+            }
+            if depth < MAX_DEPTH {
+                self.enter(&path, depth + 1);
+            }
         }
     }
-    true
 }
 
 /// The files of the series that is asked for by number or identity, or of the only one that it can be.
@@ -91,13 +104,12 @@ pub(super) fn choose(path: &Path, wanted: Option<&str>) -> Result<Vec<Entry>, Me
     let mut passed_over = 0;
     if metadata.is_dir() {
         std::fs::read_dir(path).map_err(MediaError::io("open", path))?;
-        visit(path, 0, &mut |file| {
+        for file in Files::of(path).filter(|file| is_dicom_file(file)) {
             match Header::read(&file, path) {
                 Ok(header) => add(&mut all, file, &header),
                 Err(_) => passed_over += 1,
             }
-            true
-        });
+        }
     } else {
         let header = Header::read(path, path)?;
         let records = header.data_set.items(tags::DIRECTORY_RECORD_SEQUENCE);
