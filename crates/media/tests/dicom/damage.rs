@@ -66,6 +66,8 @@ fn a_film_cut_at_every_kilobyte_gives_what_is_there_and_one_sentence() {
             assert_eq!(errors.len(), 1, "{length}: {errors:?}");
             assert!(is_one_sentence(&errors[0]), "{errors:?}");
             assert!((before..=10).contains(&good));
+            // All that are there: the header takes a frame's place at most, and one is cut.
+            assert!(good + 2 >= 10 * length / film.len(), "{good} of {length} bytes");
             before = good;
         }
         assert!(before >= 8, "{before}");
@@ -96,9 +98,15 @@ fn claims_are_held_against_the_file() {
         0,
         "too few for a frame of its size",
     );
-    let twice =
-        Made::new(4, 4, "MONOCHROME2").frames(3).fragments(uids::RLE_LOSSLESS, vec![], vec![vec![0; 64]; 2]);
-    says(&twice, 0, "cannot be told apart");
+    let runs = |count| {
+        Made::new(4, 4, "MONOCHROME2").frames(3).fragments(
+            uids::RLE_LOSSLESS,
+            vec![],
+            vec![run_lengths(&[vec![1; 16]]); count],
+        )
+    };
+    says(&runs(2), 2, "frame 2: of the 3 frames that the file announces, it ends at this");
+    says(&runs(4), 0, "its 4 pieces of coded pixels cannot be told apart");
     // A value that claims 4 GB, in a file that has 100 bytes more.
     let mut liar = bytes_of(&small());
     let at = liar.windows(4).position(|bytes| bytes == [0x28, 0, 0x10, 0]).unwrap();

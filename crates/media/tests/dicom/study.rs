@@ -31,6 +31,7 @@ fn times_are_the_files_own() {
         made().text(tags::FRAME_TIME_VECTOR, VR::DS, "0\\40\\21.5").text(tags::FRAME_TIME, VR::DS, "1");
     assert_eq!(times(&by_vector), [0.0, 0.04, 0.0615]);
     // What is no time is none.
+    assert_eq!(times(&made().text(tags::FRAME_TIME, VR::DS, "1e300")), [0.0, 0.04, 0.08]);
     assert_eq!(times(&made().text(tags::FRAME_TIME, VR::DS, "0")), [0.0, 0.04, 0.08]);
     assert_eq!(times(&made().text(tags::FRAME_TIME_VECTOR, VR::DS, "0\\40")), [0.0, 0.04, 0.08]);
 }
@@ -274,7 +275,8 @@ fn text_that_is_burned_in_and_the_region_are_said_once() {
     let made = screen().text(tags::BURNED_IN_ANNOTATION, VR::CS, "YES").frames(1);
     let log = logged(|| {
         let options = DicomOptions { region: Region::Auto, ..DicomOptions::default() };
-        let (_folder, source) = open_made(&made, &options);
+        let (_folder, mut source) = open_made(&made, &options);
+        source.rewind().unwrap();
         assert_eq!(frames(Box::new(source)).count(), 1);
     });
     assert_eq!(log.matches("burned in").count(), 1, "{log}");

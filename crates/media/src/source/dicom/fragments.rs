@@ -18,7 +18,7 @@ pub(super) enum Places {
     /// Frames of one size, without anything between them; `swapped` where the two bytes of each word have changed places.
     Rows { start: u64, frame_bytes: u64, bytes: u64, swapped: bool },
     /// Fragments, and which of them each frame has.
-    Pieces { fragments: Vec<Fragment>, frames: Vec<Range<usize>>, cut_short: bool },
+    Pieces { fragments: Vec<Fragment>, frames: Vec<Range<usize>> },
 }
 
 /// A piece of coded pixels.
@@ -36,6 +36,8 @@ pub(super) struct Fragment {
 pub(super) enum Lost {
     /// The file ends before the frame does; so many bytes are missing.
     Missing(u64),
+    /// A fragment of it is not there, or not whole.
+    Piece,
     /// The system could not read.
     Io(std::io::Error),
 }
@@ -75,8 +77,8 @@ impl Places {
             .map(|offset| u64::from_le_bytes(*offset))
             .collect();
         let offsets = if wide.is_empty() { offsets } else { wide };
-        let frames = group(file, &fragments, &offsets, frame_count, cut_short)?;
-        Ok(Self::Pieces { fragments, frames, cut_short })
+        let frames = group(file, &fragments, &offsets, frame_count, coding, cut_short)?;
+        Ok(Self::Pieces { fragments, frames })
     }
 
     /// Frames that are there, the last perhaps in part.
@@ -111,22 +113,17 @@ impl Places {
                 into.drain(..(from - first) as usize);
                 Ok(())
             }
-            Self::Pieces { fragments, frames, .. } => {
-                let Some(range) = frames.get(index as usize) else { return Err(Lost::Missing(1)) };
+            Self::Pieces { fragments, frames } => {
+                let Some(range) = frames.get(index as usize) else { return Err(Lost::Piece) };
                 for fragment in &fragments[range.clone()] {
                     if fragment.there < fragment.bytes {
-                        return Err(Lost::Missing(fragment.bytes - fragment.there));
+                        return Err(Lost::Piece);
                     }
                     append(file, fragment.start, fragment.bytes, into)?;
                 }
                 Ok(())
             }
         }
-    }
-
-    /// Whether the file ends before its pixels do, as far as its fragments tell.
-    pub(super) fn is_cut_short(&self) -> bool {
-        matches!(self, Self::Pieces { cut_short: true, .. })
     }
 }
 
@@ -180,28 +177,30 @@ fn walk(
     }
 }
 
-/// Which fragments belong to which frame.
+/// Which fragments belong to which frame. Frames at the end may be missing.
 fn group(
     file: &mut BufReader<File>,
     fragments: &[Fragment],
     offsets: &[u64],
     frame_count: u64,
+    coding: Coding,
     cut_short: bool,
 ) -> Result<Vec<Range<usize>>, String> {
     let count = fragments.len();
-    if count as u64 == frame_count || (cut_short && count == 0) {
+    // PS3.5 section A.4.2: a frame of run lengths is one fragment.
+    let one_each = count == 0 || (coding == Coding::Rle && (count as u64) < frame_count);
+    if one_each || count as u64 == frame_count {
         return Ok((0..count).map(|index| index..index + 1).collect());
     }
     if frame_count == 1 {
         return Ok(std::iter::once(0..count).collect());
     }
     // Where frames begin: by the table, else by the first bytes of JPEG and JPEG 2000 streams.
+    let has_table = offsets.len() as u64 == frame_count;
     let mut firsts = Vec::new();
-    if let (Some(&Fragment { start: origin, .. }), true) =
-        (fragments.first(), offsets.len() as u64 == frame_count)
-    {
+    if has_table {
         for offset in offsets {
-            let start = origin.saturating_add(*offset);
+            let start = fragments[0].start.saturating_add(*offset);
             firsts.extend(fragments.binary_search_by_key(&start, |fragment| fragment.start));
         }
     } else {
@@ -216,8 +215,9 @@ fn group(
             }
         }
     }
-    let is_whole = firsts.len() as u64 == frame_count || (cut_short && !firsts.is_empty());
-    if !is_whole || firsts.first() != Some(&0) || !firsts.is_sorted_by(|a, b| a < b) {
+    let found = firsts.len() as u64;
+    let is_good = found == frame_count || (found < frame_count && (cut_short || !has_table));
+    if !is_good || firsts.first() != Some(&0) || !firsts.is_sorted_by(|a, b| a < b) {
         return Err(format!(
             "it says that it has {frame_count} frames, and its {count} pieces of coded pixels cannot be told apart: write it \
              anew by `gdcmconv --raw IN OUT`"

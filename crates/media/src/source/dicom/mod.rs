@@ -124,6 +124,7 @@ impl DicomFiles {
         let film = opened.open_film(0)?;
         // A film that was cut short ends with an error.
         opened.files[0].frame_count = film.frame_count.min(film.places.begun() + 1);
+        (opened.current, opened.next_file) = (Some(film), 1);
         Ok(opened)
     }
 
@@ -287,17 +288,17 @@ impl FrameSource for DicomFiles {
         Some(read.map_err(|failure| match failure {
             Failure::Bad(problem) => MediaError::corrupt(path, frame_id, problem),
             Failure::Lost(Lost::Io(error)) => MediaError::io("read", path)(error),
+            // What follows is missing too.
             Failure::Lost(Lost::Missing(missing)) => {
-                // What follows is missing too.
                 film.next = frame_count;
-                if film.places.is_cut_short() {
-                    let problem = format!(
-                        "the file ends before frame {index} of its {frame_count} does: copy it again"
-                    );
-                    MediaError::corrupt(path, frame_id, problem)
-                } else {
-                    MediaError::Truncated { path: path.clone(), frame_id, frame_count, missing }
-                }
+                MediaError::Truncated { path: path.clone(), frame_id, frame_count, missing }
+            }
+            Failure::Lost(Lost::Piece) => {
+                film.next = frame_count;
+                let problem = format!(
+                    "of the {frame_count} frames that the file announces, it ends at this: copy it again"
+                );
+                MediaError::corrupt(path, frame_id, problem)
             }
         }))
     }

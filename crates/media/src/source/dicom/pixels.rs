@@ -41,7 +41,7 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// From a header; `Err` has what cannot be read, or the sides where they are out of range.
+    /// From a header; an error says what of it cannot be read.
     pub(super) fn of(data_set: &DataSet) -> Result<Self, String> {
         let word = |tag, name: &str| data_set.word(tag).ok_or_else(|| format!("it does not say its {name}"));
         let (height, width) = (word(tags::ROWS, "rows")?, word(tags::COLUMNS, "columns")?);

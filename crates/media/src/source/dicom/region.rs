@@ -3,7 +3,7 @@
 use dicom_dictionary_std::tags;
 
 use super::elements::DataSet;
-use ultramotion_types::{Frame, PixelFormat};
+use ultramotion_types::Frame;
 
 /// Which part of the screen becomes the frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub enum Region {
     Number(usize),
 }
 
-/// A rectangle of the screen. Both corners belong to it.
+/// A rectangle of the screen, pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rectangle {
     pub(super) x: usize,
@@ -160,10 +160,7 @@ fn pixel_spacing_mm(data_set: &DataSet) -> Option<[f64; 2]> {
 impl Rectangle {
     /// Leaves only the rectangle in the frame, which contains it.
     pub(super) fn crop(self, frame: &mut Frame) {
-        let channels = match frame.pixel_format {
-            PixelFormat::Grey8 => 1,
-            PixelFormat::Rgb8 => 3,
-        };
+        let channels = frame.pixel_format.channels();
         let row_bytes = self.width * channels;
         for row in 0..self.height {
             let from = ((self.y + row) * frame.width + self.x) * channels;

@@ -4,6 +4,9 @@ use dicom_dictionary_std::tags;
 
 use super::elements::DataSet;
 
+/// No longer one is believed.
+const MAX_INTERVAL_S: f64 = 3600.0;
+
 /// Times of a file's frames.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Times {
@@ -21,7 +24,7 @@ impl Times {
         let increments_ms = data_set.decimals(tags::FRAME_TIME_VECTOR);
         if frame_count > 1
             && increments_ms.len() as u64 >= frame_count
-            && increments_ms[1..].iter().all(|&ms| ms >= 0.0)
+            && increments_ms[1..].iter().all(|ms| (0.0..=1e3 * MAX_INTERVAL_S).contains(ms))
         {
             // The first increment is that before the first frame, and no part of the film.
             let mut time_ms = 0.0;
@@ -31,14 +34,16 @@ impl Times {
             });
             return Self::Each(std::iter::once(0.0).chain(later).collect());
         }
-        let positive = |value: &f64| *value > 0.0;
-        if let Some(ms) = data_set.decimal(tags::FRAME_TIME).filter(positive) {
-            return Self::Every(ms / 1e3);
-        }
-        let rate = [tags::CINE_RATE, tags::RECOMMENDED_DISPLAY_FRAME_RATE]
+        let interval_s = data_set.decimal(tags::FRAME_TIME).map(|ms| ms / 1e3);
+        let rates = [tags::CINE_RATE, tags::RECOMMENDED_DISPLAY_FRAME_RATE]
             .into_iter()
-            .find_map(|tag| data_set.decimal(tag).filter(positive));
-        rate.map_or(Self::Unknown, |frames_per_second| Self::Every(1.0 / frames_per_second))
+            .map(|tag| data_set.decimal(tag).map(|frames_per_second| 1.0 / frames_per_second));
+        let is_interval = |seconds: &f64| *seconds > 0.0 && *seconds <= MAX_INTERVAL_S;
+        std::iter::once(interval_s)
+            .chain(rates)
+            .flatten()
+            .find(is_interval)
+            .map_or(Self::Unknown, Self::Every)
     }
 
     /// Seconds from the file's first frame to frame `index`.
