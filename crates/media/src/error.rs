@@ -22,8 +22,14 @@ pub enum MediaError {
         /// The file.
         path: PathBuf,
     },
+    /// A series or a region is asked for of something else than a study in DICOM.
+    #[error("{path} is no study in DICOM: only such have series and regions to choose from", path = path.display())]
+    NotDicom {
+        /// The file or folder.
+        path: PathBuf,
+    },
     /// A folder without a single image.
-    #[error("{path} holds no image (.png, .jpg, .bmp, .tif, .webp, .gif): give a folder with images", path = path.display())]
+    #[error("{path} holds no image (.png, .jpg, .bmp, .tif, .webp, .gif) and no DICOM file: give a folder with such", path = path.display())]
     EmptyFolder {
         /// The folder.
         path: PathBuf,
@@ -36,6 +42,14 @@ pub enum MediaError {
         /// The header's key, as it is written in the file.
         field: String,
         /// What is wrong with its value and what to do.
+        problem: String,
+    },
+    /// A DICOM file or study cannot be read as it is, or as it was asked for.
+    #[error("{path}: {problem}", path = path.display())]
+    Dicom {
+        /// The path as it was given: names of files within a folder may tell who the patient is.
+        path: PathBuf,
+        /// What is wrong and what to do.
         problem: String,
     },
     /// A picture with no pixels, or with sides beyond [`MAX_SIDE_PX`](ultramotion_types::MAX_SIDE_PX).

@@ -1,7 +1,7 @@
 //! Sources and sinks that are files.
 //!
-//! - [`source`]: MetaImage sequences (`.mha`, `.mhd`, `.igs.mha` as PLUS records them), PNG and JPEG images, and
-//!   folders of images come in; [`Frame`](ultramotion_types::Frame)s of 8-bit pixels go out, one at a time, each bad frame as an error
+//! - [`source`]: MetaImage sequences (`.mha`, `.mhd`, `.igs.mha` as PLUS records them), DICOM, PNG and JPEG images, and
+//!   folders of images or of DICOM files come in; [`Frame`](ultramotion_types::Frame)s of 8-bit pixels go out, one at a time, each bad frame as an error
 //!   value that does not end the source.
 //! - [`sink`]: results go out as JSON lines and as overlay pictures, and from the lines as the files that other tools read.
 //! - [`results`]: `results.jsonl` read back.
@@ -37,8 +37,8 @@ mod error;
 mod ffmpeg;
 pub mod metaimage;
 pub mod nrrd;
-pub mod sequence;
 pub mod results;
+pub mod sequence;
 pub mod sink;
 pub mod source;
 

@@ -196,11 +196,11 @@ fn what_cannot_be_opened_is_named() {
     );
     assert_eq!(
         problem(folder.path()),
-        " holds no image (.png, .jpg, .bmp, .tif, .webp, .gif): give a folder with images"
+        " holds no image (.png, .jpg, .bmp, .tif, .webp, .gif) and no DICOM file: give a folder with such"
     );
     let other = folder.path().join("notes.txt");
     std::fs::write(&other, b"RIFF").unwrap();
     let said = problem(&other);
     assert!(said.starts_with("/notes.txt is not a kind of file that can be read: "), "{said}");
-    assert!(said.ends_with(".ogv") && said.contains(" .mha .mhd .nrrd "), "{said}");
+    assert!(said.ends_with(".dcm .dicom") && said.contains(" .mha .mhd .nrrd "), "{said}");
 }

@@ -8,7 +8,7 @@ use ultramotion_gateway::config::{ConfigError, SourceConfig};
 use ultramotion_gateway::receive::{LinkError, Receiver};
 use ultramotion_gateway::record::first_part;
 use ultramotion_media::MediaError;
-use ultramotion_media::source::{FrameSource, Video};
+use ultramotion_media::source::{DicomOptions, FrameSource, Video};
 use ultramotion_phantom::{Phantom, PhantomConfig, PhantomError, PhantomFrame};
 use ultramotion_types::{Frame, NamedTransform, PixelFormat};
 
@@ -68,9 +68,14 @@ impl SourceError {
 impl Source {
     /// Opens what a name names.
     pub fn open(name: &str) -> Result<Self, SourceError> {
+        Self::open_with(name, &DicomOptions::default())
+    }
+
+    /// The same, with what is to be read of a study in DICOM.
+    pub fn open_with(name: &str, dicom: &DicomOptions) -> Result<Self, SourceError> {
         match live(name) {
             Some(config) => Ok(Source::Live(Box::new(Receiver::open(&config?)?))),
-            None => Ok(Source::Recorded(open_recorded(name)?)),
+            None => Ok(Source::Recorded(open_recorded_with(name, dicom)?)),
         }
     }
 
@@ -85,6 +90,10 @@ impl Source {
 
 /// Opens what a name names, but for a scanner: such frames can be read again.
 pub fn open_recorded(name: &str) -> Result<Box<dyn FrameSource>, SourceError> {
+    open_recorded_with(name, &DicomOptions::default())
+}
+
+fn open_recorded_with(name: &str, dicom: &DicomOptions) -> Result<Box<dyn FrameSource>, SourceError> {
     if name == "phantom" {
         return PhantomSource::open(0);
     }
@@ -95,7 +104,7 @@ pub fn open_recorded(name: &str) -> Result<Box<dyn FrameSource>, SourceError> {
         return Ok(Box::new(Video::open_device(device)?));
     }
     let path = Path::new(name);
-    Ok(ultramotion_media::source::open(first_part(path).as_deref().unwrap_or(path))?)
+    Ok(ultramotion_media::source::open_with(first_part(path).as_deref().unwrap_or(path), dicom)?)
 }
 
 /// How many frames a source with this name gives where no limit is set: the phantom has no end.

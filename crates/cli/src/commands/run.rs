@@ -12,6 +12,7 @@ use ultramotion::{Pace, Session, SessionError, Source};
 use ultramotion_media::MediaError;
 use ultramotion_media::sink::{JsonLines, Overlay};
 use ultramotion_media::source::crop::Crop;
+use ultramotion_media::source::{DicomOptions, Region};
 use ultramotion_pipeline::kpi::Kpi;
 use ultramotion_pipeline::{MAX_PROMPTS, Orchestrator};
 use ultramotion_types::{Frame, LatencyMs, NamedTransform, Prompt, PromptCommand, ResultPacket};
@@ -41,6 +42,12 @@ pub(crate) struct Args {
     /// Print what the source is, and compute nothing
     #[arg(long)]
     info: bool,
+    /// Of a study in DICOM, the series with this number or SeriesInstanceUID [default: the only one, or the only one of ultrasound]
+    #[arg(long, value_name = "NUMBER|UID")]
+    series: Option<String>,
+    /// Of a picture in DICOM, this region that the scanner names: its number, auto for the first B-mode, whole for all of the screen
+    #[arg(long, value_name = "N|auto|whole", default_value = "whole", hide_default_value = true)]
+    region: Region,
     /// Look only at this part of each frame, pixels, or at what moves in the first frames: screens of scanners have text and rulers
     /// around the picture. Results are in the coordinates of the whole frame
     #[arg(long, value_name = "LEFT,TOP,WIDTH,HEIGHT|auto")]
@@ -72,7 +79,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     if args.info {
-        return info(&args.source);
+        return info(&args.source, &args.dicom());
     }
     let mut resolved = args.pipeline.resolve()?;
     let prompts = args.prompts();
@@ -84,7 +91,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             prompts.len()
         )));
     }
-    let mut source = Source::open(&args.source).map_err(source_error)?;
+    let mut source = Source::open_with(&args.source, &args.dicom()).map_err(source_error)?;
     let crop = args.crop.map(|crop| Session::find_picture(crop, &mut source)).transpose()?;
     let mut pipeline = resolved.build(args.device.choice()?)?;
     for prompt in prompts {
@@ -134,8 +141,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 }
 
 /// Prints what a source is, from what it says and from its first frame.
-fn info(name: &str) -> Result<ExitCode> {
-    let Source::Recorded(mut source) = Source::open(name).map_err(source_error)? else {
+fn info(name: &str, dicom: &DicomOptions) -> Result<ExitCode> {
+    let Source::Recorded(mut source) = Source::open_with(name, dicom).map_err(source_error)? else {
         return Err(usage(anyhow!(
             "--info: a scanner says what it sends when it sends it, see `ultramotion igtl listen`"
         )));
@@ -173,6 +180,11 @@ fn info(name: &str) -> Result<ExitCode> {
 }
 
 impl Args {
+    /// What is to be read of a study.
+    fn dicom(&self) -> DicomOptions {
+        DicomOptions { series: self.series.clone(), region: self.region }
+    }
+
     /// What the options point at.
     fn prompts(&self) -> Vec<Prompt> {
         let points = self.prompt.iter().map(|&[x, y]| Prompt::at(x, y));

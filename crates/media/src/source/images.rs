@@ -200,7 +200,7 @@ pub(super) fn narrow(value: u16) -> u8 {
 /// Whether the picture's data is closed by an end marker. (Decoders fill what is missing with grey.)
 ///
 /// Walks the segments (ITU-T T.81, B.1.1) to the first scan; an end marker before it would be a thumbnail's.
-fn jpeg_ends(bytes: &[u8]) -> bool {
+pub(super) fn jpeg_ends(bytes: &[u8]) -> bool {
     let mut at = 2;
     loop {
         let Some(&[0xFF, marker]) = bytes.get(at..at + 2) else { return false };
@@ -218,7 +218,7 @@ fn jpeg_ends(bytes: &[u8]) -> bool {
 }
 
 /// By characters, but runs of digits by their value.
-fn compare_names(a: &str, b: &str) -> Ordering {
+pub(super) fn compare_names(a: &str, b: &str) -> Ordering {
     let (mut rest_a, mut rest_b) = (a, b);
     loop {
         let (Some(first_a), Some(first_b)) = (rest_a.chars().next(), rest_b.chars().next()) else {

@@ -14,6 +14,7 @@
 
 mod animation;
 pub mod crop;
+mod dicom;
 mod images;
 mod pace;
 mod pages;
@@ -22,6 +23,7 @@ mod video;
 use std::io::Read;
 use std::path::Path;
 
+pub use dicom::{DicomFiles, DicomOptions, Region};
 pub use images::ImageFiles;
 pub use pace::wait_until;
 pub use pages::Pages;
@@ -110,24 +112,43 @@ const FORMATS: &[Format] = &[
 
 /// The endings of files that can be read, in one line.
 pub fn kinds() -> String {
-    let endings = FORMATS.iter().flat_map(|format| format.endings);
+    let endings = FORMATS.iter().flat_map(|format| format.endings).chain(&["dcm", "dicom"]);
     endings.map(|ending| format!(".{ending}")).collect::<Vec<_>>().join(" ")
 }
 
-/// Opens a file of any kind ([`kinds`]), or a folder of images.
+/// Opens a file of any kind ([`kinds`]), a folder of images, or a study in DICOM.
 ///
 /// What a file is, its content decides, and its name's ending (in any case of letters) where the content does not say. In a folder
 /// every image counts, in the order of the names, with runs of digits compared as numbers ("9.png" before "10.png"); other files,
-/// hidden files and subfolders are passed over.
+/// hidden files and subfolders are passed over. A folder without images may hold DICOM files, in subfolders too: [`DicomFiles`] says
+/// which of them are read.
 pub fn open(path: &Path) -> Result<Box<dyn FrameSource>, MediaError> {
+    open_with(path, &DicomOptions::default())
+}
+
+/// The same, with what is to be read of a study. What is no DICOM has no series and no regions: asked for, they are an error.
+pub fn open_with(path: &Path, dicom: &DicomOptions) -> Result<Box<dyn FrameSource>, MediaError> {
     let metadata = std::fs::metadata(path).map_err(MediaError::io("open", path))?;
+    let study =
+        || -> Result<Box<dyn FrameSource>, MediaError> { Ok(Box::new(DicomFiles::open(path, dicom)?)) };
+    let not_for_dicom_alone = || match *dicom == DicomOptions::default() {
+        true => Ok(()),
+        false => Err(MediaError::NotDicom { path: path.to_owned() }),
+    };
     if metadata.is_dir() {
-        return Ok(Box::new(ImageFiles::open_folder(path)?));
+        return match ImageFiles::open_folder(path) {
+            Err(MediaError::EmptyFolder { .. }) if dicom::is_dicom_folder(path) => study(),
+            opened => not_for_dicom_alone().and_then(|()| Ok(Box::new(opened?) as Box<dyn FrameSource>)),
+        };
     }
     if !metadata.is_file() {
         // Reading a pipe would wait for somebody who writes.
         return Err(MediaError::io("open", path)(std::io::Error::other("it is not a file")));
     }
+    if dicom::is_dicom_file(path) {
+        return study();
+    }
+    not_for_dicom_alone()?;
     let mut head = Vec::new();
     let file = std::fs::File::open(path).map_err(MediaError::io("open", path))?;
     file.take(512).read_to_end(&mut head).map_err(MediaError::io("read", path))?;
