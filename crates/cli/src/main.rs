@@ -42,7 +42,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Run(commands::run::Args),
+    Run(Box<commands::run::Args>),
     Serve(commands::serve::Args),
     Recover(commands::recover::Args),
     Export(commands::export::Args),
@@ -63,7 +63,7 @@ fn main() -> ExitCode {
         .unwrap_or_else(|_| EnvFilter::new("warn,ultramotion_gateway=info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(output::log).with_target(false).init();
     let result = match cli.command {
-        Command::Run(args) => commands::run::run(args),
+        Command::Run(args) => commands::run::run(*args),
         Command::Eval(args) => commands::eval::run(args),
         Command::Serve(args) => commands::serve::run(args),
         Command::Recover(args) => commands::recover::run(args),

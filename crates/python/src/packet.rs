@@ -226,17 +226,15 @@ impl ResultPacket {
     #[getter]
     fn quality<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let all = PyDict::new(py);
-        let names: [(&str, fn(&Quality) -> f32); 6] = [
-            ("edge", |quality| quality.edge),
-            ("contrast", |quality| quality.contrast),
-            ("continuity", |quality| quality.continuity),
-            ("stability", |quality| quality.stability),
-            ("likeness", |quality| quality.likeness),
-            ("mean", |quality| quality.mean),
-        ];
-        for (name, score) in names {
-            all.set_item(name, self.column(py, |object| object.quality.as_ref().map_or(f32::NAN, score)))?;
-        }
+        let mut put = |name, score: fn(&Quality) -> f32| {
+            all.set_item(name, self.column(py, |object| object.quality.as_ref().map_or(f32::NAN, score)))
+        };
+        put("edge", |quality| quality.edge)?;
+        put("contrast", |quality| quality.contrast)?;
+        put("continuity", |quality| quality.continuity)?;
+        put("stability", |quality| quality.stability)?;
+        put("likeness", |quality| quality.likeness)?;
+        put("mean", |quality| quality.mean)?;
         Ok(all)
     }
 
