@@ -226,7 +226,7 @@ impl ResultPacket {
     #[getter]
     fn quality<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let all = PyDict::new(py);
-        let mut put = |name, score: fn(&Quality) -> f32| {
+        let put = |name, score: fn(&Quality) -> f32| {
             all.set_item(name, self.column(py, |object| object.quality.as_ref().map_or(f32::NAN, score)))
         };
         put("edge", |quality| quality.edge)?;
