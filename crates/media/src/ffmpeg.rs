@@ -19,17 +19,22 @@ const LAST_WORDS_BYTES: usize = 2000;
 /// Lines of them that are shown.
 const LAST_WORDS_LINES: usize = 3;
 
-/// Whether it is there and starts.
+/// Whether it is there and runs.
 ///
 /// # Errors
-/// [`MediaError::NoFfmpeg`] where it is not.
-pub(crate) fn check(program: &OsStr) -> Result<(), MediaError> {
+/// [`MediaError::NoFfmpeg`] where it is not there; [`MediaError::Io`] where it cannot be started, or does not end well.
+pub(crate) fn check(program: &OsStr, patience: Duration) -> Result<(), MediaError> {
+    let cannot_start = || MediaError::io("start", program.as_ref());
     let mut command = Command::new(program);
     command.arg("-version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    match command.status() {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(MediaError::NoFfmpeg),
-        Err(error) => Err(MediaError::io("start", program.as_ref())(error)),
+    let child = command.spawn().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => MediaError::NoFfmpeg,
+        _ => cannot_start()(error),
+    })?;
+    let (_, nothing_to_come) = channel();
+    match watch(child, &nothing_to_come, patience).map_err(cannot_start())? {
+        End::ByItself(status) if status.success() => Ok(()),
+        end => Err(cannot_start()(io::Error::other(end.sentence(patience)))),
     }
 }
 
@@ -49,6 +54,15 @@ pub(crate) struct Encoder {
 enum End {
     ByItself(ExitStatus),
     Ended,
+}
+
+impl End {
+    fn sentence(&self, patience: Duration) -> String {
+        match self {
+            End::ByItself(status) => format!("ffmpeg ended with {status}"),
+            End::Ended => format!("ffmpeg was not done after {} s, and was ended", patience.as_secs_f64()),
+        }
+    }
 }
 
 impl Encoder {
@@ -101,7 +115,12 @@ impl Encoder {
         drop((input, busy));
         match end.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
             Ok(End::ByItself(status)) if status.success() => Ok(()),
-            Ok(end) => Err(sentence(&end, patience, &last_words)),
+            Ok(end) => {
+                let end = end.sentence(patience);
+                // What it started may hold its output open.
+                let words = last_words.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
+                Err(if words.is_empty() { end } else { format!("{end}: {words}") })
+            }
             Err(error) => Err(format!("ffmpeg cannot be watched: {error}")),
         }
     }
@@ -121,16 +140,6 @@ pub(crate) fn keep_from_signals(command: &mut Command) {
 
     const CREATE_NEW_PROCESS_GROUP: u32 = 0x200;
     command.creation_flags(CREATE_NEW_PROCESS_GROUP);
-}
-
-fn sentence(end: &End, patience: Duration, last_words: &Receiver<String>) -> String {
-    let end = match end {
-        End::ByItself(status) => format!("ffmpeg ended with {status}"),
-        End::Ended => format!("ffmpeg was not done after {} s, and was ended", patience.as_secs_f64()),
-    };
-    // What it started may hold its output open.
-    let words = last_words.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
-    if words.is_empty() { end } else { format!("{end}: {words}") }
 }
 
 /// Waits for the end of a process, and brings it about where it lets others wait for too long.

@@ -25,8 +25,8 @@ const MAX_SEGMENTS: usize = 65_535;
 ///
 /// The slices count from the first frame that was taken; a frame between without results is an empty one. In the plane a voxel
 /// is as large as a pixel (1 mm where that is not known); slices are 1 mm apart, and the volume begins at the number of its
-/// first frame, so that it lies on the recording that is loaded as a volume. Masks wait in a file of their own, since the
-/// layers are known at the end.
+/// first frame, so that it lies on a recording that is loaded as a volume and begins at the origin. Masks wait in a file of
+/// their own, since the layers are known at the end.
 #[derive(Debug)]
 pub struct SegmentationFile {
     file: Draft,

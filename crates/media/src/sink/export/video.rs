@@ -20,7 +20,7 @@ const HELD: usize = 9;
 const MAX_HELD_BYTES: usize = 256 << 20;
 /// Rates outside are those of clocks that are wrong.
 const RATES: std::ops::RangeInclusive<f64> = 1.0..=240.0;
-/// How long ffmpeg may take for a picture, or for its end.
+/// How long ffmpeg may take to start, for a picture, or for its end.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// An MP4 of the frames with their results drawn in: H.264 in 4:2:0, which everything plays, so that odd sides get a black row or
@@ -48,7 +48,7 @@ impl VideoFile {
     }
 
     fn create_by(program: OsString, path: &Path, patience: Duration) -> Result<Self, MediaError> {
-        ffmpeg::check(&program)?;
+        ffmpeg::check(&program, PATIENCE)?;
         let target = Target::new(path)?;
         let draft = target.neighbour(".mp4")?.into_temp_path();
         Ok(Self {
@@ -177,16 +177,21 @@ mod tests {
         assert_eq!(frames_per_second(&[0.0, 1e-9]), 240.0);
     }
 
-    /// A program in the place of ffmpeg: what it does with its input after `-version`, which always goes well.
+    /// A program in the place of ffmpeg.
+    #[cfg(unix)]
+    fn script(folder: &Path, does: &str) -> OsString {
+        let path = folder.join("ffmpeg");
+        // By another process: a file that is open for writing, in a fork of another test too, cannot be started.
+        let write = "printf '#!/bin/sh\\n%s\\n' \"$2\" > \"$1\" && chmod +x \"$1\"";
+        let mut shell = std::process::Command::new("sh");
+        assert!(shell.args(["-c", write, "sh"]).arg(&path).arg(does).status().unwrap().success());
+        path.into()
+    }
+
+    /// One that runs, and what it does with its input.
     #[cfg(unix)]
     fn pretended(folder: &Path, does: &str) -> OsString {
-        let path = folder.join("ffmpeg");
-        let script = format!("#!/bin/sh\nif [ \"$1\" = -version ]; then exit 0; fi\n{does}\n");
-        // By another process: a file that is open for writing, in a fork of another test too, cannot be started.
-        let write = "printf %s \"$2\" > \"$1\" && chmod +x \"$1\"";
-        let mut shell = std::process::Command::new("sh");
-        assert!(shell.args(["-c", write, "sh"]).arg(&path).arg(script).status().unwrap().success());
-        path.into()
+        script(folder, &format!("if [ \"$1\" = -version ]; then exit 0; fi\n{does}"))
     }
 
     /// Fifteen frames of 400 x 300 pixels, more than a pipe takes; the error, or what is in the file.
@@ -235,11 +240,25 @@ mod tests {
     #[test]
     fn an_ffmpeg_that_hangs_is_ended() {
         let hangs = "echo 'thinking' >&2; exec sleep 1000";
-        let problem = made(hangs, Duration::from_millis(200)).unwrap_err();
-        assert_eq!(problem, "cannot write FILE: ffmpeg was not done after 0.2 s, and was ended: thinking");
+        let problem = made(hangs, Duration::from_secs(2)).unwrap_err();
+        assert_eq!(problem, "cannot write FILE: ffmpeg was not done after 2 s, and was ended: thinking");
         let at_the_end = "cat > /dev/null; exec sleep 1000";
         let problem = made(at_the_end, Duration::from_millis(200)).unwrap_err();
         assert_eq!(problem, "cannot write FILE: ffmpeg was not done after 0.2 s, and was ended");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn an_ffmpeg_that_does_not_run_is_said_before_there_is_a_frame() {
+        let problem = |does: &str, patience: Duration| {
+            let folder = tempfile::tempdir().unwrap();
+            let problem = ffmpeg::check(&script(folder.path(), does), patience).unwrap_err().to_string();
+            problem.replace(&folder.path().display().to_string(), "FOLDER")
+        };
+        let broken = problem("exit 127", PATIENCE);
+        assert_eq!(broken, "cannot start FOLDER/ffmpeg: ffmpeg ended with exit status: 127");
+        let hangs = problem("exec sleep 1000", Duration::from_millis(200));
+        assert_eq!(hangs, "cannot start FOLDER/ffmpeg: ffmpeg was not done after 0.2 s, and was ended");
     }
 
     #[test]
