@@ -9,6 +9,7 @@ use dicom_core::{DataElement, PrimitiveValue};
 use dicom_dictionary_std::tags;
 use dicom_object::InMemDicomObject;
 use tempfile::TempDir;
+use ultramotion_media::metaimage::{Layout, SequenceWriter};
 use ultramotion_media::source::{DicomFiles, DicomOptions, FrameSource, Region, frames, open};
 use ultramotion_types::Frame;
 
@@ -34,6 +35,30 @@ fn times_are_the_files_own() {
     assert_eq!(times(&made().text(tags::FRAME_TIME, VR::DS, "1e300")), [0.0, 0.04, 0.08]);
     assert_eq!(times(&made().text(tags::FRAME_TIME, VR::DS, "0")), [0.0, 0.04, 0.08]);
     assert_eq!(times(&made().text(tags::FRAME_TIME_VECTOR, VR::DS, "0\\40")), [0.0, 0.04, 0.08]);
+}
+
+#[test]
+fn a_film_is_the_same_as_in_metaimage() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("film.mha");
+    let pixels: Vec<u8> = (0..100 * 48u32).map(|i| (i * 7 % 251) as u8).collect();
+    let mut writer = SequenceWriter::create(&path, Layout::grey8(8, 6)).unwrap();
+    for (index, pixels) in pixels.chunks(48).enumerate() {
+        let frame = Frame { timestamp_s: index as f64 * 0.035, ..Frame::grey8(8, 6, pixels.to_vec()) };
+        writer.write(&frame).unwrap();
+    }
+    writer.finish().unwrap();
+    let made = Made::new(8, 6, "MONOCHROME2").frames(100).text(tags::FRAME_TIME, VR::DS, "35").bytes(&pixels);
+    let ours = frames_of(&made);
+    assert_eq!(ours.len(), 100);
+    for (ours, theirs) in ours.into_iter().zip(frames(open(&path).unwrap())) {
+        let (ours, theirs) = (ours.unwrap(), theirs.unwrap());
+        assert_eq!(
+            (ours.frame_id, ours.width, ours.height, ours.pixels),
+            (theirs.frame_id, theirs.width, theirs.height, theirs.pixels)
+        );
+        assert!((ours.timestamp_s - theirs.timestamp_s).abs() < 1e-6);
+    }
 }
 
 #[test]

@@ -2,16 +2,8 @@
 
 use jpeg_decoder::{ColorTransform, Decoder, PixelFormat};
 
-use super::pixels::{Colour, Layout};
+use super::pixels::{Colour, Decoded, Layout};
 use super::transfer::Coding;
-
-/// What the samples of a decoded frame mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Decoded {
-    pub(super) colour: Colour,
-    /// Plane after plane, instead of pixel after pixel.
-    pub(super) planar: bool,
-}
 
 /// Frames of more bytes than this are not decoded from so few bytes that no picture comes out of them.
 const FREE_BYTES: usize = 64 << 20;

@@ -2,7 +2,6 @@
 
 use dicom_dictionary_std::tags;
 
-use super::decode::Decoded;
 use super::elements::DataSet;
 use super::palette::Palette;
 use ultramotion_types::{Frame, MAX_SIDE_PX, PixelFormat};
@@ -22,6 +21,14 @@ pub(super) enum Colour {
     YbrFull,
     /// The differences once for two pixels of a row; native frames only have them so.
     YbrFull422,
+}
+
+/// What the samples of a decoded frame mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Decoded {
+    pub(super) colour: Colour,
+    /// Plane after plane, instead of pixel after pixel.
+    pub(super) planar: bool,
 }
 
 /// Size and form of the samples of a file's frames.
