@@ -170,7 +170,7 @@ fn models() {
     let nan = shelf.detector_with_nan().display().to_string();
     insta::assert_snapshot!("nan_in_weights", failure("phantom", &["--detector", &nan], nothing));
     let folder = failure("phantom", &["--detector", "."], nothing);
-    assert!(folder.starts_with("exit 2\n"), "{folder}");
+    assert!(folder.starts_with("exit 1\nerror: `.` is a folder without weights"), "{folder}");
 
     let unknown = failure("phantom", &["--detector", "yolo"], nothing);
     for part in ["exit 2\n", "'yolo'", "dfine_n", "dfine_x"] {
