@@ -17,10 +17,12 @@ pub enum MediaError {
         source: std::io::Error,
     },
     /// Neither the content nor the name's ending is one of those that can be read.
-    #[error("{path} is not a kind of file that can be read: give a folder of images, or a file of one of the kinds {kinds}", path = path.display(), kinds = crate::source::kinds())]
+    #[error("{path} is not a kind of file that can be read: give a folder of images, or a file of one of the kinds {kinds}", path = path.display())]
     UnknownKind {
         /// The file.
         path: PathBuf,
+        /// Endings of those that can be.
+        kinds: String,
     },
     /// A series or a region is asked for of something else than a study in DICOM.
     #[error("{path} is no study in DICOM: only such have series and regions to choose from", path = path.display())]

@@ -333,7 +333,7 @@ mod tests {
             let time_s = *self.0.get(self.1)?;
             self.1 += 1;
             if time_s < 0.0 {
-                return Some(Err(MediaError::UnknownKind { path: "nowhere".into() }));
+                return Some(Err(MediaError::UnknownKind { path: "nowhere".into(), kinds: "none".into() }));
             }
             *frame = Frame { timestamp_s: time_s, ..Frame::grey8(2, 2, vec![0; 4]) };
             Some(Ok(()))

@@ -158,7 +158,7 @@ pub fn open_with(path: &Path, dicom: &DicomOptions) -> Result<Box<dyn FrameSourc
         || ending.as_deref().and_then(|ending| FORMATS.iter().find(|f| f.endings.contains(&ending)));
     match by_content.or_else(by_name) {
         Some(format) => (format.open)(path),
-        None => Err(MediaError::UnknownKind { path: path.to_owned() }),
+        None => Err(MediaError::UnknownKind { path: path.to_owned(), kinds: kinds() }),
     }
 }
 
