@@ -1,5 +1,5 @@
 //! Other people's readers as judges: what ITK, pynrrd and Pillow read of a file, we read of it.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::process::Command;
 

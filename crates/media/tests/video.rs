@@ -1,5 +1,5 @@
 //! Videos by the installed ffmpeg, which also makes them here. Without it there is one sentence.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
