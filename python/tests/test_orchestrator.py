@@ -303,7 +303,7 @@ def test_an_exception_in_the_callers_loop_leaves_it_usable(frame: Any, small: di
 
 
 def test_what_is_pointed_at_is_followed(frame: Any, small: dict[str, Any]) -> None:
-    followed = {"least_iou": 0.0, "most_of_frame": 1.0, "most_growth": 1000.0}
+    followed = {"least_iou": 0.0, "least_quality": 0.0, "most_of_frame": 1.0, "most_growth": 1000.0}
     height, width = frame.shape[:2]
     with Orchestrator(device="cpu", max_prompts=2, prompts=followed, **small) as orchestrator:
         found = orchestrator.run_inference(frame, timestamp=0.0)
@@ -317,6 +317,10 @@ def test_what_is_pointed_at_is_followed(frame: Any, small: dict[str, Any]) -> No
         assert packet.prompted.sum() == 2
         names = [item["label"] for item in packet.to_dict()["objects"] if item.get("prompt")]
         assert sorted(names) == ["tendon", "user"]
+        line = packet.to_dict()["objects"]
+        for score, values in packet.quality.items():
+            assert values.tolist() == pytest.approx([item["quality"][score] for item in line])
+            assert ((values >= 0) & (values <= 1)).all()
         orchestrator.let_go(label="tendon")
         packet = orchestrator.run_inference(frame, timestamp=0.08)
         assert packet.prompted.sum() == 1
