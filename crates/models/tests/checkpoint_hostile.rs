@@ -386,6 +386,6 @@ fn other_files_are_named() {
     assert!(pickle_error(keys).to_string().contains("found `epoch`, `net`; save the model's state_dict"));
     let folder = tempfile::tempdir().expect("there is a temporary folder");
     let message = |path: &std::path::Path| checkpoint::load(path).expect_err("is no file").to_string();
-    assert!(message(folder.path()).contains("is a folder, not a checkpoint"));
+    assert!(message(folder.path()).contains("is a folder without weights of Hugging Face, not a checkpoint"));
     assert!(message(&folder.path().join("none.pth")).starts_with("cannot read the checkpoint"));
 }

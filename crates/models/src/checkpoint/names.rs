@@ -58,10 +58,10 @@ fn renamed<'w>(weights: &'w Weights, name_of: impl Fn(&'w str) -> Option<&'w str
     others
 }
 
-/// The first names and what all of them begin with, for an error about weights that nobody knows.
-pub fn described(weights: &Weights) -> String {
+/// The first names and what all of them begin with, for an error about weights that nobody knows; `None` if there are none.
+pub fn described(weights: &Weights) -> Option<String> {
     let mut names = weights.iter().map(|(name, _)| name);
-    let Some(first) = names.next() else { return "no tensors".into() };
+    let first = names.next()?;
     let common = names.fold(first, |common, name| {
         let same = common.bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count();
         common.get(..same).unwrap_or("")
@@ -77,5 +77,5 @@ pub fn described(weights: &Weights) -> String {
         "" => String::new(),
         prefix => format!(", all beginning with `{}`", super::error::quoted(prefix.as_bytes())),
     };
-    format!("tensors named {} …{shared}", first.join(", "))
+    Some(format!("tensors named {} …{shared}", first.join(", ")))
 }

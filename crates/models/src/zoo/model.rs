@@ -221,5 +221,6 @@ fn names_and_shapes(specs: &Parameters<'_>) -> Vec<(String, Vec<usize>)> {
 
 /// Words about weights that no network of the table has.
 fn unknown(weights: &Weights) -> String {
-    format!("of a network not known here ({})", checkpoint::names::described(weights))
+    let names = checkpoint::names::described(weights).map(|names| format!(" ({names})"));
+    format!("of a network not known here{}", names.unwrap_or_default())
 }
