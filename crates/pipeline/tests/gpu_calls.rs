@@ -89,7 +89,7 @@ fn a_frame_on_the_gpu_is_copied_there_after_what_makes_it() {
             let t = packet.transfers;
             assert_eq!([t.h2d, t.d2h, t.host_syncs, t.allocations], [1, 1, 1, 0]);
             assert_eq!([t.d2d, t.d2d_bytes], [1, pixels.len() as u64]);
-            assert!(t.h2d_bytes < 100, "{t:?}");
+            assert!(t.h2d_bytes < 200, "{t:?}: time and motion, not the frame");
         }
         mark();
         return;
