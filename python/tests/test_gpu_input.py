@@ -55,7 +55,7 @@ for image in (OnGpu(frame), OnGpu(frame[:, :, None]), OnGpu(frame[None])):
     transfers = pipeline.run_inference(image).transfers
     assert image.streams == [1], "on the stream that the copy waits for"
     assert (transfers["d2d"], transfers["d2d_bytes"]) == (1, frame.nbytes), transfers
-    assert transfers["h2d_bytes"] < 100 and transfers["host_syncs"] == 1, transfers
+    assert transfers["h2d_bytes"] < 200 and transfers["host_syncs"] == 1, transfers
     assert ultramotion.copied_bytes() == before
 assert "d2d" not in pipeline.run_inference(frame).transfers
 
