@@ -210,14 +210,13 @@ fn scores_fall_with_gain_focus_and_light() {
     let darker_by = |db: f32| swept(&scenes, |pixels, _| darker(pixels, db));
     let blurred_by = |sigma: f32| swept(&scenes, |pixels, _| blurred(pixels, side, sigma));
     let shadowed_by = |db: f32| swept(&scenes, |pixels, box_xyxy| shadowed(pixels, side, box_xyxy, db));
-    let sweeps: [(&str, [f32; 5], &dyn Fn(f32) -> [f32; SCORES]); 3] = [
-        ("gain lower by, dB", [0.0, 6.0, 12.0, 24.0, 36.0], &darker_by),
-        ("blur, sigma px", [0.0, 1.0, 2.0, 4.0, 8.0], &blurred_by),
-        ("shadow over half, dB", [0.0, 6.0, 12.0, 24.0, 36.0], &shadowed_by),
-    ];
-    for (name, steps, at) in sweeps {
+    let (decibels, pixels) = ([0.0, 6.0, 12.0, 24.0, 36.0], [0.0, 1.0, 2.0, 4.0, 8.0]);
+    for (name, steps, rows) in [
+        ("gain lower by, dB", decibels, decibels.map(darker_by)),
+        ("blur, sigma px", pixels, pixels.map(blurred_by)),
+        ("shadow over half, dB", decibels, decibels.map(shadowed_by)),
+    ] {
         println!("| {name} | {} |\n|---|---|---|---|---|---|---|", NAMES.join(" | "));
-        let rows = steps.map(at);
         for (step, row) in steps.iter().zip(rows) {
             println!("| {step} | {} |", row.map(|score| format!("{score:.3}")).join(" | "));
         }
