@@ -155,7 +155,6 @@ impl Session {
         }
         let found = finder.found().ok_or_else(|| SessionError::NoPicture(source.name().to_owned()))?;
         source.rewind()?;
-        tracing::info!("the picture is at {found} (left, top, width, height)");
         Ok(found)
     }
 

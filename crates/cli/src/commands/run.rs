@@ -20,7 +20,7 @@ use ultramotion_types::{Frame, LatencyMs, NamedTransform, Prompt, PromptCommand,
 use crate::device::DeviceArgs;
 use crate::exports::{ExportArgs, Exports};
 use crate::interrupt;
-use crate::output::{self, OutputError, say};
+use crate::output::{self, OutputError, note, say};
 use crate::settings::PipelineArgs;
 use crate::usage::{source_error, usage};
 
@@ -93,6 +93,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     }
     let mut source = Source::open_with(&args.source, &args.dicom()).map_err(source_error)?;
     let crop = args.crop.map(|crop| Session::find_picture(crop, &mut source)).transpose()?;
+    if let (Some(Crop::Auto), Some(part)) = (args.crop, crop) {
+        note!("the picture is taken to be at {part} (left, top, width, height)");
+    }
     let mut pipeline = resolved.build(args.device.choice()?)?;
     for prompt in prompts {
         // What the pipeline gets begins at the part's own corner.

@@ -80,3 +80,38 @@ fn a_single_image() {
     assert_eq!(lines.len(), 1);
     assert_eq!(lines[0]["source"], "one.png");
 }
+
+#[test]
+fn a_part_is_looked_at_and_placed_in_the_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let part = pixels(0, WIDTH, HEIGHT);
+    let (left, top, width, height) = (21, 16, WIDTH + 40, HEIGHT + 24);
+    let mut screen = vec![0; width * height];
+    for (y, row) in part.chunks(WIDTH).enumerate() {
+        screen[(top + y) * width + left..][..WIDTH].copy_from_slice(row);
+    }
+    let save = |name: &str, pixels: &[u8], width: usize, height: usize| {
+        image::save_buffer(folder.path().join(name), pixels, width as u32, height as u32, ColorType::L8).unwrap();
+    };
+    save("part.png", &part, WIDTH, HEIGHT);
+    save("screen.png", &screen, width, height);
+    let expected = results_of(folder.path(), "part.png", &[]).remove(0);
+    let crop = format!("{left},{top},{WIDTH},{HEIGHT}");
+    let found = results_of(folder.path(), "screen.png", &["--crop", &crop]).remove(0);
+    assert_eq!((&found["width"], &found["height"]), (&width.into(), &height.into()));
+    let objects = |line: &serde_json::Value| line["objects"].as_array().unwrap().clone();
+    let (expected, found) = (objects(&expected), objects(&found));
+    assert!(!expected.is_empty() && expected.len() == found.len());
+    for (small, large) in expected.iter().zip(&found) {
+        assert_eq!((&small["score"], &small["quality"]), (&large["score"], &large["quality"]));
+        let shift = [left, top, left, top];
+        for (i, by) in shift.iter().enumerate() {
+            let moved = large["box_xyxy"][i].as_f64().unwrap() - small["box_xyxy"][i].as_f64().unwrap();
+            assert!((moved - *by as f64).abs() < 1e-3, "{moved} instead of {by}");
+        }
+        assert_eq!(large["mask"]["size"], serde_json::json!([height, width]));
+    }
+    let outside = run(folder.path(), "screen.png", &["--crop", "90,0,60,44"]);
+    assert_eq!(outside.code, 1);
+    assert!(outside.stderr.contains("and not all of the part 90,0,60,44"), "{}", outside.stderr);
+}
