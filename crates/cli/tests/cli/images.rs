@@ -91,7 +91,8 @@ fn a_part_is_looked_at_and_placed_in_the_whole() {
         screen[(top + y) * width + left..][..WIDTH].copy_from_slice(row);
     }
     let save = |name: &str, pixels: &[u8], width: usize, height: usize| {
-        image::save_buffer(folder.path().join(name), pixels, width as u32, height as u32, ColorType::L8).unwrap();
+        image::save_buffer(folder.path().join(name), pixels, width as u32, height as u32, ColorType::L8)
+            .unwrap();
     };
     save("part.png", &part, WIDTH, HEIGHT);
     save("screen.png", &screen, width, height);
