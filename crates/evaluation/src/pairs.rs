@@ -1,6 +1,6 @@
 //! Which images are evaluated, and which mask belongs to each: the PNG of the same name up to the ending.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -41,6 +41,8 @@ pub struct Pairs {
     pub(crate) pairs: Vec<Pair>,
     /// Images without a mask.
     pub(crate) without_mask: usize,
+    /// Names of all images, with a mask or without.
+    names: BTreeSet<String>,
     pub(crate) images: PathBuf,
     pub(crate) masks: PathBuf,
     /// Which part of which split, if not all.
@@ -67,6 +69,17 @@ pub enum PairsError {
         masks_folder: PathBuf,
         /// Name that a mask would have.
         example: String,
+    },
+    /// Images and masks are the same files.
+    #[error("images and masks are the same folder, {}, and none of its images has a mask beside it", .0.display())]
+    SameFolder(PathBuf),
+    /// A mask would belong to two images.
+    #[error("{folder} has two images called {name}, and one mask for both: keep one of them", folder = folder.display())]
+    TwoImages {
+        /// Their name, without its ending.
+        name: String,
+        /// Where they are.
+        folder: PathBuf,
     },
     /// The split cannot be understood.
     #[error("cannot read the split {path}: {reason}", path = path.display())]
@@ -104,6 +117,9 @@ impl Pairs {
         let mut found = Pairs { images: images.to_owned(), masks: masks.to_owned(), ..Pairs::default() };
         for image in image_files.paths() {
             let name = stem(image);
+            if !found.names.insert(name.clone()) && mask_files.contains_key(&name) {
+                return Err(PairsError::TwoImages { name, folder: images.to_owned() });
+            }
             match mask_files.get(&name) {
                 // With images and masks in one folder, a mask is no image.
                 Some(mask) if mask != image => {
@@ -112,6 +128,9 @@ impl Pairs {
                 Some(_) => {}
                 None => found.without_mask += 1,
             }
+        }
+        if found.pairs.is_empty() && fs::canonicalize(images).ok() == fs::canonicalize(masks).ok() {
+            return Err(PairsError::SameFolder(images.to_owned()));
         }
         if found.pairs.is_empty() {
             return Err(PairsError::NoMasks {
@@ -149,6 +168,11 @@ impl Pairs {
         }
         let part = Some(format!("{part} of {}", split.display()));
         Ok(Pairs { pairs, part, ..self })
+    }
+
+    /// Whether there is an image of this name, with a mask or without.
+    pub(crate) fn has_image(&self, name: &str) -> bool {
+        self.names.contains(name)
     }
 
     /// Number of pairs.
@@ -205,6 +229,19 @@ mod tests {
 
     fn names(pairs: &Pairs) -> Vec<&str> {
         pairs.pairs.iter().map(|pair| pair.name.as_str()).collect()
+    }
+
+    #[test]
+    fn what_belongs_to_nothing_or_to_two_is_said() {
+        let (images, masks) = (folder(&["a.jpg", "a.png", "b.jpg"]), folder(&["a.png"]));
+        let refused = Pairs::find(images.path(), masks.path()).unwrap_err().to_string();
+        assert!(refused.contains("has two images called a, and one mask for both"), "{refused}");
+        let refused = Pairs::find(masks.path(), masks.path()).unwrap_err().to_string();
+        assert!(refused.starts_with("images and masks are the same folder"), "{refused}");
+        let found = Pairs::find(folder(&["a.jpg", "b.jpg"]).path(), masks.path()).unwrap();
+        let sizes = |name: &str| crate::Spacing::ByName([(name.to_owned(), [0.1; 2])].into());
+        assert!(sizes("a").check(&found).is_ok() && sizes("b").check(&found).is_ok());
+        assert!(sizes("c").check(&found).unwrap_err().to_string().contains("about 'c'"));
     }
 
     #[test]

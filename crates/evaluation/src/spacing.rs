@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::error::EvaluationError;
+use crate::pairs::Pairs;
 
 /// Width and height of a pixel in millimetres, where known.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -19,7 +20,8 @@ pub enum Spacing {
 
 impl Spacing {
     /// From `--spacing-mm`: `0.1`, `0.1,0.12` (width, height), or a CSV file whose lines are `name,0.1` or
-    /// `name,0.1,0.12`.
+    /// `name,0.1,0.12`, the name with or without its ending. Semicolons do for commas, as spreadsheets of some languages write them,
+    /// and a byte-order mark is passed over.
     pub fn parse(text: &str) -> Result<Self, EvaluationError> {
         let wrong = |reason| Err(EvaluationError::Spacing(reason));
         if let Some(size) = millimetres(text) {
@@ -34,10 +36,11 @@ impl Spacing {
         }
         let Ok(table) = std::fs::read_to_string(path) else { return wrong(format!("cannot read {text}")) };
         let mut by_name = BTreeMap::new();
+        let table = table.trim_start_matches('\u{feff}').replace(';', ",");
         for (index, line) in table.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let (name, size) = line.split_once(',').unwrap_or((line, ""));
             match millimetres(size) {
-                Some(size) => drop(by_name.insert(name.trim().to_owned(), size)),
+                Some(size) => drop(by_name.insert(without_ending(name.trim()).to_owned(), size)),
                 // Column names.
                 None if index == 0 && !size.contains(|c: char| c.is_ascii_digit()) => {}
                 None => {
@@ -51,6 +54,17 @@ impl Spacing {
         Ok(Spacing::ByName(by_name))
     }
 
+    /// An error where a line of the table is about no image: a name that is written wrongly would give millimetres of nothing.
+    pub fn check(&self, pairs: &Pairs) -> Result<(), EvaluationError> {
+        let Spacing::ByName(sizes) = self else { return Ok(()) };
+        match sizes.keys().find(|name| !pairs.has_image(name)) {
+            Some(name) => Err(EvaluationError::Spacing(format!(
+                "--spacing-mm has a line about '{name}', and there is no image of that name"
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// Of an image.
     pub(crate) fn of(&self, name: &str) -> Option<[f64; 2]> {
         match self {
@@ -58,6 +72,15 @@ impl Spacing {
             Spacing::Same(size) => Some(*size),
             Spacing::ByName(sizes) => sizes.get(name).copied(),
         }
+    }
+}
+
+/// A name without the ending of an image's file.
+fn without_ending(name: &str) -> &str {
+    const ENDINGS: [&str; 8] = ["png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp", "gif"];
+    match name.rsplit_once('.') {
+        Some((stem, ending)) if ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)) => stem,
+        _ => name,
     }
 }
 
@@ -86,6 +109,8 @@ mod tests {
         };
         let table = parse("image,width mm,height mm\n0012,0.1\n\n0013,0.1,0.3\n").unwrap();
         assert_eq!(["0012", "0013", "0014"].map(|n| table.of(n)), [Some([0.1; 2]), Some([0.1, 0.3]), None]);
+        let table = parse("\u{feff}0012.png;0.1\n0013.tif;0.1;0.3\n").unwrap();
+        assert_eq!(["0012", "0013"].map(|n| table.of(n)), [Some([0.1; 2]), Some([0.1, 0.3])]);
         for wrong in ["0012,0.1\n0013,x\n", "0012,-1\n", "0012,0\n0013,1", "a,1\nb\n"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

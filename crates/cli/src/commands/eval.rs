@@ -95,6 +95,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let spacing = args.spacing_mm.as_deref().map(Spacing::parse).transpose().map_err(by_fault)?;
     let resolved = args.pipeline.resolve()?;
     let mut pairs = Pairs::find(&args.images, &args.masks)?;
+    if let Some(spacing) = &spacing {
+        spacing.check(&pairs).map_err(by_fault)?;
+    }
     if let Some(split) = &args.split {
         let part = match args.part {
             PartName::HeldOut => Part::HeldOut,
