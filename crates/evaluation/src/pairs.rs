@@ -115,14 +115,16 @@ impl Pairs {
         }
         let image_files = ImageFiles::open_folder(images)?;
         let mut found = Pairs { images: images.to_owned(), masks: masks.to_owned(), ..Pairs::default() };
+        let mut paired = BTreeSet::new();
         for image in image_files.paths() {
             let name = stem(image);
-            if !found.names.insert(name.clone()) && mask_files.contains_key(&name) {
-                return Err(PairsError::TwoImages { name, folder: images.to_owned() });
-            }
+            found.names.insert(name.clone());
             match mask_files.get(&name) {
                 // With images and masks in one folder, a mask is no image.
                 Some(mask) if mask != image => {
+                    if !paired.insert(name.clone()) {
+                        return Err(PairsError::TwoImages { name, folder: images.to_owned() });
+                    }
                     found.pairs.push(Pair { name, image: image.clone(), mask: mask.clone() });
                 }
                 Some(_) => {}
