@@ -1,7 +1,7 @@
 //! The line `ElementDataFile`.
 
-use super::header::Values;
 use super::lines::{DataFileLine, is_local};
+use super::values::Values;
 use crate::error::MediaError;
 use crate::sequence::{DataFile, numbered};
 

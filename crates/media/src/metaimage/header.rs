@@ -7,6 +7,7 @@ use std::path::Path;
 use super::data_file;
 use super::frame_fields::parse_spacing;
 use super::lines::{DataFileLine, Lines};
+use super::values::Values;
 use crate::error::MediaError;
 use crate::sequence::{DataFile, ElementType, Encoding, FrameFields, Header, Orientation, Window};
 use ultramotion_types::MAX_SIDE_PX;
@@ -152,38 +153,4 @@ fn whole_number(text: &str) -> Option<u64> {
         let number = text.parse::<f64>().ok()?;
         (number.fract() == 0.0 && (0.0..1e15).contains(&number)).then_some(number as u64)
     })
-}
-
-/// The lines that are not about one frame.
-pub(super) struct Values<'a> {
-    pub(super) path: &'a Path,
-    values: BTreeMap<String, String>,
-}
-
-impl Values<'_> {
-    /// The first of these keys that is there: some have two spellings.
-    fn get(&self, keys: &[&str]) -> Option<&str> {
-        keys.iter().find_map(|key| self.values.get(*key)).map(String::as_str)
-    }
-
-    fn required(&self, key: &str) -> Result<&str, MediaError> {
-        self.get(&[key]).ok_or_else(|| {
-            MediaError::header(self.path, key, "is missing: the file is not a MetaImage or is damaged")
-        })
-    }
-
-    fn flag(&self, keys: &[&str]) -> Result<Option<bool>, MediaError> {
-        match self.get(keys).map(|text| (text, text.to_ascii_lowercase())) {
-            None => Ok(None),
-            Some((_, text)) if ["true", "t", "1", "yes"].contains(&text.as_str()) => Ok(Some(true)),
-            Some((_, text)) if ["false", "f", "0", "no"].contains(&text.as_str()) => Ok(Some(false)),
-            Some((text, _)) => Err(self.wrong(keys[0], text, "is not True or False: correct the header")),
-        }
-    }
-
-    pub(super) fn wrong(&self, field: &str, value: &str, problem: &str) -> MediaError {
-        // A damaged header may hold anything: keep the sentence short and printable.
-        let shown: String = value.chars().filter(|c| !c.is_control()).take(60).collect();
-        MediaError::header(self.path, field, format!("= {shown} {problem}"))
-    }
 }

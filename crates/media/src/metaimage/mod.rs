@@ -22,6 +22,7 @@ mod frame_fields;
 mod header;
 mod layout;
 mod lines;
+mod values;
 mod write;
 
 pub use append::{AppendWriter, Recovery, export_mha, is_open, recover};
