@@ -148,7 +148,7 @@ pub fn load(path: impl AsRef<Path>) -> Result<Checkpoint, CheckpointError> {
     let found = path.is_dir().then(|| neighbours::weights_in(path)).flatten();
     let path = found.as_deref().unwrap_or(path);
     let is_index = path.to_string_lossy().ends_with(".index.json");
-    let mut checkpoint = match neighbours::shards(path).filter(|_| is_index) {
+    let mut checkpoint = match is_index.then(|| neighbours::shards(path)).flatten() {
         Some(shards) => of_shards(path, &shards)?,
         None => load_bytes(path, content(path)?)?,
     };
