@@ -80,6 +80,18 @@ impl Rectangle {
         }
         FrameView { width: self.width, height: self.height, pixels, ..frame.view() }
     }
+
+    /// Leaves only this part of a frame, which must have all of it.
+    pub(super) fn keep_of(&self, frame: &mut Frame) {
+        let channels = frame.pixel_format.channels();
+        let row_bytes = self.width * channels;
+        for row in 0..self.height {
+            let from = ((self.top + row) * frame.width + self.left) * channels;
+            frame.pixels.copy_within(from..from + row_bytes, row * row_bytes);
+        }
+        frame.pixels.truncate(self.height * row_bytes);
+        (frame.width, frame.height) = (self.width, self.height);
+    }
 }
 
 /// Looks for the picture in frames of one size.

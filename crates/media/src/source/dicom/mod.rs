@@ -190,8 +190,8 @@ impl DicomFiles {
                 self.name,
                 r.width,
                 r.height,
-                r.x,
-                r.y
+                r.left,
+                r.top
             ),
             None if self.region == Region::Auto => tracing::info!(
                 "{}: it names no region of two-dimensional tissue, so frames are the whole screen; {size}",
@@ -233,7 +233,7 @@ impl Film {
         }
         self.converter.convert(decoded, samples, frame).map_err(Failure::Bad)?;
         if let Some(rectangle) = self.cut.rectangle {
-            rectangle.crop(frame);
+            rectangle.keep_of(frame);
         }
         frame.spacing_mm = self.cut.spacing_mm;
         Ok(())

@@ -3,7 +3,7 @@
 use dicom_dictionary_std::tags;
 
 use super::elements::DataSet;
-use ultramotion_types::Frame;
+use crate::source::crop::Rectangle;
 
 /// Which part of the screen becomes the frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,15 +30,6 @@ impl std::str::FromStr for Region {
             },
         }
     }
-}
-
-/// A rectangle of the screen, pixels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Rectangle {
-    pub(super) x: usize,
-    pub(super) y: usize,
-    pub(super) width: usize,
-    pub(super) height: usize,
 }
 
 /// What a file says about a part of its screen.
@@ -68,15 +59,15 @@ impl Part {
     fn of(item: &DataSet, width: usize, height: usize) -> Self {
         let corner = |tag| item.long(tag).map(|value| value as usize);
         let rectangle = (|| {
-            let (x, y) = (corner(tags::REGION_LOCATION_MIN_X0)?, corner(tags::REGION_LOCATION_MIN_Y0)?);
+            let (left, top) = (corner(tags::REGION_LOCATION_MIN_X0)?, corner(tags::REGION_LOCATION_MIN_Y0)?);
             // Some scanners give the first pixel that is outside.
             let right = corner(tags::REGION_LOCATION_MAX_X1)?.min(width - 1);
             let bottom = corner(tags::REGION_LOCATION_MAX_Y1)?.min(height - 1);
-            (x <= right && y <= bottom).then(|| Rectangle {
-                x,
-                y,
-                width: right - x + 1,
-                height: bottom - y + 1,
+            (left <= right && top <= bottom).then(|| Rectangle {
+                left,
+                top,
+                width: right - left + 1,
+                height: bottom - top + 1,
             })
         })();
         let side_mm = |units, delta| {
@@ -112,7 +103,7 @@ impl Part {
         };
         match self.rectangle {
             Some(r) => {
-                format!("{number}: {format} {kind}, {}x{} pixels at {},{}", r.width, r.height, r.x, r.y)
+                format!("{number}: {format} {kind}, {}x{} pixels at {},{}", r.width, r.height, r.left, r.top)
             }
             None => format!("{number}: {format} {kind}, outside of the picture"),
         }
@@ -169,19 +160,5 @@ fn pixel_spacing_mm(data_set: &DataSet) -> Option<[f64; 2]> {
             Some([between_columns, between_rows])
         }
         _ => None,
-    }
-}
-
-impl Rectangle {
-    /// Leaves only the rectangle in the frame, which contains it.
-    pub(super) fn crop(self, frame: &mut Frame) {
-        let channels = frame.pixel_format.channels();
-        let row_bytes = self.width * channels;
-        for row in 0..self.height {
-            let from = ((self.y + row) * frame.width + self.x) * channels;
-            frame.pixels.copy_within(from..from + row_bytes, row * row_bytes);
-        }
-        frame.pixels.truncate(self.height * row_bytes);
-        (frame.width, frame.height) = (self.width, self.height);
     }
 }
