@@ -87,6 +87,11 @@ impl Frame {
         Self { width, height, pixel_format: PixelFormat::Rgb8, pixels, ..Self::default() }
     }
 
+    /// Its spacing, if that is [known](known_spacing_mm).
+    pub fn known_spacing_mm(&self) -> Option<[f64; 2]> {
+        self.spacing_mm.and_then(known_spacing_mm)
+    }
+
     /// The part that the pipeline takes, with its plane where a recording has it ([`COMPUTED_PLANE`]).
     pub fn view(&self) -> FrameView<'_> {
         FrameView {
@@ -105,6 +110,11 @@ impl Frame {
                 .map(|transform| transform.matrix),
         }
     }
+}
+
+/// Width and height of a pixel, millimetres, where its source knows them. 1 x 1 is what PLUS writes when it does not.
+pub fn known_spacing_mm(spacing_mm: [f64; 2]) -> Option<[f64; 2]> {
+    (spacing_mm != [1.0; 2] && spacing_mm.iter().all(|mm| mm.is_normal() && *mm > 0.0)).then_some(spacing_mm)
 }
 
 /// A frame as the pipeline takes it: borrowed, wherever its pixels are. `P` is what has them: a slice of the host's memory,

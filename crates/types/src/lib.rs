@@ -38,6 +38,7 @@ mod recorded;
 
 pub use frame::{
     Frame, FrameError, FrameFormat, FrameView, ImageStatus, MAX_SIDE_PX, PixelFormat, TimeSource,
+    known_spacing_mm,
 };
 pub use line::ResultLine;
 pub use mailbox::Mailbox;

@@ -11,7 +11,7 @@ use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ImageEncoder, ImageResult};
 use serde::Serialize;
 use tokio::sync::watch;
-use ultramotion_types::{Mailbox, ResultPacket};
+use ultramotion_types::{Mailbox, ResultPacket, known_spacing_mm};
 
 use crate::receive::LiveFrame;
 use crate::send::Answer;
@@ -172,13 +172,10 @@ fn message(answer: &Answer, picture: Picture) -> Bytes {
             "none"
         }
     };
-    let spacing_mm = frame.spacing_mm();
     let head = Head {
         packet,
         age_ms: frame.age().as_secs_f64() * 1e3,
-        // A source that knows none says 1 or 0.
-        spacing_mm: (spacing_mm != [1.0; 2] && spacing_mm.iter().all(|mm| mm.is_normal()))
-            .then_some(spacing_mm),
+        spacing_mm: known_spacing_mm(frame.spacing_mm()),
         image: ImageHead { kind, width: frame.width(), height: frame.height() },
     };
     // Numbers and texts alone: this cannot fail.

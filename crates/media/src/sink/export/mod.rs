@@ -61,14 +61,6 @@ pub trait Exporter {
     fn finish(self: Box<Self>) -> Result<(), MediaError>;
 }
 
-/// Width and height of a frame's pixels, millimetres, where its source knows them. 1 x 1 is what PLUS writes when it does
-/// not.
-pub fn known_spacing_mm(frame: &Frame) -> Option<[f64; 2]> {
-    frame
-        .spacing_mm
-        .filter(|spacing| *spacing != [1.0; 2] && spacing.iter().all(|mm| mm.is_normal() && *mm > 0.0))
-}
-
 /// The name of a picture of a frame, as overlays have it.
 fn picture_name(frame_id: u64) -> String {
     format!("{frame_id:06}.png")

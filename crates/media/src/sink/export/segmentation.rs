@@ -11,7 +11,7 @@ use flate2::write::GzEncoder;
 use ultramotion_types::{BitMask, CocoRle, Frame, RecordedLine};
 
 use super::draft::Draft;
-use super::{Exporter, known_spacing_mm, mask_of, terminology};
+use super::{Exporter, mask_of, terminology};
 use crate::error::MediaError;
 use crate::sink::track_colour;
 
@@ -75,7 +75,7 @@ impl SegmentationFile {
 
     /// The slice of a line, if it has the others' size.
     fn slice(&mut self, line: &RecordedLine, frame: Option<&Frame>) -> Result<u64, MediaError> {
-        let spacing_mm = frame.and_then(known_spacing_mm);
+        let spacing_mm = frame.and_then(Frame::known_spacing_mm);
         let shape = self.shape.get_or_insert(Shape {
             width: line.width,
             height: line.height,

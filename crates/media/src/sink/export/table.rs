@@ -5,8 +5,8 @@ use std::path::Path;
 use serde::Serialize;
 use ultramotion_types::{Frame, RecordedLine, RecordedObject};
 
+use super::Exporter;
 use super::draft::Draft;
-use super::{Exporter, known_spacing_mm};
 use crate::error::MediaError;
 
 /// A row an object: where and when it is, how large, how deep. Its first row names the columns.
@@ -80,7 +80,7 @@ impl ObjectTable {
 
 impl Exporter for ObjectTable {
     fn take(&mut self, line: &RecordedLine, frame: Option<&Frame>) -> Result<(), MediaError> {
-        let spacing_mm = frame.and_then(known_spacing_mm);
+        let spacing_mm = frame.and_then(Frame::known_spacing_mm);
         for object in &line.objects {
             let row = row(line, object, spacing_mm).map_err(|problem| self.rows.get_ref().export(problem))?;
             self.rows.serialize(row).map_err(|error| self.rows.get_ref().cannot_write()(error.into()))?;
