@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use ultramotion_media::source::is_image_name;
+
 use crate::error::EvaluationError;
 use crate::pairs::Pairs;
 
@@ -77,11 +79,7 @@ impl Spacing {
 
 /// A name without the ending of an image's file.
 fn without_ending(name: &str) -> &str {
-    const ENDINGS: [&str; 8] = ["png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp", "gif"];
-    match name.rsplit_once('.') {
-        Some((stem, ending)) if ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)) => stem,
-        _ => name,
-    }
+    name.rsplit_once('.').filter(|_| is_image_name(Path::new(name))).map_or(name, |(stem, _)| stem)
 }
 
 fn millimetres(text: &str) -> Option<[f64; 2]> {

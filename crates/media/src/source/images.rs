@@ -15,8 +15,16 @@ use super::FrameSource;
 use crate::error::MediaError;
 use ultramotion_types::{Frame, MAX_SIDE_PX, PixelFormat};
 
-/// Endings of file names that are taken for images, in lower case.
-pub(super) const ENDINGS: [&str; 8] = ["png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp", "gif"];
+/// Endings of files that hold one image each, in lower case.
+pub(crate) const SINGLE_ENDINGS: [&str; 5] = ["png", "jpg", "jpeg", "bmp", "webp"];
+/// Endings of those that may hold several.
+const PAGED_ENDINGS: [&str; 3] = ["tif", "tiff", "gif"];
+
+/// Whether a name has an image's ending, in any case of letters.
+pub fn is_image_name(name: &Path) -> bool {
+    let ending = name.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
+    ending.is_some_and(|ending| SINGLE_ENDINGS.iter().chain(&PAGED_ENDINGS).any(|known| *known == ending))
+}
 
 /// A larger file holds no image of a size that is read.
 const MAX_FILE_BYTES: u64 = 1 << 30;
@@ -50,9 +58,7 @@ impl ImageFiles {
         for entry in std::fs::read_dir(path).map_err(MediaError::io("open", path))? {
             let entry = entry.map_err(MediaError::io("read", path))?;
             let name = entry.file_name();
-            let ending =
-                Path::new(&name).extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase());
-            let is_image = ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str()));
+            let is_image = is_image_name(Path::new(&name));
             let is_hidden = name.to_string_lossy().starts_with('.');
             if is_image && !is_hidden && !entry.path().is_dir() {
                 paths.push(entry.path());

@@ -24,7 +24,8 @@ use std::io::Read;
 use std::path::Path;
 
 pub use dicom::{DicomFiles, DicomOptions, Region};
-pub use images::ImageFiles;
+pub(crate) use images::SINGLE_ENDINGS;
+pub use images::{ImageFiles, is_image_name};
 pub use pace::wait_until;
 pub use pages::Pages;
 pub use video::Video;
@@ -94,7 +95,7 @@ const FORMATS: &[Format] = &[
         open: |path| Ok(Box::new(Pages::open_gif(path)?)),
     },
     Format {
-        endings: &["png", "jpg", "jpeg", "bmp", "webp"],
+        endings: &SINGLE_ENDINGS,
         begins: |head| {
             head.starts_with(b"\x89PNG")
                 || head.starts_with(&[0xFF, 0xD8, 0xFF])

@@ -11,9 +11,7 @@ use super::draft::Draft;
 use super::labels::Labels;
 use super::{Exporter, picture_name};
 use crate::error::MediaError;
-
-/// Endings of files that hold one image each, in lower case.
-const IMAGE_ENDINGS: [&str; 5] = ["png", "jpg", "jpeg", "bmp", "webp"];
+use crate::source::SINGLE_ENDINGS;
 
 /// Images, annotations and categories in one file. Annotations also have `track_id` and `score`.
 ///
@@ -78,7 +76,7 @@ impl Exporter for CocoFile {
     fn take(&mut self, line: &RecordedLine, _frame: Option<&Frame>) -> Result<(), MediaError> {
         let source = Path::new(&line.source);
         let is_image = source.extension().is_some_and(|ending| {
-            IMAGE_ENDINGS.contains(&ending.to_string_lossy().to_ascii_lowercase().as_str())
+            SINGLE_ENDINGS.contains(&ending.to_string_lossy().to_ascii_lowercase().as_str())
         });
         let own_name =
             source.file_name().filter(|_| is_image).map(|name| name.to_string_lossy().into_owned());
