@@ -123,7 +123,7 @@ impl Orchestrator {
             run: run.clone(),
             prompting: Prompting::new(options.max_prompts, detector.labels()),
             plane: Plane::default(),
-            gate: QualityGate::new(options.max_objects + options.max_prompts),
+            gate: new_gate(&options),
             modes,
             fallback: device.fallback().map(Arc::from),
             fault: None,
@@ -185,13 +185,9 @@ impl Orchestrator {
         }
         self.clock = FrameClock::default();
         self.plane = Plane::default();
-        self.gate = self.new_gate();
+        self.gate = new_gate(&self.options);
         self.fault = None;
         Ok(())
-    }
-
-    fn new_gate(&self) -> QualityGate {
-        QualityGate::new(self.options.max_objects + self.options.max_prompts)
     }
 
     /// Choices this pipeline was built with.
@@ -359,7 +355,7 @@ impl Orchestrator {
         self.programs.clear();
         self.states = StateStore::new();
         self.prompting.end();
-        self.gate = self.new_gate();
+        self.gate = new_gate(&self.options);
         self.epoch += 1;
         self.last_id = self.run.last_id();
         if let Some(tracker) = &mut self.host_tracker {
@@ -460,6 +456,10 @@ impl Orchestrator {
         self.prompting.took(&followed.slots[..rows], &followed.statuses[..rows]);
         in_view
     }
+}
+
+fn new_gate(options: &PipelineOptions) -> QualityGate {
+    QualityGate::new(options.max_objects + options.max_prompts)
 }
 
 /// Memory that cannot be had for a frame is that frame's fault: a smaller one may find it.
