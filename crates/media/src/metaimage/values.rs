@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::error::MediaError;
+use crate::error::{MediaError, printable};
 
 /// The lines that are not about one frame.
 pub(super) struct Values<'a> {
@@ -33,8 +33,7 @@ impl Values<'_> {
     }
 
     pub(super) fn wrong(&self, field: &str, value: &str, problem: &str) -> MediaError {
-        // A damaged header may hold anything: keep the sentence short and printable.
-        let shown: String = value.chars().filter(|c| !c.is_control()).take(60).collect();
+        let shown = printable(value, 60);
         MediaError::header(self.path, field, format!("= {shown} {problem}"))
     }
 }

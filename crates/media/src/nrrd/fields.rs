@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, Read};
 use std::path::Path;
 
-use crate::error::MediaError;
+use crate::error::{MediaError, printable};
 
 /// A header has no more bytes than this: 3D Slicer writes an index value and attributes for each of thousands of frames.
 const MAX_HEADER_BYTES: u64 = 64 << 20;
@@ -70,7 +70,7 @@ impl<'a> Fields<'a> {
                 .or_else(|| text.split_once(": "))
                 .or_else(|| text.strip_suffix(':').map(|key| (key, "")))
             else {
-                let shown: String = text.chars().filter(|c| !c.is_control()).take(40).collect();
+                let shown = printable(text, 40);
                 let problem = format!(
                     "is followed by '{shown}', which is no field: the file is damaged or no NRRD file"
                 );
@@ -94,8 +94,7 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn wrong(&self, field: &str, value: &str, problem: &str) -> MediaError {
-        // A damaged header may hold anything: keep the sentence short and printable.
-        let shown: String = value.chars().filter(|c| !c.is_control()).take(60).collect();
+        let shown = printable(value, 60);
         MediaError::header(self.path, field, format!("{shown} {problem}"))
     }
 }

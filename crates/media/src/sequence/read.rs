@@ -6,7 +6,7 @@ use super::orientation::{Orientation, Turn};
 use super::pixels::PixelReader;
 use super::times::Times;
 use super::{ElementType, Encoding, Header, Window};
-use crate::error::MediaError;
+use crate::error::{MediaError, printable};
 use crate::source::FrameSource;
 use ultramotion_types::{Frame, ImageStatus, PixelFormat};
 
@@ -96,7 +96,7 @@ impl SequenceReader {
         let header = &self.header;
         let fields = header.fields.get(&(frame_id / header.slices_per_entry));
         if let Some(status) = fields.and_then(|f| f.image_status.as_ref()).filter(|status| *status != "OK") {
-            let status = status.chars().filter(|c| !c.is_control()).take(40).collect();
+            let status = printable(status, 40);
             let path = self.pixels.path(frame_id).to_owned();
             return Err(MediaError::MarkedInvalid { path, frame_id, status });
         }

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, Read};
 
 use super::ElementType;
+use crate::error::printable;
 
 /// A number has no more characters than this.
 const MAX_NUMBER: usize = 64;
@@ -63,11 +64,7 @@ impl<R: BufRead> Read for TextReader<R> {
             }
             let value = std::str::from_utf8(&self.word).ok().and_then(|text| self.element.parse(text));
             self.value = value.ok_or_else(|| {
-                let shown: String = String::from_utf8_lossy(&self.word)
-                    .chars()
-                    .filter(|c| !c.is_control())
-                    .take(20)
-                    .collect();
+                let shown = printable(&String::from_utf8_lossy(&self.word), 20);
                 io::Error::new(io::ErrorKind::InvalidData, format!("'{shown}' is not a number"))
             })?;
         }

@@ -10,7 +10,7 @@ use tiff::decoder::{Decoder, DecodingResult, Limits};
 use super::FrameSource;
 use super::animation::Animation;
 use super::images::narrow;
-use crate::error::MediaError;
+use crate::error::{MediaError, printable};
 use ultramotion_types::{Frame, MAX_SIDE_PX};
 
 /// The most that a page may take while it is decoded.
@@ -64,7 +64,7 @@ impl Pages {
     fn read(&mut self) -> Option<Result<Frame, MediaError>> {
         let frame_id = self.next_frame_id;
         let damaged = |path: &Path, error: &dyn std::fmt::Display| {
-            let reason: String = error.to_string().chars().filter(|c| !c.is_control()).take(120).collect();
+            let reason = printable(&error.to_string(), 120);
             MediaError::corrupt(path, frame_id, format!("the picture is damaged or cut short ({reason})"))
         };
         match &mut self.reader {
@@ -114,7 +114,7 @@ impl Reader {
 }
 
 fn not_a(path: &Path, kind: &str, error: &dyn std::fmt::Display) -> MediaError {
-    let reason: String = error.to_string().chars().filter(|c| !c.is_control()).take(120).collect();
+    let reason = printable(&error.to_string(), 120);
     MediaError::corrupt(path, 0, format!("the {kind} data is damaged or cut short ({reason})"))
 }
 

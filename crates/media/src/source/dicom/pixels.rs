@@ -4,6 +4,7 @@ use dicom_dictionary_std::tags;
 
 use super::elements::DataSet;
 use super::palette::Palette;
+use crate::error::printable;
 use ultramotion_types::{Frame, MAX_SIDE_PX, PixelFormat};
 
 /// What samples mean: "Photometric Interpretation".
@@ -61,7 +62,7 @@ impl Layout {
             Some("YBR_FULL") => Colour::YbrFull,
             Some("YBR_FULL_422") => Colour::YbrFull422,
             Some(other) => {
-                let other: String = other.chars().filter(|c| !c.is_control()).take(20).collect();
+                let other = printable(other, 20);
                 return Err(format!(
                     "its photometric interpretation {other} is not read: MONOCHROME1, MONOCHROME2, PALETTE COLOR, RGB and YBR_FULL are"
                 ));

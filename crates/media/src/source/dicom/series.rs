@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use dicom_dictionary_std::tags;
 
 use super::elements::Header;
-use crate::error::MediaError;
+use crate::error::{MediaError, printable};
 use crate::source::images::compare_names;
 
 /// Deepest folder of a study that is looked into.
@@ -163,10 +163,7 @@ fn add(all: &mut BTreeMap<String, Series>, path: PathBuf, header: &Header) {
         return;
     }
     let data_set = &header.data_set;
-    let shown = |tag| {
-        let text = data_set.text(tag).unwrap_or_default();
-        text.chars().filter(|c| !c.is_control()).take(40).collect::<String>()
-    };
+    let shown = |tag| printable(&data_set.text(tag).unwrap_or_default(), 40);
     let whole = |tag| data_set.text(tag).and_then(|text| text.parse::<i64>().ok());
     let claimed = whole(tags::NUMBER_OF_FRAMES).unwrap_or(1).max(1) as u64;
     let series =

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::showinfo::{Announced, parse};
-use crate::error::MediaError;
+use crate::error::{MediaError, printable};
 use crate::ffmpeg::{PROGRAM, keep_from_signals};
 
 /// Nothing from ffmpeg for so long, and it is given up.
@@ -156,7 +156,7 @@ impl Decoder {
             self.said = self.last_words.recv_timeout(Duration::from_secs(5)).ok();
         }
         let lines = self.said.iter().flatten().map(String::as_str).collect::<Vec<_>>().join("; ");
-        lines.chars().filter(|c| !c.is_control()).take(MAX_WORDS).collect()
+        printable(&lines, MAX_WORDS)
     }
 }
 
